@@ -1,0 +1,1 @@
+"""The settings as one model, presets as TOML."""

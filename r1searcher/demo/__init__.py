@@ -1,0 +1,1 @@
+"""An invented atlas and a small pretrained model: search learned on a laptop."""

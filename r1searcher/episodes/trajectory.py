@@ -1,0 +1,104 @@
+"""What one episode leaves behind: who wrote which tokens, what was searched, why it stopped.
+
+`Segment` is one author's contribution, `Search` one query with what it found, `Trajectory` the whole. Text, token ids
+and the loss mask of a trajectory are derived from its segments and are never found by searching text for tags.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import chain
+
+from r1searcher.retrieval.base import Hit
+
+
+class Author(StrEnum):
+    """Who wrote a segment. Only what the model wrote is trained and judged."""
+
+    PROMPT = "prompt"
+    MODEL = "model"
+    ENVIRONMENT = "environment"
+
+
+class StopReason(StrEnum):
+    """Why an episode ended. Each member is also logged as the rate `stop/<value>`."""
+
+    ANSWERED = "answered"
+    """The model closed its answer."""
+
+    ENDED = "ended"
+    """The model ended its text (end-of-sequence token) without an answer."""
+
+    SEARCHES_USED_UP = "searches_used_up"
+    """The model asked for one search more than its budget; that search was not run."""
+
+    TURN_CUT = "turn_cut"
+    """A turn reached its budget of new tokens before a query or an answer was closed."""
+
+    CONTEXT_FULL = "context_full"
+    """No room was left in the context for another turn or for the documents found."""
+
+    MALFORMED_QUERY = "malformed_query"
+    """A query was closed that was empty, never opened, or opened more than once; nothing was searched."""
+
+    FORGED_DOCUMENTS = "forged_documents"
+    """The model began to write a documents block itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of tokens by one author.
+
+    `text` is what `token_ids` decode to, always: also where a stop string ended inside the last token. `overhang` then
+    counts the characters of `text` that lie behind the stop string: they were sampled and are trained, but belong to
+    nothing the model said. `logprobs` has one entry a token for sampled segments, if the engine gave them.
+    """
+
+    author: Author
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...] | None = None
+    overhang: int = 0
+
+    @property
+    def said(self) -> str:
+        """The text up to the end of the stop string."""
+        return self.text[: len(self.text) - self.overhang]
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """One query that was run. `hits` is everything the engine returned; `shown` how many of them fit in the context."""
+
+    query: str
+    hits: tuple[Hit, ...]
+    shown: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """One finished episode. The first segment is the prompt; model and environment follow in turns."""
+
+    question: str
+    golds: tuple[str, ...]
+    segments: tuple[Segment, ...]
+    searches: tuple[Search, ...]
+    stop: StopReason
+
+    @property
+    def text(self) -> str:
+        return "".join(segment.text for segment in self.segments)
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        return tuple(chain.from_iterable(segment.token_ids for segment in self.segments))
+
+    @property
+    def mask(self) -> tuple[bool, ...]:
+        """True for exactly the tokens that the model sampled."""
+        return tuple(segment.author is Author.MODEL for segment in self.segments for _ in segment.token_ids)
+
+    @property
+    def turns(self) -> tuple[str, ...]:
+        """What the model said, one string a turn."""
+        return tuple(segment.said for segment in self.segments if segment.author is Author.MODEL)

@@ -1,0 +1,1 @@
+"""Held-out questions -> figures with intervals -> report."""

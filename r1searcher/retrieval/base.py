@@ -1,0 +1,41 @@
+"""What every search engine looks like from the rest of the code."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from r1searcher.corpora.passage import Passage
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A passage that a query found, with the engine's own score (higher is better)."""
+
+    passage: Passage
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What a retriever says of itself: its name, how many passages it holds, a hash of corpus and settings."""
+
+    name: str
+    passages: int
+    settings_hash: str
+
+
+class Retriever(Protocol):
+    """A search engine. All methods are coroutines and never block the event loop they run on."""
+
+    async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
+        """One list of at most `top_k` hits a query, best first, equal scores in corpus order.
+
+        An empty list means that nothing matched. Raises `RetrieverError` when the engine could not answer.
+        """
+        ...
+
+    async def health(self) -> Health:
+        """Raises `RetrieverError` when the engine is not there."""
+        ...
+
+    async def aclose(self) -> None: ...

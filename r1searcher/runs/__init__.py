@@ -1,0 +1,1 @@
+"""The run folder: manifest, records, metrics, live view, plots."""

@@ -1,0 +1,1 @@
+"""Warm-up, stage 1, stage 2 and their chain."""

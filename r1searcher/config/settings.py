@@ -1,0 +1,369 @@
+"""Every setting of a run, with its meaning; loaded from one TOML file, all mistakes reported at once.
+
+A file holds settings shared by all stages and, under `[warmup]`, `[stage1]` and `[stage2]`, what differs there:
+
+    seed = 7
+    [episode]
+    max_searches = 8
+    [stage2.rl]
+    learning_rate = 1e-6
+
+`load(...)` merges presets, file, stage table and command-line overrides, in this order, into one `Settings`.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from r1searcher.errors import InputError
+
+Stage = Literal["warmup", "stage1", "stage2"]
+STAGES: tuple[Stage, ...] = ("warmup", "stage1", "stage2")
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Model(Section):
+    path: str = ""
+    """Folder in Hugging Face format, hub name, or "demo" (SmolLM2-135M-Instruct from the package that carries it)."""
+
+    prompt: str = "chat"
+    """Prompt text: "chat", "base", "bare" (question only), or a file with {question} in it."""
+
+    chat_template: bool = True
+    """Put the prompt through the tokenizer's chat template as the user's message; false uses the text as it stands."""
+
+    reserved_tokens: bool = False
+    """Give each protocol tag one of the vocabulary's unused reserved tokens (no resize), at warm-up only."""
+
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Leave off unless you wrote or read that code."""
+
+
+class Data(Section):
+    train: str = ""
+    """JSONL of questions: `question` and `answer`/`golden_answers` (R1-Searcher's, Search-R1's and our own rows)."""
+
+    held_out: str = ""
+    """JSONL of questions never trained on, for the evaluation behind a stage; empty for none."""
+
+    traces: str = ""
+    """JSONL of warm-up traces: {"segments": [["prompt" | "model" | "environment", text], …]}."""
+
+    limit: int | None = Field(None, ge=1)
+    """Use the first so many questions."""
+
+
+class Retrieval(Section):
+    url: str = ""
+    """Search engine: an index folder, es://host:9200/name, http://host:8000/retrieve, http://host:8000/queries."""
+
+    outage_limit: float = Field(600.0, gt=0)
+    """Seconds a run waits for a search engine that is down, with retries, before it stops at its last checkpoint."""
+
+
+class Episode(Section):
+    max_searches: int = Field(8, ge=0)
+    """Searches an episode may run; asking for one more ends it."""
+
+    max_new_tokens: int = Field(512, ge=1)
+    """Tokens the model may write in one turn."""
+
+    max_context: int = Field(4096, ge=16)
+    """Tokens of prompt, turns and documents together. Documents are cut to fit, the question never."""
+
+    top_k: int = Field(3, ge=1)
+    """Passages shown for a query."""
+
+    max_document_words: int = Field(120, ge=1)
+    """Words shown of each passage."""
+
+    temperature: float = Field(1.0, ge=0)
+    """Sampling temperature of rollouts."""
+
+
+class Part(Section):
+    name: str
+    """A reward part of `rewards/`, for example "retrieval", "format", "f1"."""
+
+    weight: float = 1.0
+    """Factor of the part."""
+
+    broken: float | None = None
+    """What a broken format earns instead of 0, for the format part (paper, stage 2: -2)."""
+
+
+class Reward(Section):
+    recipe: str = "paper"
+    """paper, released-llama, released-qwen, search-r1 or reft; see docs/rewards.md for how they differ."""
+
+    parts: tuple[Part, ...] = ()
+    """A composition of your own instead of a recipe."""
+
+    max_answer_words: int = Field(10, ge=1)
+    """Longer answers break the format."""
+
+
+class RL(Section):
+    advantage: Literal["reinforce", "reinforce_baseline", "rloo", "group_norm", "dr_grpo"] = "reinforce_baseline"
+    """REINFORCE++ ("reinforce") or REINFORCE++ with a mean baseline per question (the released Qwen script)."""
+
+    questions_per_step: int = Field(64, ge=1)
+    """Questions rolled out a step."""
+
+    samples_per_question: int = Field(16, ge=1)
+    """Trajectories sampled for each question."""
+
+    batch: int = Field(256, ge=1)
+    """Trajectories an optimiser update takes."""
+
+    micro_batch: int = Field(4, ge=1)
+    """Trajectories that go through the network at once, on each device."""
+
+    learning_rate: float = Field(2e-6, gt=0)
+    """Adam's, constant, no warm-up."""
+
+    kl: float = Field(0.0, ge=0)
+    """Weight of the KL to the stage's first model. 0 loads no reference model."""
+
+    steps: int | None = Field(None, ge=1)
+    """Steps of this stage; none for one pass over the questions."""
+
+    @model_validator(mode="after")
+    def whole_updates(self) -> "RL":
+        rollouts = self.questions_per_step * self.samples_per_question
+        if rollouts % self.batch:
+            raise ValueError(
+                f"questions_per_step x samples_per_question = {rollouts} is not a multiple of batch = {self.batch}"
+            )
+        if self.advantage != "reinforce" and self.samples_per_question < 2:
+            raise ValueError(f"advantage = {self.advantage!r} compares samples of a question: it needs at least 2")
+        return self
+
+
+class Warmup(Section):
+    learning_rate: float = Field(1e-5, gt=0)
+    """Adam's peak."""
+
+    batch: int = Field(8, ge=1)
+    """Rows (one for each segment the model writes) an update takes."""
+
+    micro_batch: int = Field(8, ge=1)
+    """Rows that go through the network at once."""
+
+    steps: int | None = Field(None, ge=1)
+    """Updates; none for one pass over the traces."""
+
+
+class Stop(Section):
+    """End the stage early when every rate that is set was passed by the sampled rollouts of a step."""
+
+    retrieval_rate: float | None = Field(None, ge=0, le=1)
+    """Share of rollouts with at least one search."""
+
+    format_rate: float | None = Field(None, ge=0, le=1)
+    """Share of rollouts with the format right."""
+
+    patience: int = Field(1, ge=1)
+    """Steps in a row that must pass."""
+
+
+class Checkpoint(Section):
+    every: int = Field(8, ge=1)
+    """Steps between checkpoints."""
+
+    keep: int = Field(2, ge=1)
+    """Checkpoints kept."""
+
+
+class Engine(Section):
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where to train; auto takes GPUs where there are any."""
+
+    precision: Literal["bf16", "fp32", "mixed"] = "bf16"
+    """CPU only beyond bf16: mixed keeps weights and Adam in fp32, computes in bf16 and samples in bf16."""
+
+    freeze_lower_layers: int = Field(0, ge=0)
+    """CPU only: embeddings and the lowest so many layers are not trained."""
+
+    gpus: int = Field(1, ge=1)
+    """GPUs for the trained model (and as many for the reference, unless colocated)."""
+
+    vllm_engines: int = Field(1, ge=1)
+    """vLLM engines for the rollouts."""
+
+    tensor_parallel: int = Field(1, ge=1)
+    """GPUs each vLLM engine spans."""
+
+    gpu_memory_utilization: float = Field(0.6, gt=0, le=1)
+    """Share of a GPU's memory for vLLM."""
+
+    colocate: bool = False
+    """Trained model, reference and vLLM share the same GPUs."""
+
+    zero_stage: int = Field(2, ge=0, le=3)
+    """DeepSpeed ZeRO stage."""
+
+    gradient_checkpointing: bool = False
+    """Recompute activations: less memory, more time."""
+
+    attention: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
+    """Attention implementation of the trainer."""
+
+    ray_address: str | None = None
+    """An existing Ray cluster; none starts a local one."""
+
+    vllm_kl_limit: float | None = Field(None, gt=0)
+    """Largest |vllm_kl| before the run stops because rollouts no longer come from the trained weights.
+    None takes 1e-3 for fp32 and 1e-2 for bf16 and mixed."""
+
+
+class Evaluation(Section):
+    questions: int = Field(200, ge=0)
+    """Held-out questions evaluated behind each stage; 0 for none."""
+
+
+class Settings(Section):
+    """One stage, fully resolved."""
+
+    name: str = "run"
+    """The run's folder below `output`."""
+
+    output: str = "runs"
+    """Folder of all runs."""
+
+    seed: int = 7
+    """Seeds everything that is drawn at random."""
+
+    model: Model = Model()
+    data: Data = Data()
+    retrieval: Retrieval = Retrieval()
+    episode: Episode = Episode()
+    reward: Reward = Reward()
+    rl: RL = RL()
+    warmup: Warmup = Warmup()
+    stop: Stop = Stop()
+    checkpoint: Checkpoint = Checkpoint()
+    engine: Engine = Engine()
+    evaluation: Evaluation = Evaluation()
+
+    @model_validator(mode="after")
+    def turn_fits_context(self) -> "Settings":
+        if self.episode.max_new_tokens >= self.episode.max_context:
+            raise ValueError(
+                f"episode.max_new_tokens = {self.episode.max_new_tokens} leaves no room for a question in "
+                f"episode.max_context = {self.episode.max_context}"
+            )
+        return self
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.output) / self.name
+
+
+def presets() -> list[str]:
+    """Names that `--preset` takes."""
+    folder = resources.files("r1searcher.config") / "presets"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def load(
+    stage: Stage,
+    file: Path | None = None,
+    preset: str | None = None,
+    overrides: Mapping[str, str] | None = None,
+) -> Settings:
+    """Resolve the settings of one stage. `overrides` maps dotted keys to TOML values as text ("rl.steps" -> "4").
+
+    Raises `InputError` naming every wrong key at once: the key, its value, and what would be right.
+    """
+    merged: dict[str, Any] = {}
+    if preset is not None:
+        if preset not in presets():
+            raise InputError(f"there is no preset {preset!r}; there are: {', '.join(presets())}")
+        text = (resources.files("r1searcher.config") / "presets" / f"{preset}.toml").read_text("utf-8")
+        _merge(merged, _for_stage(tomllib.loads(text), stage))
+    if file is not None:
+        _merge(merged, _for_stage(_read(file), stage))
+    for key, value in (overrides or {}).items():
+        *path, last = key.split(".")
+        table = merged
+        for name in path:
+            table = table.setdefault(name, {})
+            if not isinstance(table, dict):
+                raise InputError(f"--set {key}={value}: {name} is a value, not a section")
+        table[last] = _toml_value(value)
+    try:
+        return Settings.model_validate(merged)
+    except ValidationError as error:
+        source = str(file) if file else f"preset {preset}" if preset else "command line"
+        raise InputError(_explain(error, source)) from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"there is no settings file {file}; `r1s init {file}` writes one to start from") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the settings file {file} can't be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"the settings file {file} is not valid TOML: {error}") from None
+
+
+def _for_stage(table: Mapping[str, Any], stage: Stage) -> dict[str, Any]:
+    """The shared settings with the stage's own laid over them. `[warmup]` holds both its section and its overrides."""
+    shared = {key: value for key, value in table.items() if key not in STAGES}
+    own = table.get(stage, {})
+    if not isinstance(own, dict):
+        return {**shared, stage: own}
+    if stage == "warmup":
+        fields = {key: value for key, value in own.items() if key in Warmup.model_fields}
+        own = {key: value for key, value in own.items() if key not in Warmup.model_fields}
+        shared["warmup"] = fields
+    _merge(shared, own)
+    return shared
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = value
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text  # a bare word is a string
+
+
+def _explain(error: ValidationError, source: str) -> str:
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(key, _keys(Settings), n=1, cutoff=0.6)
+            hint = f"did you mean {near[0]}?" if near else "there is no such setting"
+            lines.append(f"{key} = {problem['input']!r}: {hint}")
+        elif problem["type"] == "value_error":
+            lines.append(f"{key + ': ' if key else ''}{problem['ctx']['error']}")
+        else:
+            lines.append(f"{key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
+    return f"{len(lines)} wrong setting{'s' * (len(lines) > 1)} in {source}:\n" + "\n".join(f"  {x}" for x in lines)
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> Iterable[str]:
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _keys(field.annotation, f"{prefix}{name}.")

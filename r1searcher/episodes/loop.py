@@ -1,0 +1,155 @@
+"""The one episode loop, for training and for evaluation: generate, search, append what was found, go on.
+
+Token ids go in and come out: what the engine sampled is kept as sampled, what the environment adds is tokenised once,
+and nothing is decoded to be encoded again.
+"""
+
+import os.path
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from r1searcher.episodes import documents
+from r1searcher.episodes.protocol import DOCUMENTS, END_ANSWER, STOPS, query_of
+from r1searcher.episodes.tokens import Tokenizer
+from r1searcher.episodes.trajectory import Author, Search, Segment, StopReason, Trajectory
+from r1searcher.errors import InputError, R1Error
+from r1searcher.retrieval.base import Retriever
+
+
+class Finish(StrEnum):
+    """Why the inference engine stopped a turn."""
+
+    STOP = "stop"
+    """Behind one of the protocol's stop strings."""
+
+    END = "end"
+    """The model sampled its end-of-sequence token, which is the last of the ids."""
+
+    LENGTH = "length"
+    """The turn's budget of new tokens was used up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One turn as sampled. `logprobs` has an entry for each id, or is None where the engine gave none."""
+
+    token_ids: tuple[int, ...]
+    finish: Finish
+    logprobs: tuple[float, ...] | None = None
+
+
+class Generator(Protocol):
+    """An inference engine that continues token ids and stops behind any of `protocol.STOPS`."""
+
+    async def generate(self, token_ids: Sequence[int], max_new_tokens: int) -> Generation: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """What an episode may spend.
+
+    max_searches: searches run. max_new_tokens: tokens sampled in one turn. max_context: tokens of the whole
+    trajectory. top_k: passages asked of the retriever. max_document_words: words shown of each passage.
+    """
+
+    max_searches: int = 8
+    max_new_tokens: int = 512
+    max_context: int = 4096
+    top_k: int = 3
+    max_document_words: int = 120
+
+
+def longest_prompt(budgets: Budgets) -> int:
+    """Tokens a prompt may have so that a whole turn still fits behind it. A question is never cut."""
+    return budgets.max_context - min(budgets.max_new_tokens, budgets.max_context // 2)
+
+
+async def run_episode(
+    question: str,
+    golds: Sequence[str],
+    prompt: str,
+    generator: Generator,
+    retriever: Retriever,
+    tokenizer: Tokenizer,
+    budgets: Budgets,
+) -> Trajectory:
+    """Let the model think, search and answer until one of the `StopReason`s holds.
+
+    Raises `InputError` for a prompt beyond `longest_prompt`, and whatever the retriever or the engine raises: an
+    outage ends the episode without a trajectory, never with an empty search.
+    """
+    prompt_ids = tuple(tokenizer.encode(prompt))
+    if len(prompt_ids) > longest_prompt(budgets):
+        raise InputError(
+            f"the prompt of {question[:80]!r} has {len(prompt_ids)} tokens and the episode leaves room for "
+            f"{longest_prompt(budgets)}: raise episode.max_context or leave the row out"
+        )
+    segments = [Segment(Author.PROMPT, tokenizer.decode(prompt_ids), prompt_ids)]
+    searches: list[Search] = []
+    context = list(prompt_ids)
+
+    def finished(stop: StopReason) -> Trajectory:
+        return Trajectory(question, tuple(golds), tuple(segments), tuple(searches), stop)
+
+    while True:
+        room = budgets.max_context - len(context)
+        turn_budget = min(budgets.max_new_tokens, room)
+        generation = await generator.generate(context, turn_budget)
+        segment = sampled_segment(generation, tokenizer)
+        segments.append(segment)
+        context += generation.token_ids
+
+        if generation.finish is Finish.LENGTH:
+            return finished(StopReason.CONTEXT_FULL if turn_budget < budgets.max_new_tokens else StopReason.TURN_CUT)
+        if generation.finish is Finish.END:
+            return finished(StopReason.ENDED)
+        if segment.said.endswith(END_ANSWER):
+            return finished(StopReason.ANSWERED)
+        if segment.said.endswith(DOCUMENTS):
+            return finished(StopReason.FORGED_DOCUMENTS)
+
+        query = query_of(segment.said)
+        if query is None:
+            return finished(StopReason.MALFORMED_QUERY)
+        if len(searches) == budgets.max_searches:
+            return finished(StopReason.SEARCHES_USED_UP)
+        started = time.perf_counter()
+        [hits] = await retriever.search([query], budgets.top_k)
+        seconds = time.perf_counter() - started
+        # A whole turn must fit behind the documents, or the model reads them and can't say what it found.
+        block = documents.fit(
+            hits,
+            budgets.max_document_words,
+            budgets.max_context - len(context) - budgets.max_new_tokens,
+            lambda text: len(tokenizer.encode(text)),
+            tokenizer.special_tokens,
+        )
+        searches.append(Search(query, tuple(hits), block[1] if block else 0, seconds))
+        if block is None:
+            return finished(StopReason.CONTEXT_FULL)
+        block_ids = tuple(tokenizer.encode(block[0]))
+        # What is recorded is what the model reads: a tokenizer may normalise or not know a word.
+        segments.append(Segment(Author.ENVIRONMENT, tokenizer.decode(block_ids), block_ids))
+        context += block_ids
+
+
+def sampled_segment(generation: Generation, tokenizer: Tokenizer) -> Segment:
+    """A turn as recorded: all ids that were sampled, their text, and how much of it lies behind the stop.
+
+    A stop string may end inside the last token, and an end-of-sequence token has a text too; both are sampled and
+    trained, and neither is part of what the model said.
+    """
+    text = tokenizer.decode(generation.token_ids)
+    end = len(text)
+    if generation.finish is Finish.STOP:
+        ends = [text.index(stop) + len(stop) for stop in STOPS if stop in text]
+        if not ends:
+            raise R1Error(f"the engine stopped at a tag that its tokens do not spell: {text[-80:]!r}")
+        end = min(ends)
+    elif generation.finish is Finish.END:
+        end = len(os.path.commonprefix([text, tokenizer.decode(generation.token_ids[:-1])]))
+    return Segment(Author.MODEL, text, generation.token_ids, generation.logprobs, overhang=len(text) - end)
+

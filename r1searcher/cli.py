@@ -1,0 +1,183 @@
+"""The command line: one function a command. Parses, calls one function, prints; heavy imports stay inside."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from r1searcher import __version__
+from r1searcher.errors import R1Error
+
+app = typer.Typer(
+    name="r1s",
+    help="Teach language models to search, by reinforcement learning.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+SettingsFile = Annotated[Path | None, typer.Argument(help="Settings in one TOML file; see docs/settings.md.")]
+Preset = Annotated[str | None, typer.Option(help="Settings that come with r1s: demo, paper-qwen-7b, …")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Override one setting: section.key=value. Repeatable.")]
+Name = Annotated[str | None, typer.Option(help="Name of the run, its folder below the output folder.")]
+ModelPath = Annotated[str | None, typer.Option("--model", help="Hugging Face folder or name to start from.")]
+Questions = Annotated[str | None, typer.Option("--data", help="JSONL of training questions.")]
+RetrieverUrl = Annotated[str | None, typer.Option("--retriever", help="Index folder or search engine URL.")]
+Steps = Annotated[int | None, typer.Option(help="Steps of the stage.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of everything drawn at random.")]
+From = Annotated[Path | None, typer.Option("--from", help="Start from this run's model.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _overrides(
+    set_: list[str] | None,
+    name: str | None,
+    model: str | None,
+    data: str | None,
+    retriever: str | None,
+    steps: int | None,
+    seed: int | None,
+    steps_key: str = "rl.steps",
+) -> dict[str, str]:
+    """Flags and `--set` as dotted keys with TOML values; the flags are shorthands of the same settings."""
+    from json import dumps
+
+    from r1searcher.errors import InputError
+
+    overrides: dict[str, str] = {}
+    for item in set_ or []:
+        key, equals, value = item.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"--set {item}: write it as section.key=value, for example --set rl.steps=4")
+        overrides[key.strip()] = value.strip()
+    for key, text in (("name", name), ("model.path", model), ("data.train", data), ("retrieval.url", retriever)):
+        if text is not None:
+            overrides[key] = dumps(text)
+    for key, number in ((steps_key, steps), ("seed", seed)):
+        if number is not None:
+            overrides[key] = str(number)
+    return overrides
+
+
+@app.command(rich_help_panel="Train")
+def sft(
+    config: SettingsFile = None,
+    preset: Preset = None,
+    set_: Set = None,
+    name: Name = None,
+    model: ModelPath = None,
+    steps: Steps = None,
+    seed: Seed = None,
+) -> None:
+    """Warm a model up on traces, so that it knows the protocol's shape."""
+    from r1searcher.stages.stage import run_warmup
+
+    run_warmup(config, preset, _overrides(set_, name, model, None, None, steps, seed, "warmup.steps"))
+
+
+@app.command(rich_help_panel="Train")
+def stage1(
+    config: SettingsFile = None,
+    preset: Preset = None,
+    from_: From = None,
+    set_: Set = None,
+    name: Name = None,
+    model: ModelPath = None,
+    data: Questions = None,
+    retriever: RetrieverUrl = None,
+    steps: Steps = None,
+    seed: Seed = None,
+) -> None:
+    """Stage 1: learn to call the search engine (retrieval and format reward)."""
+    from r1searcher.stages.stage import run_stage
+
+    run_stage("stage1", config, preset, _overrides(set_, name, model, data, retriever, steps, seed), from_)
+
+
+@app.command(rich_help_panel="Train")
+def stage2(
+    config: SettingsFile = None,
+    preset: Preset = None,
+    from_: From = None,
+    set_: Set = None,
+    name: Name = None,
+    model: ModelPath = None,
+    data: Questions = None,
+    retriever: RetrieverUrl = None,
+    steps: Steps = None,
+    seed: Seed = None,
+) -> None:
+    """Stage 2: learn to use what was found (answer F1 and a stricter format)."""
+    from r1searcher.stages.stage import run_stage
+
+    run_stage("stage2", config, preset, _overrides(set_, name, model, data, retriever, steps, seed), from_)
+
+
+@app.command(rich_help_panel="Train")
+def train(
+    config: SettingsFile = None,
+    preset: Preset = None,
+    set_: Set = None,
+    name: Name = None,
+    model: ModelPath = None,
+    data: Questions = None,
+    retriever: RetrieverUrl = None,
+    seed: Seed = None,
+) -> None:
+    """Both stages, one after the other."""
+    from r1searcher.stages.chain import run_chain
+
+    run_chain(config, preset, _overrides(set_, name, model, data, retriever, None, seed))
+
+
+@app.command(rich_help_panel="Train")
+def demo(
+    output: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(help="Seed of the world, the traces and the training.")] = 7,
+    contrast: Annotated[bool, typer.Option("--contrast", help="Stage 2 alone, from the same warm-up.")] = False,
+    set_: Set = None,
+) -> None:
+    """Watch a real 135M model learn to search in an invented atlas, on a laptop's CPU."""
+    from r1searcher.demo.run import run_demo
+
+    run_demo(output, seed, contrast, _overrides(set_, None, None, None, None, None, None))
+
+
+def main() -> NoReturn:
+    """Entry point: errors of ours become one sentence and their exit code, an interrupt becomes 130."""
+    try:
+        code = app(standalone_mode=False)
+    except R1Error as error:
+        typer.echo(f"r1s: {error}", err=True)
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        sys.exit(130)
+    except KeyboardInterrupt:
+        typer.echo("r1s: interrupted; what was finished is saved, the same command goes on from there", err=True)
+        sys.exit(130)
+    except Exception as error:
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # a click usage error
+            error.show()
+            sys.exit(error.exit_code)
+        raise
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

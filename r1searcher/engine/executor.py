@@ -1,0 +1,139 @@
+"""OpenRLHF's `AgentExecutor`, around our episode loop. Given to the engine with `--train.agent_func_path`.
+
+OpenRLHF 0.11.2 loads this file by its path in every rollout actor and calls `execute` once for each sample. Settings
+come from the run folder that the environment variable R1S_RUN names.
+"""
+
+import asyncio
+import json
+import os
+import time
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from openrlhf.utils.agent import AgentExecutorBase
+
+from r1searcher.config.settings import Settings
+from r1searcher.engine.generator import VllmGenerator
+from r1searcher.episodes.loop import Budgets, run_episode
+from r1searcher.episodes.tokens import HuggingFaceTokenizer
+from r1searcher.episodes.trajectory import Author, StopReason, Trajectory
+from r1searcher.errors import R1Error
+from r1searcher.retrieval import open_retriever
+from r1searcher.retrieval.patient import PatientRetriever
+from r1searcher.rewards import FORMAT_RULES, measure, reward_function
+from r1searcher.runs.folder import RunFolder, append_row
+from r1searcher.runs.records import to_row
+
+RUN_VARIABLE = "R1S_RUN"
+
+
+class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is untyped
+    """One a rollout actor; episodes run concurrently on the actor's event loop."""
+
+    def __init__(self) -> None:
+        folder = os.environ.get(RUN_VARIABLE)
+        if not folder:
+            raise R1Error(f"{RUN_VARIABLE} is not set: start the engine with `r1s stage1` or the run's launch.sh")
+        self.run = RunFolder(Path(folder))
+        self.settings = Settings.model_validate_json((self.run.path / "settings.json").read_text("utf-8"))
+        stage = json.loads(self.run.manifest.read_text("utf-8"))["stage"]
+        self.reward = reward_function(self.settings.reward, stage)
+        episode = self.settings.episode
+        self.budgets = Budgets(
+            max_searches=episode.max_searches,
+            max_new_tokens=episode.max_new_tokens,
+            max_context=episode.max_context,
+            top_k=episode.top_k,
+            max_document_words=episode.max_document_words,
+        )
+
+    @cached_property
+    def retriever(self) -> PatientRetriever:
+        # Opened at the first episode: asynchronous clients belong to the event loop they are used on.
+        return PatientRetriever(
+            open_retriever(self.settings.retrieval.url), self.settings.retrieval.outage_limit, self._heartbeat
+        )
+
+    def _heartbeat(self, sentence: str) -> None:
+        append_row(self.run.heartbeat, {"time": time.time(), "say": sentence})
+
+    async def execute(
+        self,
+        prompt: str,
+        label: str,
+        sampling_params: Any,
+        max_length: int,
+        hf_tokenizer: Any,
+        llm_engine: Any,
+        images: Any = None,
+    ) -> dict[str, Any]:
+        """Run, score and record one episode; see OpenRLHF's `MultiTurnAgentExecutor` for the fields returned."""
+        row = json.loads(label)
+        started = time.perf_counter()
+        try:
+            trajectory = await run_episode(
+                row["question"],
+                row["golds"],
+                prompt,
+                VllmGenerator(llm_engine.generate, sampling_params),
+                self.retriever,
+                HuggingFaceTokenizer(hf_tokenizer),
+                self.budgets,
+            )
+            reward = self.reward(trajectory)
+            logs = self._logs(trajectory, reward.parts, time.perf_counter() - started)
+            append_row(
+                self.run.trajectories(self.run.finished_steps() + 1),
+                to_row(trajectory, id=row["id"], reward=reward.total, parts=dict(reward.parts), logs=logs),
+            )
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            # The engine wraps what is raised here in tracebacks of three processes: leave the reason where it is found.
+            if not self.run.stop_note.exists():
+                reason = str(error) if isinstance(error, R1Error) else f"{type(error).__name__}: {error}"
+                self.run.stop_note.write_text(reason + "\n", encoding="utf-8")
+            raise
+        return as_openrlhf(prompt, label, trajectory, reward.total, logs)
+
+    def _logs(self, trajectory: Trajectory, parts: Any, seconds: float) -> dict[str, float]:
+        """The same keys for every episode, as OpenRLHF's averages require."""
+        return {
+            **{f"format/{rule}": 0.0 for rule in FORMAT_RULES},
+            **{f"stop/{reason.value}": 0.0 for reason in StopReason},
+            **measure(trajectory, self.settings.reward.max_answer_words),
+            **{f"reward/{name}": value for name, value in parts.items()},
+            "new_tokens": float(sum(trajectory.mask)),
+            "seconds": seconds,
+            "search_seconds": sum(search.seconds for search in trajectory.searches),
+        }
+
+
+def as_openrlhf(
+    prompt: str, label: str, trajectory: Trajectory, reward: float, logs: dict[str, float]
+) -> dict[str, Any]:
+    """A trajectory in the fields that OpenRLHF 0.11.2 trains on. Everything is derived from the segments."""
+    tokens: list[int] = []
+    ranges: list[tuple[int, int]] = []
+    logprobs: list[float] = []
+    for segment in trajectory.segments:
+        start = len(tokens)
+        tokens += segment.token_ids
+        if segment.author is Author.MODEL:
+            ranges.append((start, len(tokens)))
+        logprobs += segment.logprobs or [0.0] * len(segment.token_ids)
+    return {
+        "prompt": prompt,
+        "label": label,
+        "images": None,
+        "mm_train_inputs": None,
+        "reward": reward,
+        "scores": logs["f1"],
+        "observation_tokens": tokens,
+        "action_ranges": ranges,
+        "rollout_log_probs": logprobs,
+        "truncated": trajectory.stop in (StopReason.TURN_CUT, StopReason.CONTEXT_FULL),
+        "extra_logs": logs,
+    }

@@ -1,0 +1,50 @@
+"""vLLM as the episode loop's `Generator`."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from copy import copy
+from typing import Any
+
+from r1searcher.episodes.loop import Finish, Generation
+from r1searcher.episodes.protocol import STOPS
+from r1searcher.errors import R1Error
+
+
+class VllmGenerator:
+    """Continues token ids with an asynchronous vLLM engine.
+
+    `generate` takes (token ids, vLLM SamplingParams) and returns vLLM's finished RequestOutput. `sampling` is the
+    template: it is copied for every turn and never changed, because the caller shares it among episodes.
+    """
+
+    def __init__(self, generate: Callable[[list[int], Any], Awaitable[Any]], sampling: Any) -> None:
+        self._generate = generate
+        self._sampling = copy(sampling)
+        # From the first turn on: a turn that runs past its query would be trained on text nobody asked for.
+        self._sampling.stop = list(STOPS)
+        self._sampling.include_stop_str_in_output = True
+        self._sampling.skip_special_tokens = False
+        self._sampling.detokenize = True
+
+    async def generate(self, token_ids: Sequence[int], max_new_tokens: int) -> Generation:
+        sampling = copy(self._sampling)
+        sampling.max_tokens = max_new_tokens
+        request = await self._generate(list(token_ids), sampling)
+        return as_generation(request.outputs[0])
+
+
+def as_generation(completion: Any) -> Generation:
+    """vLLM's CompletionOutput as sampled ids, their log-probabilities and why it stopped."""
+    token_ids = tuple(completion.token_ids)
+    if completion.finish_reason == "length":
+        finish = Finish.LENGTH
+    elif completion.finish_reason == "stop":
+        # vLLM gives the stop string that it met; the end-of-sequence token has none (None, or a token id).
+        finish = Finish.STOP if isinstance(completion.stop_reason, str) else Finish.END
+    else:
+        raise R1Error(f"vLLM gave up on a turn: finish_reason={completion.finish_reason!r}")
+    logprobs = None
+    if completion.logprobs is not None:
+        logprobs = tuple(
+            step[token].logprob for step, token in zip(completion.logprobs, token_ids, strict=True)
+        )
+    return Generation(token_ids, finish, logprobs)

@@ -1,1 +1,1 @@
-"""Pure functions of a finished trajectory: answer metrics, format rules, rewards and their named recipes."""
+"""What a trajectory earns: answer metrics, format rules, and the recipes that compose them. Pure functions."""

@@ -1,0 +1,92 @@
+"""How well an answer agrees with the gold answers: EM, F1 and the two kinds of cover EM.
+
+Definitions are R1-Searcher's (arXiv 2503.05592, section 4, and its released scorer). All values lie in 0..1. Where
+there are several golds the best one counts, for each metric on its own.
+"""
+
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+_BLANKED = str.maketrans(dict.fromkeys(string.punctuation + "‘’´", " "))
+_ARTICLE = re.compile(r"\b(?:a|an|the)\b")
+_TRUTH = {"True": "yes", "False": "no"}
+_CLOSED = frozenset({"yes", "no", "noanswer"})
+
+
+class Scores(NamedTuple):
+    """What one answer earns, each in 0..1."""
+
+    em: float = 0.0
+    """The normalised answer is the normalised gold."""
+
+    f1: float = 0.0
+    """Harmonic mean of precision and recall over bags of words; 0 when just one side, or each another, is yes/no."""
+
+    cover_em: float = 0.0
+    """Every word of the gold stands somewhere in the answer, in any order (the paper's ACC_R)."""
+
+    cover_em_contiguous: float = 0.0
+    """The normalised gold is a substring of the normalised answer."""
+
+
+def normalise(text: str) -> str:
+    """Lower case, punctuation and articles to blanks, single blanks between words.
+
+    Exactly "True" or "False" become "yes" and "no"; with a blank around it neither does.
+
+    >>> normalise("The U.S._Route 22")
+    'u s route 22'
+    """
+    text = _TRUTH.get(text, text).lower().translate(_BLANKED)
+    return " ".join(_ARTICLE.sub(" ", text).split())
+
+
+class _Gold(NamedTuple):
+    text: str
+    words: list[str]
+    distinct: frozenset[str]
+
+
+@lru_cache(maxsize=1 << 17)
+def _gold(text: str) -> _Gold:
+    normal = normalise(text)
+    words = normal.split()
+    return _Gold(normal, words, frozenset(words))
+
+
+def score(answer: str | None, golds: Sequence[str]) -> Scores:
+    """What `answer` earns against `golds`. None stands for "no answer was given" and earns nothing.
+
+    `answer` is the raw text between the tags: its outer blanks matter to the True/False rule.
+    """
+    if answer is None:
+        return Scores()
+    normal = normalise(answer)
+    words = normal.split()
+    distinct = set(words)
+    em = f1 = cover = contiguous = 0.0
+    for gold in map(_gold, golds):
+        if gold.text == normal:
+            return Scores(1.0, 1.0 if words else 0.0, 1.0, 1.0)
+        if not gold.words:  # a gold of nothing but articles or punctuation is covered by its equal alone
+            continue
+        if gold.distinct <= distinct:
+            cover = 1.0
+        if gold.text in normal:
+            contiguous = 1.0
+        if normal not in _CLOSED and gold.text not in _CLOSED:
+            f1 = max(f1, _f1(words, distinct, gold))
+    return Scores(em, f1, cover, contiguous)
+
+
+def _f1(words: list[str], distinct: set[str], gold: _Gold) -> float:
+    common = len(distinct & gold.distinct)
+    if not common:
+        return 0.0
+    if len(distinct) < len(words) and len(gold.distinct) < len(gold.words):  # only then can a word count twice
+        common = (Counter(words) & Counter(gold.words)).total()
+    return 2 * common / (len(words) + len(gold.words))

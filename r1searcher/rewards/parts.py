@@ -1,0 +1,180 @@
+"""The parts a reward is summed from. Each is a pure function of a trajectory, named as it is in a stage's TOML.
+
+`paper`-style parts judge only what the model wrote and whether a search ran; the `released_*` parts repeat the tag
+counting of R1-Searcher's released reward servers, which read retrieved text as well.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from r1searcher.episodes.protocol import (
+    ANSWER,
+    DOCUMENTS,
+    END_ANSWER,
+    END_DOCUMENTS,
+    END_QUERY,
+    END_THINK,
+    QUERY,
+    TAGS,
+)
+from r1searcher.episodes.trajectory import Author, Trajectory
+from r1searcher.rewards import format as rules
+from r1searcher.rewards.metrics import Scores, normalise, score
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A trajectory with what its parts have in common, each computed when first asked for."""
+
+    trajectory: Trajectory
+    max_answer_words: int = rules.MAX_ANSWER_WORDS
+
+    @cached_property
+    def answer(self) -> str | None:
+        """Raw text of the answer, with its outer blanks; None when none was given."""
+        return rules.answer_of_trajectory(self.trajectory)
+
+    @cached_property
+    def scores(self) -> Scores:
+        return score(self.answer, self.trajectory.golds)
+
+    @cached_property
+    def violations(self) -> tuple[str, ...]:
+        return rules.violations(self.trajectory, self.max_answer_words)
+
+    @cached_property
+    def written(self) -> str:
+        return "".join(self.trajectory.turns)
+
+    @cached_property
+    def transcript(self) -> str:
+        """Everything behind the prompt, documents included: what the released reward servers read."""
+        return "".join(s.said for s in self.trajectory.segments if s.author is not Author.PROMPT)
+
+    @cached_property
+    def answer_in_documents(self) -> bool:
+        """A normalised gold stands, on word boundaries, in a document that the model was shown."""
+        golds = [f" {normal} " for gold in self.trajectory.golds if (normal := normalise(gold))]
+        shown = (s.text for s in self.trajectory.segments if s.author is Author.ENVIRONMENT)
+        return bool(golds) and any(gold in f" {text} " for text in map(normalise, shown) for gold in golds)
+
+
+def retrieval(judged: Judged) -> float:
+    """1 when at least one search was run. Writing query tags alone earns nothing."""
+    return float(bool(judged.trajectory.searches))
+
+
+def format(judged: Judged) -> float:
+    """1 when no format rule is broken."""
+    return float(not judged.violations)
+
+
+def f1(judged: Judged) -> float:
+    """F1 of the answer, the best over the golds."""
+    return judged.scores.f1
+
+
+def em(judged: Judged) -> float:
+    """1 when the normalised answer is a normalised gold."""
+    return judged.scores.em
+
+
+def cover_em(judged: Judged) -> float:
+    """1 when every word of a gold stands in the answer."""
+    return judged.scores.cover_em
+
+
+def cover_em_contiguous(judged: Judged) -> float:
+    """1 when a normalised gold is a substring of the answer."""
+    return judged.scores.cover_em_contiguous
+
+
+def partial_credit(judged: Judged) -> float:
+    """1 for a right answer (EM), 0.1 for a wrong one, 0 for none (ReFT, arXiv 2401.08967, section 3.2)."""
+    if judged.scores.em:
+        return 1.0
+    return 0.1 if (judged.answer or "").strip() else 0.0
+
+
+def search_r1_format(judged: Judged, malformed: float = 0.2, wrong_and_malformed: float = 0.1) -> float:
+    """Search-R1 v0.3: EM softened by the format, with s = 0.2, f = 0.1, r = 0 as in its scripts.
+
+    Right and well-formed 1; right 1 - s; wrong and well-formed s; wrong f; 0 without an answer.
+    """
+    if not (judged.answer or "").strip():
+        return 0.0
+    if judged.scores.em:
+        return 1.0 if not judged.violations else 1.0 - malformed
+    return malformed if not judged.violations else wrong_and_malformed
+
+
+def released_cover_em(judged: Judged) -> float:
+    """Released Llama stage 1: 1 when the answer covers a gold (loosely), else -1."""
+    return 1.0 if judged.scores.cover_em else -1.0
+
+
+def released_retrieval(judged: Judged) -> float:
+    """Released Llama stage 1: 1 when query and document tags are equally many in the whole text, and at least one."""
+    return float(_tags_agree(judged.transcript) and judged.transcript.count(QUERY) >= 1)
+
+
+def released_tags(judged: Judged) -> float:
+    """Released Llama stage 1: 1 for one `</think>` and one pair of answer tags."""
+    return float(_one_thought_one_answer(judged.transcript))
+
+
+def released_format_llama(judged: Judged) -> float:
+    """Released Llama stage 2: 1 when tags agree, one thought and one answer, no Chinese outside documents."""
+    chinese = any("\u4e00" <= character <= "\u9fff" for character in judged.written)
+    return float(_tags_agree(judged.transcript) and _one_thought_one_answer(judged.transcript) and not chinese)
+
+
+def released_format_qwen(judged: Judged) -> float:
+    """Released Qwen: Llama's rules; no "assistant" anywhere, documents included; no tag and at most 10 words inside
+    the answer."""
+    return _released_qwen(judged, judged.transcript)
+
+
+def released_format_qwen_mended(judged: Judged) -> float:
+    """`released_format_qwen`, but "assistant" is looked for only in what the model wrote."""
+    return _released_qwen(judged, judged.written)
+
+
+def _released_qwen(judged: Judged, searched_for_assistant: str) -> float:
+    answer = judged.answer or ""
+    return float(
+        bool(released_format_llama(judged))
+        and "assistant" not in searched_for_assistant
+        and not any(tag in answer for tag in TAGS)
+        and len(answer.split()) <= 10
+    )
+
+
+def _tags_agree(text: str) -> bool:
+    return len({text.count(tag) for tag in (QUERY, END_QUERY, DOCUMENTS, END_DOCUMENTS)}) == 1
+
+
+def _one_thought_one_answer(text: str) -> bool:
+    return text.count(END_THINK) == text.count(ANSWER) == text.count(END_ANSWER) == 1
+
+
+PARTS: dict[str, Callable[[Judged], float]] = {
+    part.__name__: part
+    for part in (
+        retrieval,
+        format,
+        f1,
+        em,
+        cover_em,
+        cover_em_contiguous,
+        partial_credit,
+        search_r1_format,
+        released_cover_em,
+        released_retrieval,
+        released_tags,
+        released_format_llama,
+        released_format_qwen,
+        released_format_qwen_mended,
+    )
+}

@@ -1,0 +1,144 @@
+"""Named rewards, and rewards composed of parts in a stage's TOML.
+
+    [reward]
+    recipe = "paper"
+
+or
+
+    [[reward.parts]]
+    name = "f1"
+    [[reward.parts]]
+    name = "format"
+    weight = 0
+    broken = -2
+
+A part earns `weight x value`; where `broken` is given, it earns that instead when its value is 0.
+"""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from r1searcher.episodes.trajectory import Trajectory
+from r1searcher.errors import InputError
+from r1searcher.rewards.format import MAX_ANSWER_WORDS
+from r1searcher.rewards.parts import PARTS, Judged
+
+StageNumber = Literal[1, 2]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One summand: `weight` times the value of the part named `name`, or `broken` where that value is 0."""
+
+    name: str
+    weight: float = 1.0
+    broken: float | None = None
+
+    def earns(self, judged: Judged) -> float:
+        value = PARTS[self.name](judged)
+        return self.broken if self.broken is not None and value == 0 else self.weight * value
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """What a trajectory earned, by part."""
+
+    parts: Mapping[str, float]
+
+    @property
+    def total(self) -> float:
+        return sum(self.parts.values())
+
+
+RECIPES: dict[str, Mapping[StageNumber, tuple[Part, ...]]] = {
+    "paper": {
+        1: (Part("retrieval", 0.5), Part("format", 0.5)),
+        2: (Part("f1"), Part("format", 0.0, broken=-2.0)),
+    },
+    "released-llama": {
+        1: (Part("released_cover_em"), Part("released_retrieval", 0.5), Part("released_tags", 0.5)),
+        2: (Part("f1"), Part("released_format_llama", 0.0, broken=-1.0)),
+    },
+    "released-qwen": {2: (Part("f1"), Part("released_format_qwen", 0.0, broken=-2.0))},
+    "search-r1": {1: (Part("em"),), 2: (Part("em"),)},
+    "search-r1-format": {1: (Part("search_r1_format"),), 2: (Part("search_r1_format"),)},
+    "reft": {1: (Part("partial_credit"),), 2: (Part("partial_credit"),)},
+}
+"""Recipe to stage to parts. `docs/rewards.md` holds the table; `released-qwen` trains on stage 2 alone."""
+
+
+def reward_function(
+    recipe: str = "paper",
+    stage: StageNumber = 1,
+    parts: Sequence[Mapping[str, Any]] = (),
+    max_answer_words: int = MAX_ANSWER_WORDS,
+    released_flaw: bool = True,
+) -> Callable[[Trajectory], Reward]:
+    """The reward of a stage: of `parts` where there are any ({"name", "weight", "broken"}), else of a named recipe.
+
+    `released_flaw` lets `released-qwen` search retrieved documents for "assistant", as the released code does.
+    Raises `InputError` for an unknown recipe or part, a recipe without this stage, or a part named twice.
+    """
+    chosen = _composed(parts) if parts else _of_recipe(recipe, stage)
+    if not released_flaw:
+        mended = "released_format_qwen_mended"
+        chosen = tuple(Part(mended, p.weight, p.broken) if p.name == "released_format_qwen" else p for p in chosen)
+
+    def reward(trajectory: Trajectory) -> Reward:
+        judged = Judged(trajectory, max_answer_words)
+        return Reward({part.name: part.earns(judged) for part in chosen})
+
+    return reward
+
+
+def _of_recipe(recipe: str, stage: StageNumber) -> tuple[Part, ...]:
+    if recipe not in RECIPES:
+        raise InputError(f"reward.recipe = {recipe!r} is not known{_nearest(recipe, RECIPES)}: choose {_any(RECIPES)}")
+    if stage not in RECIPES[recipe]:
+        raise InputError(f"reward.recipe = {recipe!r} has no stage {stage}: it trains on stage 2 alone (r1s stage2)")
+    return RECIPES[recipe][stage]
+
+
+def _composed(parts: Sequence[Mapping[str, Any]]) -> tuple[Part, ...]:
+    names = [str(part.get("name", "")) for part in parts]
+    for name in names:
+        if name not in PARTS:
+            raise InputError(f"reward.parts: {name!r} is not known{_nearest(name, PARTS)}: choose {_any(PARTS)}")
+        if names.count(name) > 1:
+            raise InputError(f"reward.parts: {name!r} is named twice: give it once, with one weight")
+    try:
+        return tuple(Part(**part) for part in parts)
+    except TypeError as error:
+        raise InputError(f"reward.parts: a part has name, weight and broken only ({error})") from error
+
+
+def _nearest(name: str, known: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _any(known: Mapping[str, Any]) -> str:
+    return ", ".join(known)
+
+
+def measure(trajectory: Trajectory, max_answer_words: int = MAX_ANSWER_WORDS) -> dict[str, float]:
+    """What every log shows of an episode, whatever it is rewarded for.
+
+    em, f1, cover_em, cover_em_contiguous, format, retrieval and answer_in_documents lie in 0..1; searches counts those
+    run, query_words is their mean length. `format/<rule>` is there for each broken rule, `stop/<reason>` for the one
+    reason, both 1.
+    """
+    judged = Judged(trajectory, max_answer_words)
+    searches = trajectory.searches
+    return {
+        **judged.scores._asdict(),
+        "format": float(not judged.violations),
+        "retrieval": float(bool(searches)),
+        "searches": float(len(searches)),
+        "answer_in_documents": float(judged.answer_in_documents),
+        "query_words": sum(len(search.query.split()) for search in searches) / max(1, len(searches)),
+        **{f"format/{rule}": 1.0 for rule in judged.violations},
+        f"stop/{trajectory.stop}": 1.0,
+    }

@@ -1,0 +1,44 @@
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from r1searcher.corpora.passage import Passage
+from r1searcher.episodes.protocol import DOCUMENTS, END_ANSWER, END_DOCUMENTS, END_QUERY, query_of
+from r1searcher.episodes.trajectory import Author, Search, Segment, StopReason, Trajectory
+from r1searcher.retrieval.base import Hit
+
+Build = Callable[..., Trajectory]
+
+
+def build(
+    *turns: str,
+    golds: Sequence[str] = ("Oslo",),
+    question: str = "What is the capital of Norway?",
+    found: Sequence[str] = ("Oslo is the capital of Norway.",),
+    stop: StopReason | None = None,
+) -> Trajectory:
+    """A trajectory of these model turns, with documents behind each that closes a query and is followed by another."""
+
+    def segment(author: Author, text: str) -> Segment:
+        return Segment(author, text, tuple(text.encode()))
+
+    segments = [segment(Author.PROMPT, f"Question: {question}\n<think>")]
+    searches = []
+    for number, turn in enumerate(turns, 1):
+        segments.append(segment(Author.MODEL, turn))
+        query = query_of(turn)
+        if query and number < len(turns):
+            hits = tuple(Hit(Passage(str(i), "", text), 1.0) for i, text in enumerate(found))
+            searches.append(Search(query, hits, len(hits), 0.0))
+            lines = "\n".join(f"({i})Title:  Text: {text}" for i, text in enumerate(found, 1))
+            segments.append(segment(Author.ENVIRONMENT, f"\n\n{DOCUMENTS}\n{lines}\n{END_DOCUMENTS}\n\n"))
+    last = turns[-1] if turns else ""
+    ended = StopReason.ANSWERED if last.rstrip().endswith(END_ANSWER) else StopReason.ENDED
+    if last.endswith(END_QUERY):
+        ended = StopReason.SEARCHES_USED_UP
+    return Trajectory(question, tuple(golds), tuple(segments), tuple(searches), stop or ended)
+
+
+@pytest.fixture(scope="session")
+def trajectory() -> Build:
+    return build

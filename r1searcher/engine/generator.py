@@ -44,7 +44,5 @@ def as_generation(completion: Any) -> Generation:
         raise R1Error(f"vLLM gave up on a turn: finish_reason={completion.finish_reason!r}")
     logprobs = None
     if completion.logprobs is not None:
-        logprobs = tuple(
-            step[token].logprob for step, token in zip(completion.logprobs, token_ids, strict=True)
-        )
+        logprobs = tuple(step[token].logprob for step, token in zip(completion.logprobs, token_ids, strict=True))
     return Generation(token_ids, finish, logprobs)

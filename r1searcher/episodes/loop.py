@@ -152,4 +152,3 @@ def sampled_segment(generation: Generation, tokenizer: Tokenizer) -> Segment:
     elif generation.finish is Finish.END:
         end = len(os.path.commonprefix([text, tokenizer.decode(generation.token_ids[:-1])]))
     return Segment(Author.MODEL, text, generation.token_ids, generation.logprobs, overhang=len(text) - end)
-

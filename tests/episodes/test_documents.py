@@ -1,0 +1,74 @@
+"""Passages as the model reads them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from r1searcher.corpora.passage import Passage
+from r1searcher.episodes.documents import NOTHING_FOUND, fit, neutralise, render
+from r1searcher.episodes.protocol import DOCUMENTS, END_DOCUMENTS, TAGS
+from r1searcher.retrieval.base import Hit
+
+pieces = st.lists(
+    st.one_of(st.sampled_from([*TAGS, "<", "|", ">", "＜think＞", "</", "end_of_query"]), st.text(max_size=5))
+)
+
+
+@given(pieces.map("".join))
+def test_no_tag_survives_neutralising(text: str) -> None:
+    clean = neutralise(text, ("<|im_end|>", "</s>"))
+    assert not any(tag in clean for tag in (*TAGS, "<|im_end|>", "</s>"))
+    assert "\n" not in clean
+    assert neutralise(clean, ("<|im_end|>", "</s>")) == clean
+
+
+def test_full_width_tags_count_as_tags() -> None:
+    assert "think" in neutralise("＜think＞")
+    assert "<think>" not in neutralise("＜think＞")
+
+
+def test_plain_text_is_left_alone() -> None:
+    assert neutralise("3 < 4 and a|b > c") == "3 < 4 and a|b > c"
+
+
+def test_a_block_has_the_papers_shape() -> None:
+    assert render([("Oslo", "Oslo is a city in the north.")], 4) == (
+        f"\n\n{DOCUMENTS}\n(1)Title: Oslo Text: Oslo is a city\n{END_DOCUMENTS}\n\n"
+    )
+
+
+def hits(*texts: str) -> list[Hit]:
+    return [Hit(Passage(str(i), "T", text), 1.0) for i, text in enumerate(texts)]
+
+
+def words(text: str) -> int:
+    return len(text.split())
+
+
+@pytest.mark.parametrize("room", range(3, 80))
+def test_a_fitted_block_never_exceeds_its_room(room: int) -> None:
+    block = fit(hits("a " * 20, "b " * 20, "c " * 20), 20, room, words)
+    if block is not None:
+        assert words(block[0]) <= room
+        assert 1 <= block[1] <= 3
+
+
+def test_passages_are_shortened_together_before_one_is_left_out() -> None:
+    block = fit(hits("a " * 20, "b " * 20), 20, 26, words)
+    assert block is not None
+    text, shown = block
+    assert shown == 2
+    assert text.count(" a") == text.count(" b") >= 4
+
+
+def test_the_last_passage_goes_when_few_words_of_each_would_be_left() -> None:
+    block = fit(hits("a " * 20, "b " * 20), 20, 12, words)
+    assert block is not None
+    assert block[1] == 1
+
+
+def test_nothing_fits_in_no_room_and_nothing_found_is_said() -> None:
+    assert fit(hits("a b"), 10, 2, words) is None
+    empty = fit([], 10, 50, words)
+    assert empty is not None
+    assert NOTHING_FOUND in empty[0]

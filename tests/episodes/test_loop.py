@@ -1,0 +1,230 @@
+"""The episode loop on real tokenizers. No GPU, no server, no trained model."""
+
+import asyncio
+from itertools import pairwise
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from r1searcher.episodes.loop import Budgets, Finish, Generation, run_episode, sampled_segment
+from r1searcher.episodes.protocol import DOCUMENTS, END_DOCUMENTS, TAGS
+from r1searcher.episodes.tokens import HuggingFaceTokenizer
+from r1searcher.episodes.trajectory import Author, StopReason, Trajectory
+from r1searcher.errors import InputError, RetrieverError
+from tests.episodes.conftest import END, byte_level_bpe
+from tests.episodes.scripted import GivenPassages, ScriptedModel
+
+PROMPT = "Question: Which river? <think>"
+SEARCH = " I need it. <|begin_of_query|> Foxford river<|end_of_query|>"
+ANSWER = " The documents say Arden. </think>\n\n<answer> Arden </answer>"
+
+fragments = st.sampled_from(
+    [*TAGS, "Arden", " Foxford river ", "\n\n", "</answer>.", "<answer> Oslo", "naïve 東京", "🙂", END, "<|", "|>", "."]
+)
+texts = st.lists(fragments, max_size=8).map("".join)
+turns = st.lists(st.one_of(texts, st.just(SEARCH), st.just(ANSWER)), max_size=5)
+documents = st.lists(st.one_of(texts, st.text(max_size=80)), max_size=3)
+budgets = st.builds(
+    Budgets,
+    max_searches=st.integers(0, 3),
+    max_new_tokens=st.integers(1, 60),
+    max_context=st.integers(150, 400),
+    top_k=st.integers(1, 3),
+    max_document_words=st.integers(1, 30),
+)
+
+
+def end_of(tokenizer: HuggingFaceTokenizer) -> int:
+    [end] = tokenizer.encode(END)
+    return end
+
+
+def play(
+    tokenizer: HuggingFaceTokenizer,
+    turns: list[str],
+    passages: list[str],
+    budget: Budgets = Budgets(max_context=600, max_new_tokens=80),
+) -> tuple[Trajectory, ScriptedModel, GivenPassages]:
+    model = ScriptedModel(tokenizer, turns, end_of(tokenizer))
+    retriever = GivenPassages(passages)
+    trajectory = asyncio.run(run_episode("Which river?", ["Arden"], PROMPT, model, retriever, tokenizer, budget))
+    return trajectory, model, retriever
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(turns=turns, passages=documents, budget=budgets)
+def test_ids_text_and_mask_agree_whatever_is_written_and_found(
+    tokenizer: HuggingFaceTokenizer, turns: list[str], passages: list[str], budget: Budgets
+) -> None:
+    trajectory, model, _ = play(tokenizer, turns, passages, budget)
+
+    for segment in trajectory.segments:
+        assert tokenizer.decode(segment.token_ids) == segment.text
+        assert segment.text.startswith(segment.said)
+    assert trajectory.text == "".join(tokenizer.decode(s.token_ids) for s in trajectory.segments)
+    # The mask is on for exactly the sampled tokens, in their places.
+    sampled = [token for turn in model.sampled for token in turn]
+    assert [token for token, own in zip(trajectory.token_ids, trajectory.mask, strict=True) if own] == sampled
+    # What the engine was given each turn is what had been recorded until then: nothing is encoded twice.
+    recorded: list[list[int]] = []
+    context: list[int] = []
+    for segment in trajectory.segments:
+        if segment.author is Author.MODEL:
+            recorded.append(list(context))
+        context += segment.token_ids
+    assert model.contexts == recorded
+    assert len(trajectory.token_ids) <= budget.max_context
+    assert len(trajectory.searches) <= budget.max_searches
+    assert all(len(turn) <= budget.max_new_tokens for turn in model.sampled)
+    assert trajectory.segments[0].token_ids == tuple(tokenizer.encode(PROMPT))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(turns=turns, one=documents, other=documents)
+def test_other_passages_change_no_token_that_the_model_wrote(
+    tokenizer: HuggingFaceTokenizer, turns: list[str], one: list[str], other: list[str]
+) -> None:
+    budget = Budgets(max_context=4000, max_new_tokens=60)  # room for both, so that no budget cuts differently
+    first, _, _ = play(tokenizer, list(turns), one, budget)
+    second, _, _ = play(tokenizer, list(turns), other, budget)
+
+    def written(trajectory: Trajectory) -> list[tuple[int, ...]]:
+        return [s.token_ids for s in trajectory.segments if s.author is Author.MODEL]
+
+    assert written(first) == written(second)
+    assert first.stop == second.stop
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(passages=documents)
+def test_tags_in_passages_are_neutralised_before_the_model_sees_them(
+    tokenizer: HuggingFaceTokenizer, passages: list[str]
+) -> None:
+    trajectory, _, _ = play(tokenizer, [SEARCH, ANSWER], passages)
+    [block] = [s for s in trajectory.segments if s.author is Author.ENVIRONMENT]
+    inner = block.text.replace(DOCUMENTS, "", 1).replace(END_DOCUMENTS, "", 1)
+    assert not any(tag in inner for tag in (*TAGS, END))
+    assert not set(block.token_ids) & {end_of(tokenizer)}
+
+
+def test_a_search_and_an_answer_end_as_answered(tokenizer: HuggingFaceTokenizer) -> None:
+    trajectory, _, retriever = play(tokenizer, [SEARCH, ANSWER], ["It lies on the Arden."])
+    assert trajectory.stop is StopReason.ANSWERED
+    assert retriever.queries == ["Foxford river"]
+    assert [s.author for s in trajectory.segments] == [
+        Author.PROMPT,
+        Author.MODEL,
+        Author.ENVIRONMENT,
+        Author.MODEL,
+    ]
+
+
+def test_a_stop_inside_a_token_leaves_its_rest_as_overhang() -> None:
+    tokenizer = byte_level_bpe(reserved_tags=False)
+    trajectory, model, _ = play(tokenizer, ["So it is Oslo.</think><answer>Oslo</answer>.\n"], [])
+    [turn] = [s for s in trajectory.segments if s.author is Author.MODEL]
+    assert turn.overhang > 0, "the test's tokenizer must merge across the end of the tag"
+    assert turn.text == tokenizer.decode(model.sampled[0])
+    assert turn.said.endswith("</answer>")
+    assert trajectory.turns == (turn.said,)
+
+
+@pytest.mark.parametrize(
+    ("turns", "budget", "stop"),
+    [
+        ([SEARCH, SEARCH, ANSWER], {"max_searches": 1}, StopReason.SEARCHES_USED_UP),
+        ([SEARCH, ANSWER], {"max_searches": 0}, StopReason.SEARCHES_USED_UP),
+        ([" I think and think and think"], {"max_new_tokens": 3}, StopReason.TURN_CUT),
+        ([" nothing more to say"], {}, StopReason.ENDED),
+        ([" <|begin_of_query|> <|end_of_query|>"], {}, StopReason.MALFORMED_QUERY),
+        ([" river<|end_of_query|>"], {}, StopReason.MALFORMED_QUERY),
+        ([" <|begin_of_documents|> made up"], {}, StopReason.FORGED_DOCUMENTS),
+    ],
+)
+def test_why_an_episode_stops(
+    tokenizer: HuggingFaceTokenizer, turns: list[str], budget: dict[str, int], stop: StopReason
+) -> None:
+    trajectory, _, retriever = play(
+        tokenizer, turns, ["It lies on the Arden."], Budgets(**{"max_new_tokens": 80, "max_context": 600, **budget})
+    )
+    assert trajectory.stop is stop
+    assert len(retriever.queries) == len(trajectory.searches)
+
+
+def test_documents_are_cut_to_fit_and_leave_room_for_a_whole_turn(tokenizer: HuggingFaceTokenizer) -> None:
+    budget = Budgets(max_new_tokens=60, max_context=330, max_document_words=400)
+    trajectory, model, _ = play(tokenizer, [SEARCH, ANSWER], ["lies on the Arden " * 200] * 3, budget)
+    assert [s.author for s in trajectory.segments].count(Author.ENVIRONMENT) == 1
+    assert len(model.contexts[1]) <= budget.max_context - budget.max_new_tokens
+    assert trajectory.stop is StopReason.ANSWERED
+    assert trajectory.searches[0].shown >= 1
+
+
+def test_a_context_without_room_for_documents_ends_the_episode(tokenizer: HuggingFaceTokenizer) -> None:
+    prompt = len(tokenizer.encode(PROMPT))
+    turn = len(tokenizer.encode(SEARCH))
+    budget = Budgets(max_new_tokens=turn + 1, max_context=prompt + 2 * turn + 4, max_document_words=50)
+    trajectory, _, _ = play(tokenizer, [SEARCH, ANSWER], ["It lies on the Arden."] * 3, budget)
+    assert trajectory.stop is StopReason.CONTEXT_FULL
+    assert trajectory.searches[0].shown == 0
+    assert trajectory.segments[-1].author is Author.MODEL
+
+
+def test_a_question_too_long_for_the_context_is_refused_and_never_cut(tokenizer: HuggingFaceTokenizer) -> None:
+    with pytest.raises(InputError, match=r"episode\.max_context"):
+        play(tokenizer, [ANSWER], [], Budgets(max_new_tokens=4, max_context=5))
+
+
+def test_a_retriever_that_is_down_gives_no_trajectory(tokenizer: HuggingFaceTokenizer) -> None:
+    class Down(GivenPassages):
+        async def search(self, queries, top_k):  # type: ignore[no-untyped-def]
+            raise RetrieverError("connection refused")
+
+    model = ScriptedModel(tokenizer, [SEARCH, ANSWER], end_of(tokenizer))
+    with pytest.raises(RetrieverError):
+        asyncio.run(run_episode("Which river?", ["Arden"], PROMPT, model, Down([]), tokenizer, Budgets()))
+
+
+def test_logprobs_stand_beside_their_tokens(tokenizer: HuggingFaceTokenizer) -> None:
+    trajectory, _, _ = play(tokenizer, [SEARCH, ANSWER], ["It lies on the Arden."])
+    for segment in trajectory.segments:
+        if segment.author is Author.MODEL:
+            assert segment.logprobs is not None
+            assert len(segment.logprobs) == len(segment.token_ids)
+            assert all(later < earlier for earlier, later in pairwise(segment.logprobs))
+
+
+def test_an_end_token_is_sampled_but_not_said(tokenizer: HuggingFaceTokenizer) -> None:
+    end = end_of(tokenizer)
+    segment = sampled_segment(Generation((*tokenizer.encode("Arden"), end), Finish.END), tokenizer)
+    assert segment.token_ids[-1] == end
+    assert segment.said.strip() == "Arden"
+
+
+def test_many_episodes_run_while_one_search_waits() -> None:
+    """One slow search holds up its own episode only."""
+    tokenizer = byte_level_bpe(reserved_tags=True)
+    release = asyncio.Event()
+    done: list[int] = []
+
+    class Slow(GivenPassages):
+        async def search(self, queries, top_k):  # type: ignore[no-untyped-def]
+            await release.wait()
+            return await super().search(queries, top_k)
+
+    async def one(number: int) -> None:
+        turns = [SEARCH, ANSWER] if number == 0 else [ANSWER]
+        model = ScriptedModel(tokenizer, turns, end_of(tokenizer))
+        retriever = Slow(["It lies on the Arden."])
+        await run_episode("Which river?", ["Arden"], PROMPT, model, retriever, tokenizer, Budgets())
+        done.append(number)
+        if len(done) == 7:
+            release.set()
+
+    async def everything() -> None:
+        await asyncio.wait_for(asyncio.gather(*(one(number) for number in range(8))), timeout=60)
+
+    asyncio.run(everything())
+    assert done[-1] == 0
+    assert sorted(done) == list(range(8))

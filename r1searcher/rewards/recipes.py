@@ -20,6 +20,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from r1searcher.config.settings import Part as PartSettings
+from r1searcher.config.settings import Reward as RewardSettings
 from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.errors import InputError
 from r1searcher.rewards.format import MAX_ANSWER_WORDS
@@ -70,27 +72,26 @@ RECIPES: dict[str, Mapping[StageNumber, tuple[Part, ...]]] = {
 
 
 def reward_function(
-    recipe: str = "paper",
-    stage: StageNumber = 1,
-    parts: Sequence[Mapping[str, Any]] = (),
-    max_answer_words: int = MAX_ANSWER_WORDS,
-    released_flaw: bool = True,
+    settings: RewardSettings, stage: StageNumber | Literal["stage1", "stage2"], released_flaw: bool = True
 ) -> Callable[[Trajectory], Reward]:
-    """The reward of a stage: of `parts` where there are any ({"name", "weight", "broken"}), else of a named recipe.
+    """The reward of a stage, as `[reward]` sets it: of its `parts` where there are any, else of its `recipe`.
 
     `released_flaw` lets `released-qwen` search retrieved documents for "assistant", as the released code does.
     Raises `InputError` for an unknown recipe or part, a recipe without this stage, or a part named twice.
     """
-    chosen = _composed(parts) if parts else _of_recipe(recipe, stage)
+    chosen = _composed(settings.parts) if settings.parts else _of_recipe(settings.recipe, _STAGES[stage])
     if not released_flaw:
         mended = "released_format_qwen_mended"
         chosen = tuple(Part(mended, p.weight, p.broken) if p.name == "released_format_qwen" else p for p in chosen)
 
     def reward(trajectory: Trajectory) -> Reward:
-        judged = Judged(trajectory, max_answer_words)
+        judged = Judged(trajectory, settings.max_answer_words)
         return Reward({part.name: part.earns(judged) for part in chosen})
 
     return reward
+
+
+_STAGES: dict[int | str, StageNumber] = {1: 1, 2: 2, "stage1": 1, "stage2": 2}
 
 
 def _of_recipe(recipe: str, stage: StageNumber) -> tuple[Part, ...]:
@@ -101,17 +102,14 @@ def _of_recipe(recipe: str, stage: StageNumber) -> tuple[Part, ...]:
     return RECIPES[recipe][stage]
 
 
-def _composed(parts: Sequence[Mapping[str, Any]]) -> tuple[Part, ...]:
-    names = [str(part.get("name", "")) for part in parts]
+def _composed(parts: Sequence[PartSettings]) -> tuple[Part, ...]:
+    names = [part.name for part in parts]
     for name in names:
         if name not in PARTS:
             raise InputError(f"reward.parts: {name!r} is not known{_nearest(name, PARTS)}: choose {_any(PARTS)}")
         if names.count(name) > 1:
             raise InputError(f"reward.parts: {name!r} is named twice: give it once, with one weight")
-    try:
-        return tuple(Part(**part) for part in parts)
-    except TypeError as error:
-        raise InputError(f"reward.parts: a part has name, weight and broken only ({error})") from error
+    return tuple(Part(part.name, part.weight, part.broken) for part in parts)
 
 
 def _nearest(name: str, known: Mapping[str, Any]) -> str:

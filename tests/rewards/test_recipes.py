@@ -6,15 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from r1searcher.config.settings import Reward as Settings
 from r1searcher.episodes.protocol import TAGS
 from r1searcher.episodes.trajectory import Author, StopReason
 from r1searcher.errors import InputError
-from r1searcher.rewards.recipes import RECIPES, measure, reward_function
+from r1searcher.rewards import RECIPES, measure
+from r1searcher.rewards.recipes import reward_function as reward_of_settings
 
 SEARCH = " I look it up. <|begin_of_query|> capital of Norway <|end_of_query|>"
 RIGHT = "It says Oslo. </think>\n\n<answer> Oslo </answer>"
 WRONG = "It says Bergen. </think>\n\n<answer> Bergen </answer>"
 MALFORMED = "It says Oslo. <answer> Oslo </answer>"
+
+
+def reward_function(recipe="paper", stage=1, released_flaw=True, **settings):
+    return reward_of_settings(Settings(recipe=recipe, **settings), stage, released_flaw)
 
 
 def total(recipe: str, stage, trajectory) -> float:
@@ -157,7 +163,6 @@ def test_the_longest_answer_reaches_the_format_part(trajectory) -> None:
         ({"recipe": "released-qwen", "stage": 1}, "no stage 1"),
         ({"parts": [{"name": "fromat"}]}, "did you mean 'format'"),
         ({"parts": [{"name": "f1"}, {"name": "f1"}]}, "named twice"),
-        ({"parts": [{"name": "f1", "wait": 2}]}, "name, weight and broken only"),
     ],
 )
 def test_wrong_settings_get_a_sentence(arguments, sentence) -> None:

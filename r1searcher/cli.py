@@ -171,11 +171,9 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         typer.echo("r1s: interrupted; what was finished is saved, the same command goes on from there", err=True)
         sys.exit(130)
-    except Exception as error:
-        if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # a click usage error
-            error.show()
-            sys.exit(error.exit_code)
-        raise
+    except typer.TyperException as error:  # every usage error
+        error.show()
+        sys.exit(error.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
 
 

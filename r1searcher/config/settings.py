@@ -141,10 +141,13 @@ class RL(Section):
         rollouts = self.questions_per_step * self.samples_per_question
         if rollouts % self.batch:
             raise ValueError(
-                f"questions_per_step x samples_per_question = {rollouts} is not a multiple of batch = {self.batch}"
+                f"batch = {self.batch}: must divide questions_per_step x samples_per_question = {rollouts}"
             )
         if self.advantage != "reinforce" and self.samples_per_question < 2:
-            raise ValueError(f"advantage = {self.advantage!r} compares samples of a question: it needs at least 2")
+            raise ValueError(
+                f"samples_per_question = {self.samples_per_question}: advantage = {self.advantage!r} compares samples "
+                "of a question and needs at least 2"
+            )
         return self
 
 
@@ -233,8 +236,8 @@ class Evaluation(Section):
 class Settings(Section):
     """One stage, fully resolved."""
 
-    name: str = "run"
-    """The run's folder below `output`."""
+    name: str = ""
+    """The run's folder below `output`; empty takes the stage's name."""
 
     output: str = "runs"
     """Folder of all runs."""
@@ -263,9 +266,6 @@ class Settings(Section):
             )
         return self
 
-    @property
-    def folder(self) -> Path:
-        return Path(self.output) / self.name
 
 
 def presets() -> list[str]:
@@ -356,7 +356,7 @@ def _explain(error: ValidationError, source: str) -> str:
             hint = f"did you mean {near[0]}?" if near else "there is no such setting"
             lines.append(f"{key} = {problem['input']!r}: {hint}")
         elif problem["type"] == "value_error":
-            lines.append(f"{key + ': ' if key else ''}{problem['ctx']['error']}")
+            lines.append(f"{key + '.' if key else ''}{problem['ctx']['error']}")
         else:
             lines.append(f"{key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
     return f"{len(lines)} wrong setting{'s' * (len(lines) > 1)} in {source}:\n" + "\n".join(f"  {x}" for x in lines)

@@ -14,17 +14,18 @@ from typing import Any
 
 from openrlhf.utils.agent import AgentExecutorBase
 
-from r1searcher.config.settings import Settings
 from r1searcher.engine.generator import VllmGenerator
-from r1searcher.episodes.loop import Budgets, run_episode
+from r1searcher.episodes.loop import run_episode
 from r1searcher.episodes.tokens import HuggingFaceTokenizer
 from r1searcher.episodes.trajectory import Author, StopReason, Trajectory
 from r1searcher.errors import R1Error
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.patient import PatientRetriever
-from r1searcher.rewards import FORMAT_RULES, measure, reward_function
+from r1searcher.rewards.format import RULES
+from r1searcher.rewards.recipes import measure
 from r1searcher.runs.folder import RunFolder, append_row
 from r1searcher.runs.records import to_row
+from r1searcher.runs.resolved import budgets_of, read_run, reward_of
 
 RUN_VARIABLE = "R1S_RUN"
 
@@ -37,17 +38,9 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
         if not folder:
             raise R1Error(f"{RUN_VARIABLE} is not set: start the engine with `r1s stage1` or the run's launch.sh")
         self.run = RunFolder(Path(folder))
-        self.settings = Settings.model_validate_json((self.run.path / "settings.json").read_text("utf-8"))
-        stage = json.loads(self.run.manifest.read_text("utf-8"))["stage"]
-        self.reward = reward_function(self.settings.reward, stage)
-        episode = self.settings.episode
-        self.budgets = Budgets(
-            max_searches=episode.max_searches,
-            max_new_tokens=episode.max_new_tokens,
-            max_context=episode.max_context,
-            top_k=episode.top_k,
-            max_document_words=episode.max_document_words,
-        )
+        stage, self.settings = read_run(self.run)
+        self.reward = reward_of(self.settings, stage)
+        self.budgets = budgets_of(self.settings)
 
     @cached_property
     def retriever(self) -> PatientRetriever:
@@ -101,7 +94,7 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
     def _logs(self, trajectory: Trajectory, parts: Any, seconds: float) -> dict[str, float]:
         """The same keys for every episode, as OpenRLHF's averages require."""
         return {
-            **{f"format/{rule}": 0.0 for rule in FORMAT_RULES},
+            **{f"format/{rule}": 0.0 for rule in RULES},
             **{f"stop/{reason.value}": 0.0 for reason in StopReason},
             **measure(trajectory, self.settings.reward.max_answer_words),
             **{f"reward/{name}": value for name, value in parts.items()},

@@ -4,7 +4,6 @@ Token ids go in and come out: what the engine sampled is kept as sampled, what t
 and nothing is decoded to be encoded again.
 """
 
-import os.path
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -150,5 +149,6 @@ def sampled_segment(generation: Generation, tokenizer: Tokenizer) -> Segment:
             raise R1Error(f"the engine stopped at a tag that its tokens do not spell: {text[-80:]!r}")
         end = min(ends)
     elif generation.finish is Finish.END:
-        end = len(os.path.commonprefix([text, tokenizer.decode(generation.token_ids[:-1])]))
+        without = tokenizer.decode(generation.token_ids[:-1])
+        end = len(without) if text.startswith(without) else len(text)
     return Segment(Author.MODEL, text, generation.token_ids, generation.logprobs, overhang=len(text) - end)

@@ -35,6 +35,9 @@ budgets = st.builds(
 )
 
 
+ROOMY = Budgets(max_context=600, max_new_tokens=80)
+
+
 def end_of(tokenizer: HuggingFaceTokenizer) -> int:
     [end] = tokenizer.encode(END)
     return end
@@ -44,7 +47,7 @@ def play(
     tokenizer: HuggingFaceTokenizer,
     turns: list[str],
     passages: list[str],
-    budget: Budgets = Budgets(max_context=600, max_new_tokens=80),
+    budget: Budgets = ROOMY,
 ) -> tuple[Trajectory, ScriptedModel, GivenPassages]:
     model = ScriptedModel(tokenizer, turns, end_of(tokenizer))
     retriever = GivenPassages(passages)

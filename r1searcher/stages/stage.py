@@ -1,0 +1,105 @@
+"""One stage from its settings to its summary: prepare, train, evaluate, write down."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from r1searcher.config.settings import Settings, Stage, load
+from r1searcher.engine.launch import run_engine
+from r1searcher.engine.watch import Ending
+from r1searcher.errors import InputError
+from r1searcher.runs.folder import RunFolder, read_rows, write_json
+from r1searcher.runs.plots import save_curves, terminal_curves
+from r1searcher.runs.view import RunView
+from r1searcher.stages.prepare import prepare_stage
+
+TITLES: Mapping[Stage, str] = {
+    "warmup": "warm-up",
+    "stage1": "stage 1: learn to search",
+    "stage2": "stage 2: learn to use what was found",
+}
+
+
+def run_stage(
+    stage: Stage,
+    file: Path | None,
+    preset: str | None,
+    overrides: Mapping[str, str],
+    from_: Path | None = None,
+    console: Console | None = None,
+) -> RunFolder:
+    """Resolve settings and train one RL stage; `from_` is the run whose model it starts from."""
+    settings = load(stage, file, preset, {**overrides, **({"model.path": _model_of(from_)} if from_ else {})})
+    run = RunFolder(Path(settings.output) / (settings.name or stage))
+    train_stage(stage, settings, run, console or Console(stderr=True))
+    return run
+
+
+def _model_of(run: Path) -> str:
+    """The model that a run made, as a TOML value."""
+    from json import dumps
+
+    folder = RunFolder(run)
+    if not folder.summary.exists():
+        raise InputError(
+            f"--from {run}: no finished run lies there (it has no {folder.summary.name}); finish it with the command "
+            "that began it"
+        )
+    return dumps(str(folder.model))
+
+
+def train_stage(stage: Stage, settings: Settings, run: RunFolder, console: Console) -> dict[str, Any]:
+    """Train one RL stage in `run`, going on where an interrupted one stopped; returns its summary.
+
+    A finished run is left as it is. Raises what `prepare_stage` and `run_engine` raise.
+    """
+    prepared = prepare_stage(stage, settings, run)
+    finished = finished_summary(run)
+    if finished is not None:
+        console.print(f"{run.path} is finished; its model is in {run.model}", highlight=False)
+        return finished
+    rl = settings.rl
+    steps = sum(1 for _ in run.questions.open("rb")) // rl.questions_per_step
+    started = time.monotonic()
+    with RunView(run, TITLES[stage], steps, rl.questions_per_step * rl.samples_per_question, console) as view:
+        if prepared.resuming:
+            console.print("going on from the last checkpoint", highlight=False)
+        ending = run_engine(run, view.refresh, lambda sentence: console.print(sentence, highlight=False))
+    rows = list(read_rows(run.metrics))
+    save_curves({TITLES[stage]: rows}, run.path / "curve.png", run.path.name)
+    console.print(terminal_curves(rows))
+    summary = {
+        "stage": stage,
+        "steps": len(rows),
+        "ended": describe(ending),
+        "last_step": rows[-1] if rows else {},
+        "seconds": round(time.monotonic() - started, 1),
+        "model": str(run.model),
+        "seed": settings.seed,
+    }
+    write_json(run.summary, summary)
+    console.print(
+        f"{describe(ending)} · model {run.model} · curve {run.path / 'curve.png'} · trajectories "
+        f"{run.trajectories(1).parent}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return summary
+
+
+def finished_summary(run: RunFolder) -> dict[str, Any] | None:
+    """The summary of a run that ended, or None."""
+    import json
+
+    if not run.summary.exists():
+        return None
+    summary: dict[str, Any] = json.loads(run.summary.read_text("utf-8"))
+    return summary
+
+
+def describe(ending: Ending) -> str:
+    detail = f" ({ending.detail})" if ending.detail else ""
+    return f"{ending.reason} after step {ending.step}{detail}"

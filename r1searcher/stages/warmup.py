@@ -1,0 +1,98 @@
+"""The warm-up: supervised traces that show a model the protocol's shape (ReFT's first phase, arXiv 2401.08967)."""
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from r1searcher.config.settings import Settings, load
+from r1searcher.engine.launch import device, prepare_sft, require_training_packages, run_engine
+from r1searcher.episodes.trajectory import Author
+from r1searcher.errors import InputError
+from r1searcher.runs.folder import RunFolder, append_row, write_json
+from r1searcher.stages.prepare import Checks, file_sha256, manifest_of, needed, take_up
+from r1searcher.stages.stage import TITLES, finished_summary
+
+Row = dict[str, str]
+
+
+def run_warmup(file: Path | None, preset: str | None, overrides: Mapping[str, str]) -> RunFolder:
+    """Resolve settings and warm a model up."""
+    settings = load("warmup", file, preset, overrides)
+    run = RunFolder(Path(settings.output) / (settings.name or "warmup"))
+    train_warmup(settings, run, Console(stderr=True))
+    return run
+
+
+def train_warmup(settings: Settings, run: RunFolder, console: Console) -> dict[str, Any]:
+    """Train on the traces in `run` with OpenRLHF's SFT trainer; returns the summary. A finished run is left alone."""
+    checks = Checks()
+    rows: list[Row] = []
+    with checks.each():
+        require_training_packages()
+    with checks.each():
+        device(settings)
+    with checks.each():
+        needed("model.path", settings.model.path, "a Hugging Face folder or name")
+    with checks.each():
+        needed("data.traces", settings.data.traces, "a JSONL of traces")
+        rows = list(read_traces(Path(settings.data.traces)))
+        if len(rows) < settings.warmup.batch:
+            raise InputError(
+                f"data.traces: {len(rows)} segments to learn don't fill one update of warmup.batch = "
+                f"{settings.warmup.batch}"
+            )
+    checks.end()
+    manifest = {**manifest_of("warmup", settings), "traces_sha256": file_sha256(Path(settings.data.traces))}
+    if not take_up(run, settings, manifest):
+        wanted = (settings.warmup.steps or len(rows) // settings.warmup.batch) * settings.warmup.batch
+        run.questions.unlink(missing_ok=True)
+        for number in range(wanted):
+            append_row(run.questions, rows[number % len(rows)])
+        prepare_sft(settings, run, Path(settings.model.path), settings.episode.max_context)
+    finished = finished_summary(run)
+    if finished is not None:
+        console.print(f"{run.path} is finished; its model is in {run.model}", highlight=False)
+        return finished
+    console.print(f"{TITLES['warmup']} · {len(rows)} segments · files in {run.path}", highlight=False)
+    started = time.monotonic()
+    with console.status("warming up"):
+        ending = run_engine(run)
+    summary = {
+        "stage": "warmup",
+        "rows": len(rows),
+        "ended": ending.reason,
+        "seconds": round(time.monotonic() - started, 1),
+        "model": str(run.model),
+        "seed": settings.seed,
+    }
+    write_json(run.summary, summary)
+    return summary
+
+
+def read_traces(file: Path) -> Iterator[Row]:
+    """One row a segment that the model should write: everything before it as `input`, the segment as `output`.
+
+    So a document is never an output and never trained. Rows stay in the order of the traces, whose author mixes them.
+    Raises `InputError` for the first line that is no trace.
+    """
+    try:
+        lines = file.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"data.traces: {file} can't be read: {error}") from None
+    for number, line in enumerate(lines, start=1):
+        try:
+            segments = [(Author(author), str(text)) for author, text in json.loads(line)["segments"]]
+        except (ValueError, KeyError, TypeError):
+            raise InputError(
+                f'data.traces: {file}:{number} is no trace; a row is {{"segments": [["prompt", "…"], ["model", "…"], '
+                f'["environment", "…"], …]}}'
+            ) from None
+        before = ""
+        for author, text in segments:
+            if author is Author.MODEL:
+                yield {"input": before, "output": text}
+            before += text

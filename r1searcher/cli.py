@@ -159,6 +159,33 @@ def demo(
     run_demo(output, seed, contrast, _overrides(set_, None, None, None, None, None, None))
 
 
+@app.command(rich_help_panel="Search")
+def index_corpus(
+    source: Annotated[Path, typer.Argument(help="Corpus file: JSONL of id, title, text, or Search-R1's contents.")],
+    to: Annotated[str, typer.Option(help="Where to: a folder.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a finished index.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Throw away an interrupted build.")] = False,
+) -> None:
+    """Make a corpus searchable."""
+    from r1searcher.retrieval import commands
+
+    commands.index_corpus(source, to, overwrite=overwrite, restart=restart)
+
+
+@app.command(rich_help_panel="Search")
+def search(
+    retriever: Annotated[str, typer.Argument(help="Index folder or search engine URL.")],
+    query: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
+    queries: Annotated[Path | None, typer.Option(help="File of queries, one a line.")] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Passages a query.")] = 5,
+    json: Annotated[bool, typer.Option("--json", help="A line a query: [[id, score], …].")] = False,
+) -> None:
+    """Ask a search engine."""
+    from r1searcher.retrieval import commands
+
+    commands.search(retriever, query, queries, top_k, json)
+
+
 def main() -> NoReturn:
     """Entry point: errors of ours become one sentence and their exit code, an interrupt becomes 130."""
     try:

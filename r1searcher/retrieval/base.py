@@ -39,3 +39,12 @@ class Retriever(Protocol):
         ...
 
     async def aclose(self) -> None: ...
+
+
+MAX_QUERY_CHARS = 4096
+"""What is searched of a query; the rest is left out. A turn of 512 tokens is about half of it."""
+
+
+def clean_query(query: str) -> str:
+    """A query that every engine can take: cut to `MAX_QUERY_CHARS`, and no lone surrogates, which UTF-8 cannot hold."""
+    return query[:MAX_QUERY_CHARS].encode("utf-8", "replace").decode()

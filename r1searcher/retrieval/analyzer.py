@@ -1,0 +1,185 @@
+"""Text -> the terms that Lucene's `EnglishAnalyzer` makes of it, so that an embedded index ranks as Elasticsearch does.
+
+The chain is Lucene's: words of UAX #29, possessive 's removed, lower case, 33 stop words, Porter's first stemmer. Both
+sides of a search must use it: a corpus is indexed and a query is asked in the same terms. `standard` stops after lower
+case, for languages other than English.
+
+Sources: Unicode Standard Annex 29, section 4 (word boundaries); Porter, "An algorithm for suffix stripping" (1980);
+the behaviour of Elasticsearch's `_analyze` (`english`, `standard`), against which tests/retrieval compares.
+"""
+
+from collections.abc import Callable
+
+import regex
+import Stemmer
+
+from r1searcher.errors import InputError
+
+MAX_TERM_CHARS = 255
+"""Lucene cuts longer words into pieces of this many characters."""
+
+_STOP_WORDS = """
+    a an and are as at be but by for if in into is it no not of on or such
+    that the their then there these they this to was will with
+"""
+STOP_WORDS = frozenset(_STOP_WORDS.split())
+
+# UAX #29's word break classes. A character is followed by any number of marks and format characters (rule WB4).
+_MARKS = r"[\p{WB=Extend}\p{WB=Format}\p{WB=ZWJ}]*+"
+_LETTER = rf"(?:[\p{{WB=ALetter}}\p{{WB=Hebrew_Letter}}]{_MARKS})"
+_HEBREW = rf"(?:\p{{WB=Hebrew_Letter}}{_MARKS})"
+_DIGIT = rf"(?:\p{{WB=Numeric}}{_MARKS})"
+_KATAKANA = rf"(?:\p{{WB=Katakana}}{_MARKS})"
+_INSIDE_WORD = rf"(?:[\p{{WB=MidLetter}}\p{{WB=MidNumLet}}\p{{WB=Single_Quote}}]{_MARKS})"
+_INSIDE_NUMBER = rf"(?:[\p{{WB=MidNum}}\p{{WB=MidNumLet}}\p{{WB=Single_Quote}}]{_MARKS})"
+_CONNECTOR = rf"(?:[\p{{WB=ExtendNumLet}}\u202F]{_MARKS})"
+_LETTERS = rf"{_LETTER}+(?:{_INSIDE_WORD}{_LETTER}+)*"
+_NUMBER = rf"{_DIGIT}+(?:{_INSIDE_NUMBER}{_DIGIT}+)*"
+_RUN = rf"(?:(?:{_HEBREW}+(?:\"{_MARKS}{_HEBREW}+)+|{_LETTERS}|{_NUMBER})+|{_KATAKANA}+)"
+# Pictographs of Unicode 12, which Lucene has; later versions of the property leave most dingbats and symbols out.
+_PICTURE = (
+    r"(?:[\p{Extended_Pictographic}©®‼⁉™\u2388\u2600-\u2605\u2607-\u2612\u2614-\u2685\u2690-\u2705\u2708-\u2712"
+    r"\u2763-\u2767\U0001F000-\U0001F0F5\U0001F10D-\U0001F10F\U0001F12F\U0001F16C-\U0001F16F\U0001F260-\U0001F265"
+    r"\U0001F300-\U0001F64F\U0001F680-\U0001F6FF\U0001F774-\U0001F77F\U0001F7D5-\U0001F7FF\U0001F8AE-\U0001F8FF"
+    r"\U0001FA00-\U0001FFFD]\uFE0F?\p{EMod}?)"
+)
+_EMOJI = rf"(?:\p{{RI}}\p{{RI}}|{_PICTURE}(?:\u200D{_PICTURE})*)"
+
+_WORD = regex.compile(
+    rf"{_CONNECTOR}*{_RUN}(?:{_CONNECTOR}+{_RUN})*{_CONNECTOR}*"
+    rf"|[\p{{Han}}\p{{Hiragana}}]{_MARKS}"
+    rf"|[\p{{LB=Complex_Context}}]+{_MARKS}"
+    rf"|{_EMOJI}",
+    regex.V1,
+)
+_ASCII_WORD = regex.compile(r"_*(?:(?:[A-Za-z]+(?:[:.'][A-Za-z]+)*|[0-9]+(?:[,;.'][0-9]+)*)_*)+")
+
+
+def words(text: str) -> list[str]:
+    """The words of a text as Lucene's `StandardTokenizer` finds them.
+
+    >>> words("Can't stop: 3.14 (or 1,000) U.S. dollars")
+    ["Can't", 'stop', '3.14', 'or', '1,000', 'U.S', 'dollars']
+    """
+    pattern = _ASCII_WORD if text.isascii() else _WORD
+    if len(text) <= MAX_TERM_CHARS:
+        found: list[str] = pattern.findall(text)
+        return found
+    found, position = [], 0
+    while match := pattern.search(text, position):
+        if len(match.group()) > MAX_TERM_CHARS:
+            match = pattern.match(text, match.start(), match.start() + MAX_TERM_CHARS)
+        found.append(match.group())
+        position = match.end()
+    return found
+
+
+def standard_terms(text: str) -> list[str]:
+    """Words in lower case: the analyzer `standard`."""
+    return [_lower(word) for word in words(text)]
+
+
+def english_terms(text: str) -> list[str]:
+    """The analyzer `english`.
+
+    >>> english_terms("The director's films were shown at universities")
+    ['director', 'film', 'were', 'shown', 'univers']
+    """
+    return [term for word in words(text) if (term := _english_term(word))]
+
+
+def _lower(word: str) -> str:
+    # Character by character, as Java does: no two-character İ, no final sigma.
+    return word.lower() if word.isascii() else word.replace("İ", "i").replace("Σ", "σ").lower()
+
+
+def _english_term(word: str) -> str:
+    """The term of one word; empty for a stop word."""
+    if word[-1] in "sS" and word[-2:-1] in ("'", "’", "＇"):
+        word = word[:-2]
+    word = _lower(word)
+    if word in STOP_WORDS:
+        return ""
+    return _stem(word) if len(word) > 2 else word
+
+
+_stemmer = Stemmer.Stemmer("porter", 0)  # no cache of its own: chunks are cached below
+
+
+def _stem(word: str) -> str:
+    """Porter's stemmer as Lucene has it.
+
+    Snowball's `porter` leaves three things undone that Lucene's does: the suffixes bli -> ble and logi -> log (a later
+    change by Porter), and a doubled letter before -ed or -ing cut to one for *any* consonant (trekk-ing -> trek). What
+    was left undone stands at the end of the stem, so it is mended there.
+    """
+    stem: str = _stemmer.stemWord(word)
+    end = word[len(stem) - 1 :]
+    if stem.endswith("logi") and _PLAIN_I.fullmatch(end) and _has_measure(stem[:-4]):
+        return stem[:-1]
+    if stem.endswith("bli") and _PLAIN_I.fullmatch(end) and _has_measure(stem[:-3]):
+        stem = _stemmer.stemWord(stem[:-1] + "e")
+    elif _PARTICIPLE.fullmatch(end, 1) and stem[-1:] == stem[-2:-1] and stem[-1] not in "aeiouylsz":
+        stem = _stemmer.stemWord(stem[:-1])
+    return stem
+
+
+_PARTICIPLE = regex.compile("(?:ed|ing)s?")
+_PLAIN_I = regex.compile("i(?:ed|ing)?s?|ies|y(?:ed|ing)?s?")  # endings that reach Porter's step 2 as a plain i
+
+
+def _has_measure(stem: str) -> bool:
+    """Whether a vowel is followed by a consonant somewhere (Porter's m > 0). A y behind a consonant is a vowel."""
+    vowel = False
+    for letter in stem:
+        was_vowel, vowel = vowel, letter in "aeiou" or (letter == "y" and not vowel and letter is not stem[0])
+        if was_vowel and not vowel:
+            return True
+    return False
+
+
+class Analyzer:
+    """A named analyzer that remembers what it made of each run of text between blanks.
+
+    Words never span a blank, and natural text repeats its words: one dictionary look-up replaces most of the work.
+    Safe to use from several threads.
+    """
+
+    _CACHED_CHUNKS = 500_000
+    _CACHED_CHARS = 64
+
+    def __init__(self, name: str = "english") -> None:
+        if name not in _ANALYZERS:
+            raise InputError(f"There is no analyzer {name!r}: choose one of {', '.join(_ANALYZERS)}.")
+        self.name = name
+        self._terms_of = _ANALYZERS[name]
+        self._cache = _Chunks(self._terms_of, self._CACHED_CHUNKS, self._CACHED_CHARS)
+
+    def joined(self, text: str) -> str:
+        """The terms of a text, separated by one or more spaces."""
+        if "\u202f" in text:  # the one blank of Unicode that joins words (class ExtendNumLet)
+            return " ".join(self._terms_of(text))
+        return " ".join(map(self._cache.__getitem__, text.split()))
+
+    def terms(self, text: str) -> list[str]:
+        """The terms of a text in order, with repetitions."""
+        return [term for term in self.joined(text).split(" ") if term]
+
+
+class _Chunks(dict[str, str]):
+    def __init__(self, terms_of: Callable[[str], list[str]], cached_chunks: int, cached_chars: int) -> None:
+        super().__init__()
+        self._terms_of = terms_of
+        self._cached_chunks = cached_chunks
+        self._cached_chars = cached_chars
+
+    def __missing__(self, chunk: str) -> str:
+        terms = " ".join(self._terms_of(chunk))
+        if len(chunk) <= self._cached_chars:
+            if len(self) >= self._cached_chunks:
+                self.clear()
+            self[chunk] = terms
+        return terms
+
+
+_ANALYZERS: dict[str, Callable[[str], list[str]]] = {"english": english_terms, "standard": standard_terms}

@@ -1,0 +1,90 @@
+"""A model behind vLLM in this process, for everything that samples without training."""
+
+import logging
+import os
+import uuid
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from r1searcher.engine import cpu
+from r1searcher.engine.generator import VllmGenerator
+from r1searcher.episodes.tokens import HuggingFaceTokenizer
+from r1searcher.errors import InputError
+
+
+class LocalModel:
+    """An asynchronous vLLM engine and its tokenizer; use with `async with`, on one event loop.
+
+    `model` is a Hugging Face folder or name. `max_context` is the longest trajectory in tokens, `concurrency` how many
+    episodes the engine batches. vLLM is imported when the block is entered, and holds its memory until the process
+    ends: what samples a model once and goes on with other work does it in a process of its own.
+    """
+
+    def __init__(
+        self,
+        model: Path | str,
+        max_context: int,
+        device: Literal["cpu", "gpu"],
+        concurrency: int = 64,
+        dtype: str = "bfloat16",
+        seed: int = 0,
+        trust_remote_code: bool = False,
+        gpu_memory_utilization: float = 0.9,
+    ) -> None:
+        self._arguments: dict[str, Any] = {
+            "model": str(model),
+            "max_model_len": max_context,
+            "max_num_seqs": concurrency,
+            "dtype": dtype,
+            "seed": seed,
+            "trust_remote_code": trust_remote_code,
+            "enable_prefix_caching": True,  # a turn's context is the turn before and its documents
+            **({"enforce_eager": True} if device == "cpu" else {"gpu_memory_utilization": gpu_memory_utilization}),
+        }
+        self._device = device
+
+    async def __aenter__(self) -> "LocalModel":
+        if self._device == "cpu":
+            os.environ.update({**cpu.ENVIRONMENT, "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))})
+        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        logging.getLogger("vllm").setLevel(logging.ERROR)
+        try:
+            import vllm
+        except ImportError as error:
+            raise InputError(
+                f"sampling a model here needs vLLM ({error}): run `scripts/install-training cpu` (or gpu) and use the "
+                "r1s of its environment, or give the URL of a server"
+            ) from None
+        try:
+            self._engine = vllm.AsyncLLMEngine.from_engine_args(vllm.AsyncEngineArgs(**self._arguments))
+        except (OSError, ValueError) as error:
+            raise InputError(f"vLLM can't load {self._arguments['model']!r}: {str(error).splitlines()[0]}") from error
+        self.tokenizer = HuggingFaceTokenizer(self.hf_tokenizer)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._engine.shutdown()
+
+    @property
+    def hf_tokenizer(self) -> Any:
+        """The transformers tokenizer, for chat templates."""
+        return self._engine.get_tokenizer()
+
+    def generator(self, temperature: float, seed: int | None = None, logprobs: bool = False) -> VllmGenerator:
+        """A `Generator` at this temperature. With a `seed` an episode's turns are drawn the same way again."""
+        from vllm import SamplingParams
+
+        sampling = SamplingParams(temperature=temperature, min_tokens=1, seed=seed, logprobs=1 if logprobs else None)
+        return VllmGenerator(self._generate, sampling)
+
+    async def _generate(self, token_ids: list[int], sampling: Any) -> Any:
+        final = None
+        async for output in self._engine.generate(
+            {"prompt_token_ids": token_ids}, sampling, request_id=uuid.uuid4().hex
+        ):
+            final = output
+        return final

@@ -35,7 +35,8 @@ class Model(Section):
     """Folder in Hugging Face format, hub name, or "demo" (SmolLM2-135M-Instruct from the package that carries it)."""
 
     prompt: str = "chat"
-    """Prompt text: "chat", "base", "bare" (question only), or a file with {question} in it."""
+    """Prompt text: "chat", "base", "bare" (question only), "chatml" (question in chat markup), or a file with
+    {question} in it."""
 
     chat_template: bool = True
     """Put the prompt through the tokenizer's chat template as the user's message; false uses the text as it stands."""
@@ -195,6 +196,9 @@ class Engine(Section):
 
     freeze_lower_layers: int = Field(0, ge=0)
     """CPU only: embeddings and the lowest so many layers are not trained."""
+
+    head_on_action_tokens: bool = True
+    """CPU only: compute the vocabulary's logits where a trained token is predicted, and not elsewhere (same result)."""
 
     gpus: int = Field(1, ge=1)
     """GPUs for the trained model (and as many for the reference, unless colocated)."""

@@ -1,0 +1,116 @@
+"""Our settings as OpenRLHF 0.11.2's command line. Nothing else knows its flags."""
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from r1searcher.config.settings import Settings
+from r1searcher.runs.folder import RunFolder
+
+Flags = Mapping[str, str | int | float | bool | None]
+
+
+def argv(flags: Flags) -> list[str]:
+    """`{"a.b": 1, "c": True, "d": None}` -> `["--a.b", "1", "--c"]`: True stands alone, False and None are left out."""
+    words: list[str] = []
+    for name, value in flags.items():
+        if value is True:
+            words.append(f"--{name}")
+        elif value is not None and value is not False:
+            words += [f"--{name}", str(value)]
+    return words
+
+
+def executor_file() -> Path:
+    """The file that OpenRLHF loads the episode loop from; found without importing it."""
+    spec = find_spec("r1searcher.engine.executor")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin)
+
+
+def rl_flags(
+    settings: Settings, run: RunFolder, model: Path, device: Literal["cpu", "gpu"], executor: Path | None = None
+) -> Flags:
+    """Flags of `openrlhf.cli.train_ppo_ray` for one stage. `run.questions` holds exactly the prompts of its steps.
+
+    Paths become absolute: Ray's workers have another working directory. `executor` replaces ours, for benchmarks.
+    """
+    rl, engine, episode = settings.rl, settings.engine, settings.episode
+    cpu = device == "cpu"
+    return {
+        "actor.model_name_or_path": str(model.resolve()),
+        "actor.num_gpus_per_node": engine.gpus,
+        "ref.num_gpus_per_node": engine.gpus,
+        "vllm.num_engines": engine.vllm_engines,
+        "vllm.tensor_parallel_size": engine.tensor_parallel,
+        "vllm.gpu_memory_utilization": engine.gpu_memory_utilization,
+        "vllm.sync_backend": "gloo" if cpu else "nccl",
+        "vllm.enforce_eager": cpu,
+        "vllm.enable_prefix_caching": True,  # a turn's context is the turn before and its documents
+        "vllm.enable_sleep": engine.colocate and not cpu,
+        "ds.enable_sleep": engine.colocate and not cpu,
+        "train.colocate_all": engine.colocate,
+        "ds.zero_stage": engine.zero_stage,
+        "ds.attn_implementation": engine.attention,
+        "actor.gradient_checkpointing_enable": engine.gradient_checkpointing,
+        "algo.advantage.estimator": rl.advantage,
+        # Makes OpenRLHF report vllm_kl, which the guard reads; drops tokens that vLLM and the trainer disagree on.
+        "algo.advantage.is_correction_level": "token",
+        "algo.kl.init_coef": rl.kl,
+        "rollout.batch_size": rl.questions_per_step,
+        "rollout.n_samples_per_prompt": rl.samples_per_question,
+        "rollout.micro_batch_size": rl.micro_batch,
+        "rollout.temperature": episode.temperature,
+        "rollout.max_new_tokens": episode.max_new_tokens,
+        "data.max_len": episode.max_context,
+        "train.batch_size": rl.batch,
+        "train.micro_batch_size": rl.micro_batch,
+        "train.seed": settings.seed,
+        "train.num_episodes": 1,
+        "train.agent_func_path": str((executor or executor_file()).resolve()),
+        "data.prompt_dataset": str(run.questions.resolve()),
+        "data.input_key": "input",
+        "data.label_key": "label",
+        "actor.adam.lr": rl.learning_rate,
+        "actor.lr_scheduler": "constant",
+        "actor.lr_warmup_ratio": 0,
+        "ckpt.path": str(run.checkpoints.resolve()),
+        "ckpt.output_dir": str(run.model.resolve()),
+        "ckpt.save_steps": settings.checkpoint.every,
+        # One is deleted before the next is written: with a single one, a kill in between would lose both.
+        "ckpt.max_num": max(2, settings.checkpoint.keep),
+        "ckpt.best_metric_key": "none",
+        "ckpt.load_enable": True,
+        "logger.tensorboard_dir": str(run.tensorboard.resolve()),
+        "logger.wandb.run_name": run.path.name,  # also names the TensorBoard run
+    }
+
+
+def sft_flags(settings: Settings, run: RunFolder, model: Path, max_len: int) -> Flags:
+    """Flags of `openrlhf.cli.train_sft` for the warm-up. `run.questions` holds its rows (`input`, `output`)."""
+    warmup, engine = settings.warmup, settings.engine
+    return {
+        "model.model_name_or_path": str(model.resolve()),
+        "model.gradient_checkpointing_enable": engine.gradient_checkpointing,
+        "ds.zero_stage": engine.zero_stage,
+        "ds.attn_implementation": engine.attention,
+        "data.dataset": str(run.questions.resolve()),
+        "data.input_key": "input",
+        "data.output_key": "output",
+        "data.input_template": "{}",
+        "data.max_len": max_len,
+        "train.batch_size": warmup.batch,
+        "train.micro_batch_size": warmup.micro_batch,
+        "train.max_epochs": 1,
+        "train.seed": settings.seed,
+        "adam.lr": warmup.learning_rate,
+        "lr_scheduler": "cosine_with_min_lr",
+        "lr_warmup_ratio": 0.1,
+        "min_lr_ratio": 0.2,
+        "ckpt.path": str(run.checkpoints.resolve()),
+        "ckpt.output_dir": str(run.model.resolve()),
+        "logger.tensorboard_dir": str(run.tensorboard.resolve()),
+        "logger.wandb.run_name": run.path.name,
+    }

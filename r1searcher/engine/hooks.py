@@ -1,0 +1,94 @@
+"""Changing a name of another package right after that package's module was imported, and no file of it.
+
+A `Patch` names the module it waits for and every name it replaces, so that a release that moved one of them fails with
+a sentence instead of training wrongly. Nothing is imported to install patches: idle Ray workers stay light.
+"""
+
+import contextlib
+import importlib.abc
+import importlib.machinery
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
+
+from r1searcher.errors import R1Error
+
+
+@dataclass(frozen=True)
+class Patch:
+    """`apply(module)` runs behind the import of `module`; `around`, if given, holds while the module's body runs."""
+
+    module: str
+    replaces: tuple[str, ...]
+    apply: Callable[[ModuleType], None] | None = None
+    around: Callable[[], contextlib.AbstractContextManager[None]] | None = None
+
+    @property
+    def reason(self) -> str:
+        """Why the patch is needed: the docstring of its function."""
+        return ((self.apply or self.around).__doc__ or "").strip()
+
+    def __call__(self, module: ModuleType) -> None:
+        if self.apply is not None:
+            for name in self.replaces:
+                resolve(module, name)
+            self.apply(module)
+
+
+def resolve(module: ModuleType, name: str) -> Any:
+    """The object that the dotted `name` denotes in `module`; raises `R1Error` when there is none."""
+    found: Any = module
+    for part in name.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise R1Error(
+                f"{module.__name__} has no {name}: r1searcher was not proven with the installed versions; "
+                "`scripts/install-training` installs the ones it was proven with"
+            ) from None
+    return found
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Answers for the modules of registered patches, and for no other."""
+
+    def __init__(self) -> None:
+        self.patches: dict[str, list[Patch]] = {}
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        patches = self.patches.get(fullname)
+        spec = PathFinder.find_spec(fullname, path) if patches else None
+        if patches and spec is not None and spec.loader is not None:
+            run = spec.loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                with contextlib.ExitStack() as stack:
+                    for patch in patches:
+                        if patch.around is not None:
+                            stack.enter_context(patch.around())
+                    run(module)
+                for patch in patches:
+                    patch(module)
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+_finder = _Finder()
+
+
+def install(patches: Iterable[Patch]) -> None:
+    """Register patches, each once. Modules that are imported already are patched now."""
+    if _finder not in sys.meta_path:
+        sys.meta_path.insert(0, _finder)
+    for patch in patches:
+        waiting = _finder.patches.setdefault(patch.module, [])
+        if patch not in waiting:
+            waiting.append(patch)
+            if patch.module in sys.modules:
+                patch(sys.modules[patch.module])

@@ -1,0 +1,11 @@
+"""What every process of the engine does before it imports OpenRLHF or vLLM.
+
+Reached by official doors: `main` calls it in the driver, Ray in its workers (`worker_process_setup_hook`).
+"""
+
+from r1searcher.engine import cpu, watch
+
+
+def setup() -> None:
+    cpu.install_where_asked()
+    watch.install_where_asked()

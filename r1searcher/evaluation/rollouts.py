@@ -1,0 +1,136 @@
+"""Many episodes at once, through the same loop as in training."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+
+from r1searcher.config.settings import Settings
+from r1searcher.episodes.loop import Budgets, run_episode
+from r1searcher.episodes.prompt import PromptMaker, prompt_text
+from r1searcher.episodes.questions import Question
+from r1searcher.episodes.trajectory import Trajectory
+from r1searcher.evaluation.engines import InferenceEngine
+from r1searcher.retrieval.base import Retriever
+from r1searcher.runs.resolved import budgets_of
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One episode to play: the `sample`-th of the question at this place, at a temperature (0: greedy)."""
+
+    place: int
+    question: Question
+    temperature: float = 0.0
+    sample: int = 0
+    seed: int = 7
+
+
+async def roll_out(
+    tasks: Sequence[Task],
+    engine: InferenceEngine,
+    retriever: Retriever,
+    make_prompt: Callable[[str], str],
+    budgets: Budgets,
+    in_flight: int = 64,
+) -> AsyncGenerator[tuple[Task, Trajectory]]:
+    """Play all tasks, at most `in_flight` at a time, and yield each as it ends (in no particular order).
+
+    The first failure ends everything: what was yielded until then is whole, what was in flight is given up.
+    """
+    waiting = iter(tasks)
+    running: set[asyncio.Task[tuple[Task, Trajectory]]] = set()
+
+    async def play(task: Task) -> tuple[Task, Trajectory]:
+        trajectory = await run_episode(
+            task.question.text,
+            task.question.golds,
+            make_prompt(task.question.text),
+            engine.generator(task.temperature, task.seed),
+            retriever,
+            engine.tokenizer,
+            budgets,
+        )
+        return task, trajectory
+
+    try:
+        while True:
+            for task in waiting:
+                running.add(asyncio.create_task(play(task)))
+                if len(running) == in_flight:
+                    break
+            if not running:
+                return
+            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for finished in sorted(done, key=lambda task: task.exception() is not None):  # what ended well, first
+                yield finished.result()
+    finally:
+        for task_in_flight in running:
+            task_in_flight.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+def tasks_for(questions: Iterable[Question], temperature: float = 0.0, samples: int = 1, seed: int = 7) -> list[Task]:
+    """`samples` tasks a question, each with a seed of its own that depends on its place alone."""
+    return [
+        Task(place, question, temperature, sample, seed * 1_000_003 + place * 1_009 + sample)
+        for place, question in enumerate(questions)
+        for sample in range(samples)
+    ]
+
+
+def roll_out_model(
+    model: Path | str,
+    questions: Sequence[Question],
+    settings: Settings,
+    temperatures: Sequence[float] = (1.0, 0.0),
+    finished: Callable[[Task, Trajectory], None] = lambda _task, _trajectory: None,
+    in_flight: int = 64,
+) -> dict[float, list[Trajectory]]:
+    """Trajectories of a Hugging Face folder on `questions`, in their order, for each temperature; one engine start.
+
+    Prompt, budgets, retriever and seed come from `settings`. `finished` hears of each episode as it ends.
+    """
+    from r1searcher.engine.inference import LocalModel
+    from r1searcher.engine.launch import device
+    from r1searcher.retrieval import open_retriever
+
+    tasks = [task for t in temperatures for task in tasks_for(questions, t, seed=settings.seed)]
+    local = LocalModel(
+        model,
+        settings.episode.max_context,
+        device(settings),
+        concurrency=in_flight,
+        trust_remote_code=settings.model.trust_remote_code,
+        gpu_memory_utilization=settings.engine.gpu_memory_utilization,
+    )
+
+    async def play() -> dict[Task, Trajectory]:
+        played: dict[Task, Trajectory] = {}
+        retriever = open_retriever(settings.retrieval.url)
+        try:
+            async with local as engine:
+                make_prompt = prompt_maker(settings, engine)
+                async with aclosing(
+                    roll_out(tasks, engine, retriever, make_prompt, budgets_of(settings), in_flight)
+                ) as rollouts:
+                    async for task, trajectory in rollouts:
+                        played[task] = trajectory
+                        finished(task, trajectory)
+        finally:
+            await retriever.aclose()
+        return played
+
+    played = asyncio.run(play())
+    return {t: [played[task] for task in tasks if task.temperature == t] for t in temperatures}
+
+
+def prompt_maker(settings: Settings, engine: InferenceEngine) -> PromptMaker:
+    """Questions to prompts, as the model was trained on them."""
+    return PromptMaker(
+        prompt_text(settings.model.prompt),
+        settings.model.chat_template,
+        engine.hf_tokenizer,
+        engine.tokenizer.special_tokens,
+    )

@@ -1,0 +1,193 @@
+"""An invented atlas in plain English: films, the people who made them, the towns they come from.
+
+Nothing in it can be known without a search, so a right answer proves that one was made. Every relation is told in
+several ways, in passages and in questions. Training and held-out questions speak of different films, people and towns,
+while one index holds them all.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from r1searcher.corpora.passage import Passage
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One fact on the way to an answer: the `relation` of `subject` is `answer`, and `query` finds the passage."""
+
+    subject: str
+    relation: str
+    answer: str
+
+    @property
+    def query(self) -> str:
+        return f"{self.subject} {self.relation}"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question, the answers that count, and the facts that lead to them in order (the last one's answer is gold)."""
+
+    id: str
+    question: str
+    golds: tuple[str, ...]
+    hops: tuple[Hop, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Atlas:
+    """Passages of the whole world; questions of one and two hops in random order, in two disjoint parts of it."""
+
+    passages: tuple[Passage, ...]
+    train: tuple[Question, ...]
+    held_out: tuple[Question, ...]
+
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+# Whole words of common vocabularies, so that a name is two or three tokens and not a heap of fragments.
+_FIRST_NAMES = _words(
+    "Anna Clara Felix Hugo Leon Maria Rosa Simon Tara Agnes Martha Edith Oscar Ruth Alma Vera Walter Hugh Frank "
+    "Arthur Peter Victor Edgar Ivan Harold Julia Helen Laura Emma Lucy Alice Martin Oliver Adam Paul Louis Henry Carl "
+    "Otto Eva Ada Nina Lily Grace Sophie Flora Marcus Julian"
+)
+_LAST_NAMES = _words(
+    "Marsh Frost Reed Wolf Hart Crane Drake Swan Moore Holt Webb Lane Cross Pike Sutton Locke Shaw Quinn Nash Blake "
+    "Wells Flint Boyd Kerr Penn Lund Berg Stern Roth Weber Lang Silva Costa Blanc Ward Burke Perry Walsh Cole Ellis"
+)
+_TOWN_STARTS = _words(
+    "Fox Mill Ash Elm Oak Clear Cold Long Broad High Low Deep Bright Winter Summer King Queen Bishop Copper Iron"
+)
+_TOWN_ENDS = _words("field ford well port bury bridge haven gate wick mere burgh stead")
+_TITLE_STARTS = _words(
+    "Silver Broken Silent Golden Hidden Burning Distant Frozen Crimson Hollow Wandering Forgotten Painted Restless "
+    "Secret Velvet Midnight Paper Empty Lonely"
+)
+_TITLE_ENDS = _words(
+    "Harbor Garden Mirror Lantern Orchard Castle Letter Compass Violin Sparrow Mountain Station Island Carousel "
+    "Window Shadow Feather Clock Bridge Kingdom"
+)
+_RIVERS = _words("Arden Corra Gwyn Lorne Tessa Orin Velda Maren Isar Dorn Alva Brae")
+_CRAFTS = _words("glass cheese clocks tulips violins pottery cider lace honey carpets knives candles umbrellas boats")
+_STUDIOS = _words("Northlight Bluebird Meridian Cobalt Evergreen Pinnacle Redstone Halcyon")
+_HOBBIES = _words("chess gardening sailing painting cycling poetry fishing astronomy")
+
+_FILM_PASSAGES = (
+    "{film} is a film of the year {year}. It was directed by {director}, and {composer} composed the music. It was "
+    "made by the studio {studio}.",
+    "The film {film} came to the cinemas in {year}. {director} was its director, its composer was {composer}, and "
+    "{studio} was the studio behind it.",
+    "Released in {year}, {film} is a film from the studio {studio}. The director of this film is {director}. The "
+    "music was written by the composer {composer}.",
+)
+_PERSON_PASSAGES = (
+    "{person} is a {job}, born in the year {year}. The birthplace of {person} is {town}. In spare hours {person} likes "
+    "{hobby} more than anything else.",
+    "The {job} {person} was born in {town}. The year of birth was {year}. Friends of {person} often speak about a "
+    "great love of {hobby}.",
+    "{person}, a {job} with a passion for {hobby}, comes from {town}. It was there that {person} was born, in the year "
+    "{year}.",
+)
+_TOWN_PASSAGES = (
+    "{town} is a small town of {size} people. It lies on the river {river}. All over the country {town} is known for "
+    "its {craft}.",
+    "The river {river} flows through {town}, a quiet town where {size} people live. Visitors know {town} for the "
+    "{craft} made there.",
+    "With {size} people, {town} is one of the smaller towns on the river {river}. It is famous for {craft}, and has "
+    "been for a long time.",
+)
+
+# How a relation is asked of a subject, and, where a second fact can hang on it, how its answer is paraphrased.
+_ASKED = {
+    "director": ("Who directed {x}?", "Who was the director of {x}?", "By whom was {x} directed?"),
+    "composer": ("Who composed the music of {x}?", "Who was the composer of {x}?", "Whose music is heard in {x}?"),
+    "studio": ("Which studio made {x}?", "What is the name of the studio behind {x}?"),
+    "release year": ("In which year was {x} released?", "When did {x} come to the cinemas?"),
+    "birthplace": ("Where was {x} born?", "In which town was {x} born?", "What is the birthplace of {x}?"),
+    "birth year": ("In which year was {x} born?", "What is the birth year of {x}?"),
+    "river": ("Which river flows through {x}?", "On which river does {x} lie?"),
+    "craft": ("What is {x} known for?", "Which craft is {x} famous for?"),
+}
+_PARAPHRASED = {
+    "director": ("the director of {x}", "the person who directed {x}"),
+    "composer": ("the composer of {x}", "the person who wrote the music of {x}"),
+    "birthplace": ("the birthplace of {x}", "the town where {x} was born"),
+}
+
+_Facts = dict[str, dict[str, str]]
+"""subject -> relation -> answer"""
+
+
+def make_atlas(seed: int = 0, *, films: int = 400, people: int = 480, towns: int = 120, held_out: float = 0.2) -> Atlas:
+    """Invents a world: the same `seed` and sizes give the same one. `held_out` is the share of entities kept apart.
+
+    >>> len(make_atlas(0).passages)
+    1000
+    """
+    rng = random.Random(seed)
+    names = (
+        _draw(rng, _TITLE_STARTS, " ", _TITLE_ENDS, films),
+        _draw(rng, _FIRST_NAMES, " ", _LAST_NAMES, people),
+        _draw(rng, _TOWN_STARTS, "", _TOWN_ENDS, towns),
+    )
+    kept = [round(len(kind) * (1 - held_out)) for kind in names]
+    passages: list[Passage] = []
+    parts: list[tuple[Question, ...]] = []
+    for part, sides in (
+        ("train", [kind[:n] for kind, n in zip(names, kept, strict=True)]),
+        ("held", [kind[n:] for kind, n in zip(names, kept, strict=True)]),
+    ):
+        facts = _invent(rng, *sides, passages)
+        questions = list(_ask(rng, facts))
+        rng.shuffle(questions)
+        parts.append(
+            tuple(Question(f"{part}-{i}", text, (hops[-1].answer,), hops) for i, (text, hops) in enumerate(questions))
+        )
+    return Atlas(tuple(passages), *parts)
+
+
+def _draw(rng: random.Random, starts: Sequence[str], glue: str, ends: Sequence[str], n: int) -> list[str]:
+    return rng.sample([start + glue + end for start, end in product(starts, ends)], n)
+
+
+def _invent(
+    rng: random.Random, films: Sequence[str], people: Sequence[str], towns: Sequence[str], passages: list[Passage]
+) -> _Facts:
+    """Gives every name its facts, and writes a passage about each to `passages`."""
+    facts: _Facts = {}
+
+    def write(title: str, forms: Sequence[str], **words: str) -> None:
+        passages.append(Passage(f"atlas-{len(passages)}", title, rng.choice(forms).format(**words)))
+
+    for town in towns:
+        river, craft = rng.choice(_RIVERS), rng.choice(_CRAFTS)
+        facts[town] = {"river": river, "craft": craft}
+        write(town, _TOWN_PASSAGES, town=town, river=river, craft=craft, size=str(rng.randrange(200, 9000, 100)))
+    directors, composers = people[: len(people) // 2], people[len(people) // 2 :]
+    for person in people:
+        town, year = rng.choice(towns), str(rng.randint(1900, 1979))
+        facts[person] = {"birthplace": town, "birth year": year}
+        job = "film director" if person in directors else "composer"
+        write(person, _PERSON_PASSAGES, person=person, job=job, town=town, year=year, hobby=rng.choice(_HOBBIES))
+    for film in films:
+        director, composer = rng.choice(directors), rng.choice(composers)
+        studio, year = rng.choice(_STUDIOS), str(rng.randint(1930, 2019))
+        facts[film] = {"director": director, "composer": composer, "studio": studio, "release year": year}
+        write(film, _FILM_PASSAGES, film=film, director=director, composer=composer, studio=studio, year=year)
+    return facts
+
+
+def _ask(rng: random.Random, facts: _Facts) -> Iterator[tuple[str, tuple[Hop, ...]]]:
+    """Every question of one hop, and every question of two that starts from a film or a person."""
+    for subject, relations in facts.items():
+        name = rng.choice((subject, f"the film {subject}")) if "director" in relations else subject
+        for relation, answer in relations.items():
+            first = Hop(subject, relation, answer)
+            yield rng.choice(_ASKED[relation]).format(x=name), (first,)
+            for second, end in facts.get(answer, {}).items() if relation in _PARAPHRASED else ():
+                inner = rng.choice(_PARAPHRASED[relation]).format(x=name)
+                yield rng.choice(_ASKED[second]).format(x=inner), (first, Hop(answer, second, end))

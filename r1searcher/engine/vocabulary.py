@@ -1,0 +1,164 @@
+"""Takes over unused reserved tokens of a vocabulary for the protocol tags.
+
+As plain text a tag is four to eight tokens, and a stop string may end inside a token. As one token each, a query's pair
+of tags costs two tokens instead of eighteen, and every turn ends on a token boundary. Nothing is resized: many
+vocabularies carry tokens kept free for such a use, and only their names and their rows of weights change. The text of
+the protocol stays what it was.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from r1searcher.episodes.protocol import TAGS
+from r1searcher.errors import InputError
+
+_KEPT_FREE = re.compile(
+    r"<\|?(?:reserved_special_token|reserved_token|reserved|unused|extra|extra_id|dummy|placeholder)_?\d+\|?>"
+    r"|\[(?:control|unused|reserved)_?\d+\]"
+)
+"""Names under which vocabularies keep tokens free (Llama 3, Gemma, Qwen 1, T5, Phi 3, Mistral, BERT)."""
+
+_CODE_MARKERS = re.compile(
+    "<(?:repo_name|reponame|file_sep|filename|gh_stars|issue_(?:start|comment|closed)|empty_output"
+    "|jupyter_(?:start|text|code|output|script))>"
+)
+"""Marks of raw repository files, in the vocabularies of StarCoder and SmolLM: free wherever no such files are read."""
+
+_PLAIN = "set model.reserved_tokens = false, and the tags are plain text"
+
+_INPUT_ROWS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
+_OUTPUT_ROWS = ("lm_head.weight", "embed_out.weight")
+
+
+def has_tag_tokens(tokenizer: Any, tags: Iterable[str] = TAGS) -> bool:
+    """Whether a transformers tokenizer has one token for each tag."""
+    return all(len(tokenizer(tag, add_special_tokens=False).input_ids) == 1 for tag in tags)
+
+
+def take_over(source: Path, target: Path, tags: Sequence[str] = TAGS) -> dict[str, int]:
+    """Writes the model folder `source` (Hugging Face format) to `target` with one token for each tag; tag -> its id.
+
+    The weights of a tag's token start as the mean over the tokens that spelled it, at the usual length of a row.
+    Raises `InputError` where the folder has no fast tokenizer, no weights in safetensors format, or too few tokens
+    that are free: nothing is written then.
+    """
+    from transformers import AutoTokenizer
+
+    if not (source / "tokenizer.json").is_file():
+        raise InputError(f"{source} has no tokenizer.json, so none of its tokens can be renamed: {_PLAIN}")
+    weights = sorted(source.glob("*.safetensors"))
+    if not weights:
+        raise InputError(f"{source} has no weights in safetensors format, so tags can get no tokens: {_PLAIN}")
+    plain = AutoTokenizer.from_pretrained(source)
+    if has_tag_tokens(plain, tags):
+        raise InputError(f"{source} has one token for each tag already: set model.reserved_tokens = false")
+    vocabulary = _read(source / "tokenizer.json")
+    free = _free_tokens(vocabulary, source)
+    if len(free) < len(tags):
+        raise InputError(
+            f"the vocabulary of {source} keeps {len(free)} tokens free, the protocol's tags need {len(tags)}: {_PLAIN}"
+        )
+    names = dict(zip(free, tags, strict=False))
+    ids = {tag: free[name] for name, tag in names.items()}
+    rows = {ids[tag]: list(plain(tag, add_special_tokens=False).input_ids) for tag in tags}
+
+    target.mkdir(parents=True, exist_ok=True)
+    for path in source.iterdir():
+        if path.is_file() and path not in weights:
+            shutil.copyfile(path, target / path.name)
+    for path in weights:
+        _write_weights(path, target / path.name, rows)
+    _write(target / "tokenizer.json", _renamed_vocabulary(vocabulary, names))
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
+        if (target / name).is_file():
+            _write(target / name, _renamed(_read(target / name), names))
+
+    tagged = AutoTokenizer.from_pretrained(target)
+    for tag, number in ids.items():
+        if tagged(tag, add_special_tokens=False).input_ids != [number]:
+            raise InputError(f"the tokenizer of {source} does not keep {tag} in one token: {_PLAIN}")
+    return ids
+
+
+def _free_tokens(vocabulary: Mapping[str, Any], source: Path) -> dict[str, int]:
+    """Name -> id of the added tokens that neither a role (end of sequence, padding, …) nor the chat template uses."""
+    config = _read(source / "tokenizer_config.json") if (source / "tokenizer_config.json").is_file() else {}
+    roles = {_content(value) for key, value in config.items() if key.endswith("_token")}
+    template = str(config.get("chat_template") or "")
+    if (source / "chat_template.jinja").is_file():
+        template += (source / "chat_template.jinja").read_text("utf-8")
+    return {
+        token["content"]: token["id"]
+        for token in sorted(vocabulary.get("added_tokens", ()), key=lambda token: token["id"])
+        if (_KEPT_FREE.fullmatch(token["content"]) or _CODE_MARKERS.fullmatch(token["content"]))
+        and token["content"] not in roles
+        and token["content"] not in template
+    }
+
+
+def _renamed_vocabulary(vocabulary: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    for token in vocabulary["added_tokens"]:
+        if token["content"] in names:
+            # Not "special": what the model says in tags has to survive decoding.
+            token.update(content=names[token["content"]], special=False, normalized=False, lstrip=False, rstrip=False)
+    entries = vocabulary["model"].get("vocab")
+    if isinstance(entries, dict):
+        vocabulary["model"]["vocab"] = {names.get(name, name): number for name, number in entries.items()}
+    elif isinstance(entries, list):  # unigram models list (piece, score) by id
+        vocabulary["model"]["vocab"] = [[names.get(piece, piece), score] for piece, score in entries]
+    return vocabulary
+
+
+def _renamed(settings: Any, names: Mapping[str, str]) -> Any:
+    """A tokenizer's settings under the new names, and no tag among the special tokens."""
+    if isinstance(settings, dict):
+        if settings.get("content") in names:
+            settings = {**settings, "special": False, "normalized": False, "lstrip": False, "rstrip": False}
+        return {
+            names.get(key, key): [one for one in value if _content(one) not in names]
+            if key in ("additional_special_tokens", "extra_special_tokens") and isinstance(value, list)
+            else _renamed(value, names)
+            for key, value in settings.items()
+        }
+    if isinstance(settings, list):
+        return [_renamed(value, names) for value in settings]
+    return names.get(settings, settings) if isinstance(settings, str) else settings
+
+
+def _content(token: Any) -> Any:
+    """The text of a token that is written as a string or as {"content": …}."""
+    return token.get("content") if isinstance(token, dict) else token
+
+
+def _write_weights(source: Path, target: Path, rows: Mapping[int, Sequence[int]]) -> None:
+    """Copies one weights file; in the tables with a row a token, `rows` maps a row to those it becomes the mean of."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    with safe_open(source, "pt") as file:
+        metadata = file.metadata()
+        tables = [name for name in file.keys() if name.endswith(_INPUT_ROWS + _OUTPUT_ROWS)]  # noqa: SIM118
+    if not tables:
+        shutil.copyfile(source, target)
+        return
+    tensors = load_file(source)
+    for name in tables:
+        table = tensors[name]
+        length = table.float().norm(dim=1).mean()
+        for row, pieces in rows.items():
+            mean = table[list(pieces)].float().mean(dim=0)
+            table[row] = (mean / mean.norm() * length).to(table.dtype)
+    save_file(tensors, target, metadata)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return data
+
+
+def _write(path: Path, data: Any) -> None:
+    path.write_text(json.dumps(data, ensure_ascii=False, indent=1), "utf-8")

@@ -186,6 +186,29 @@ def search(
     commands.search(retriever, query, queries, top_k, json)
 
 
+@app.command(rich_help_panel="Evaluate")
+def score(
+    predictions: Annotated[list[Path], typer.Argument(help="JSONL of predictions: ours, or released ones.")],
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object a file.")] = False,
+) -> None:
+    """Score predictions made anywhere: EM, F1, cover EM, judge, with 95 % intervals."""
+    from r1searcher.evaluation.tables import print_scores
+
+    print_scores(predictions, json_)
+
+
+@app.command(rich_help_panel="Evaluate")
+def compare(
+    a: Annotated[Path, typer.Argument(help="JSONL of predictions.")],
+    b: Annotated[Path, typer.Argument(help="JSONL of predictions on the same questions.")],
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Test whether B differs from A by more than noise (paired bootstrap, question by question)."""
+    from r1searcher.evaluation.tables import print_comparison
+
+    print_comparison(a, b, json_)
+
+
 def main() -> NoReturn:
     """Entry point: errors of ours become one sentence and their exit code, an interrupt becomes 130."""
     try:

@@ -1,0 +1,82 @@
+"""Two sets of predictions, question by question: is the difference more than noise?"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any
+
+from r1searcher.errors import InputError
+from r1searcher.evaluation.intervals import Difference, paired_difference
+from r1searcher.evaluation.scoring import ANSWER_METRICS, Scored, by_question
+
+COMPARED = (*ANSWER_METRICS, "judge", "searches", "format")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Paired differences B - A over the `n` questions both have; `only_a` and `only_b` count the others."""
+
+    n: int
+    only_a: int
+    only_b: int
+    a: Mapping[str, float]
+    b: Mapping[str, float]
+    differences: Mapping[str, Difference]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "n": self.n,
+            "only_a": self.only_a,
+            "only_b": self.only_b,
+            **{
+                name: {
+                    "a": self.a[name],
+                    "b": self.b[name],
+                    **asdict(difference),
+                    "more_than_noise": difference.more_than_noise,
+                }
+                for name, difference in self.differences.items()
+            },
+        }
+
+
+def compare(a: Sequence[Scored], b: Sequence[Scored]) -> Comparison:
+    """Pairs by the question's text; samples of a question are averaged first.
+
+    A metric is compared where both have it for every common question. Raises `InputError` where no question is common.
+    """
+    groups_a, groups_b = _by_text(a), _by_text(b)
+    common = [question for question in groups_a if question in groups_b]
+    if not common:
+        raise InputError("the two files have no question in common: compare predictions on the same dataset")
+    means_a, means_b, differences = {}, {}, {}
+    for name in COMPARED:
+        values_a = [_mean(groups_a[question], name) for question in common]
+        values_b = [_mean(groups_b[question], name) for question in common]
+        pairs = [(x, y) for x, y in zip(values_a, values_b, strict=True) if x is not None and y is not None]
+        if len(pairs) == len(common):
+            xs, ys = [x for x, _ in pairs], [y for _, y in pairs]
+            means_a[name], means_b[name] = fmean(xs), fmean(ys)
+            differences[name] = paired_difference(xs, ys)
+    return Comparison(
+        len(common), len(groups_a) - len(common), len(groups_b) - len(common), means_a, means_b, differences
+    )
+
+
+def _by_text(scored: Sequence[Scored]) -> dict[str, list[Scored]]:
+    """Groups by question text; the second question of the same text is told apart by its number."""
+    groups: dict[str, list[Scored]] = {}
+    for group in by_question(scored).values():
+        text, number = " ".join(group[0].question.split()), 1
+        while (name := text if number == 1 else f"{text} #{number}") in groups:
+            number += 1
+        groups[name] = group
+    return groups
+
+
+def _mean(group: Sequence[Scored], name: str) -> float | None:
+    if name == "judge":
+        verdicts = [float(one.judge) for one in group if one.judge is not None]
+        return fmean(verdicts) if verdicts else None
+    values = [one.measures[name] for one in group if name in one.measures]
+    return fmean(values) if values else None

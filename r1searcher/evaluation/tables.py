@@ -1,0 +1,102 @@
+"""Figures as tables in a terminal."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from r1searcher.evaluation.comparison import compare
+from r1searcher.evaluation.scoring import Report, report, score_file
+
+NAMES = {
+    "em": "EM",
+    "f1": "F1",
+    "cover_em": "cover EM, loose (ACC_R)",
+    "cover_em_contiguous": "cover EM, contiguous",
+    "judge": "LLM judge (ACC_L)",
+    "format": "format right",
+    "retrieval": "searched at least once",
+    "searches": "searches a question",
+    "query_words": "words a query",
+    "answer_in_documents": "gold in the documents",
+}
+
+
+def name_of(metric: str) -> str:
+    return NAMES.get(metric, metric)
+
+
+def report_table(reports: Mapping[str, Report]) -> Table:
+    """A row a metric, a column a dataset: mean and 95 % interval."""
+    table = Table(box=None, padding=(0, 2))
+    table.add_column("", no_wrap=True)
+    for name, figures in reports.items():
+        table.add_column(f"{name}\nn = {figures.n}", justify="right")
+    metrics = [m for m in NAMES if any(m in r.metrics for r in reports.values())]
+    metrics += sorted({m for r in reports.values() for m in r.metrics} - set(NAMES))
+    for metric in metrics:
+        cells = [
+            f"{i.value:.3f} [{i.low:.3f}, {i.high:.3f}]" if (i := r.metrics.get(metric)) else ""
+            for r in reports.values()
+        ]
+        table.add_row(name_of(metric), *cells)
+    return table
+
+
+def counts(figures: Report) -> list[str]:
+    """What was counted rather than averaged, a sentence each."""
+    lines = []
+    if figures.stops:
+        lines.append("stopped: " + ", ".join(f"{name} {count}" for name, count in figures.stops.items()))
+    if figures.broken_rules:
+        lines.append("format broken: " + ", ".join(f"{name} {count}" for name, count in figures.broken_rules.items()))
+    if figures.judge_failed:
+        lines.append(f"the judge failed on {figures.judge_failed} predictions; they count in no direction")
+    return [*lines, *figures.notes]
+
+
+def print_scores(files: Sequence[Path], as_json: bool) -> None:
+    """Score predictions files; one JSON object a file, or a table."""
+    reports = {file.name: report(score_file(file, os.cpu_count() or 1)) for file in files}
+    if as_json:
+        for figures in reports.values():
+            typer.echo(json.dumps(figures.as_json()))
+        return
+    console = Console()
+    console.print(report_table(reports))
+    for name, figures in reports.items():
+        for line in counts(figures):
+            console.print(f"{name}: {line}", highlight=False, markup=False)
+
+
+def print_comparison(a: Path, b: Path, as_json: bool) -> None:
+    """Compare two predictions files."""
+    processes = os.cpu_count() or 1
+    comparison = compare(score_file(a, processes), score_file(b, processes))
+    if as_json:
+        typer.echo(json.dumps(comparison.as_json()))
+        return
+    table = Table(box=None, padding=(0, 1))
+    for heading in ("", "A", "B", "B - A [95 %]", "p", "better", "worse", "noise?"):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    for metric, d in comparison.differences.items():
+        table.add_row(
+            name_of(metric),
+            f"{comparison.a[metric]:.3f}",
+            f"{comparison.b[metric]:.3f}",
+            f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]",
+            f"{d.p:.3f}",
+            str(d.better),
+            str(d.worse),
+            "no" if d.more_than_noise else "maybe",
+        )
+    console = Console()
+    console.print(f"{comparison.n} questions in both; A is {a}, B is {b}", highlight=False, markup=False)
+    for name, missing in ((a.name, comparison.only_a), (b.name, comparison.only_b)):
+        if missing:
+            console.print(f"{missing} questions are only in {name} and are left out", highlight=False, markup=False)
+    console.print(table)

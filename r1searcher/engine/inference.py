@@ -40,7 +40,17 @@ class LocalModel:
             "seed": seed,
             "trust_remote_code": trust_remote_code,
             "enable_prefix_caching": True,  # a turn's context is the turn before and its documents
-            **({"enforce_eager": True} if device == "cpu" else {"gpu_memory_utilization": gpu_memory_utilization}),
+            **(
+                {
+                    "enforce_eager": True,
+                    # A prompt cut in two by the batch's budget rewinds its request's seeded generator, which no CPU
+                    # generator can: "CPU Generator does not use offset".
+                    "enable_chunked_prefill": False,
+                    "max_num_batched_tokens": max(2048, max_context),
+                }
+                if device == "cpu"
+                else {"gpu_memory_utilization": gpu_memory_utilization}
+            ),
         }
         self._device = device
 

@@ -22,8 +22,6 @@ JUDGE_KEYS = ("judge", "gpt4o_output")
 _BLOCK = re.compile(
     rf"(?<={re.escape(END_QUERY)})(\s*{re.escape(DOCUMENTS)}.*?{re.escape(END_DOCUMENTS)}\s*)", re.DOTALL
 )
-_DOCUMENT = re.compile(r"^\(\d+\)", re.MULTILINE)
-_TITLED = re.compile(r'"?Title: (.*?) Text: ?(.*)|(.*?)   (.*)', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +140,12 @@ def _hits(block: str) -> tuple[Hit, ...]:
     """The passages of a rendered block: `(1)Title: T Text: …`, or `(1)T   …`."""
     inside = block.partition(DOCUMENTS)[2].rpartition(END_DOCUMENTS)[0]
     hits = []
-    for number, document in enumerate(_DOCUMENT.split(inside)[1:], start=1):
-        match = _TITLED.match(document.strip())
-        title, text = (match[1] or match[3] or "", match[2] or match[4] or "") if match else ("", document.strip())
-        hits.append(Hit(Passage(str(number), title.strip(), text.strip()), 0.0))
+    for piece in inside.split("\n(")[1:]:
+        number, _, document = piece.partition(")")
+        document = document.strip().removeprefix('"')
+        if document.startswith("Title: "):
+            title, _, text = document.removeprefix("Title: ").partition(" Text: ")
+        else:
+            title, _, text = document.partition("   ") if "   " in document else ("", "", document)
+        hits.append(Hit(Passage(number, title.strip(), text.strip()), 0.0))
     return tuple(hits)

@@ -5,10 +5,12 @@ trajectory reads `thought QUERY keywords END_QUERY` for each search and then `th
 The prompt has opened the thinking already.
 """
 
+import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 
 from r1searcher.episodes.protocol import (
     ANSWER,
@@ -31,7 +33,7 @@ _CJK = re.compile(
     "\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef\U00020000-\U0003ffff]"
 )
 _GARBLED = re.compile("[\ufffd\ud800-\udfff\ue000-\uf8ff\U000f0000-\U0010ffff\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-_STUCK = re.compile(r"(\S)\1{39}|(?<!\S)(\S+)(?:\s+\2){9}(?!\S)|\S{300}")
+_RUN = re.compile(r"(.)\1{39}")
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,13 @@ def _garbled_text(written: Written) -> bool:
 
 def _stuck_text(written: Written) -> bool:
     """A character 40 times in a row, a word 10 times in a row, or 300 characters without a blank."""
-    return bool(_STUCK.search(written.text))
+    words = written.text.split()
+    long_words = [word for word in words if len(word) >= 40]
+    if any(len(word) >= 300 or _RUN.search(word) for word in long_words):
+        return True
+    if not any(map(operator.eq, words, words[9:])):  # true of any ten in a row, and seldom else
+        return False
+    return any(len(list(run)) >= 10 for _, run in groupby(words))
 
 
 RULES: dict[str, Callable[[Written], bool]] = {

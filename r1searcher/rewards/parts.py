@@ -54,10 +54,21 @@ class Judged:
 
     @cached_property
     def answer_in_documents(self) -> bool:
-        """A normalised gold stands, on word boundaries, in a document that the model was shown."""
-        golds = [f" {normal} " for gold in self.trajectory.golds if (normal := normalise(gold))]
-        shown = (s.text for s in self.trajectory.segments if s.author is Author.ENVIRONMENT)
-        return bool(golds) and any(gold in f" {text} " for text in map(normalise, shown) for gold in golds)
+        """A normalised gold stands, on word boundaries, in a line of the documents that the model was shown."""
+        golds = [normal.split() for gold in self.trajectory.golds if (normal := normalise(gold))]
+        lines = [
+            line
+            for segment in self.trajectory.segments
+            if segment.author is Author.ENVIRONMENT
+            for line in segment.text.lower().split("\n")
+        ]
+        return any(_stands_in(gold, line) for gold in golds for line in lines)
+
+
+def _stands_in(gold: list[str], line: str) -> bool:
+    if not all(word in line for word in gold):  # normalising blanks letters out and never joins any
+        return False
+    return f" {' '.join(gold)} " in f" {normalise(line)} "
 
 
 def retrieval(judged: Judged) -> float:

@@ -10,14 +10,14 @@ import os
 import sys
 import warnings
 
-from r1searcher.engine import cpu, watch
+from r1searcher.engine import cpu, sft, watch
 from r1searcher.errors import R1Error
 
 
 def check(device: str) -> str:
     """Import it all; returns the versions in one line. Whatever does not import raises."""
     os.environ.setdefault(watch.RUN_VARIABLE, os.devnull)
-    patches = list(watch.PATCHES)
+    patches = [*watch.PATCHES, *sft.PATCHES]
     if device == "cpu":
         os.environ |= {**cpu.ENVIRONMENT, cpu.ASKED: cpu.CpuSettings().to_env()}
         cpu.install()

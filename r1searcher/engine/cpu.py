@@ -47,6 +47,7 @@ ENVIRONMENT = {
     "RAY_ENABLE_ZERO_COPY_TORCH_TENSORS": "0",  # tensors would alias Ray's read-only memory
     "RAY_worker_niceness": "0",  # Ray's 15 lets any other process starve the run
     "MALLOC_ARENA_MAX": "2",  # glibc's arenas of many threads hold on to gigabytes
+    "THP_MEM_ALLOC_ENABLE": "1",  # torch: huge pages for large tensors, or half of the time goes into page faults
 }
 """Official switches of the packages that do without a patch."""
 
@@ -204,7 +205,7 @@ def replay_buffer_on_cpu(module: ModuleType) -> None:
     stock = module.NaiveReplayBuffer.__init__
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
-        with mock.patch.object(torch.cuda, "current_device", lambda: 0):
+        with mock.patch.object(torch.cuda, "current_device", return_value=0):
             stock(self, *args, **kwargs)
         self.target_device = torch.device("cpu")
 

@@ -100,7 +100,7 @@ def sft_flags(settings: Settings, run: RunFolder, model: Path, max_len: int) -> 
         "data.input_key": "input",
         "data.output_key": "output",
         "data.input_template": "{}",
-        "data.max_len": max_len,
+        "data.max_len": max_len + 3,  # it silently drops rows whose `input` comes within two tokens of this
         "train.batch_size": warmup.batch,
         "train.micro_batch_size": warmup.micro_batch,
         "train.max_epochs": 1,

@@ -21,13 +21,14 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Literal
+from typing import Any, Literal
 
 from r1searcher.config.settings import Settings
-from r1searcher.engine import cpu, flags, main, watch
+from r1searcher.engine import cpu, flags, main, sft, watch
+from r1searcher.engine.model import local_model
 from r1searcher.engine.watch import Ending
 from r1searcher.errors import InputError, R1Error, RunStopped
 from r1searcher.runs.folder import RunFolder, last_row, read_rows, write_json
@@ -80,15 +81,33 @@ def write_prompts(run: RunFolder, rows: Sequence[tuple[str, str]], settings: Set
 
 
 def prepare_rl(settings: Settings, run: RunFolder, model: Path, executor: Path | None = None) -> None:
-    """Write `launch.sh` for one stage. The run folder holds `settings.json`, `manifest.json` and the prompts by now."""
+    """Write `launch.sh` for one stage. The run folder holds its configuration, manifest and prompts by now.
+
+    `model` is a folder, or a name on the hub.
+    """
     where = device(settings)
+    model = local_model(str(model), settings.model.trust_remote_code)
     words = flags.argv(flags.rl_flags(settings, run, model, where, executor))
     _write_launch_script(run, environment(settings, run, where), ["-m", main.__name__, "rl"], words)
 
 
 def prepare_sft(settings: Settings, run: RunFolder, model: Path, max_len: int) -> None:
-    """Write `launch.sh` for the warm-up. The run folder holds `settings.json` and the rows by now."""
+    """Write `launch.sh` for the warm-up. The run folder holds its configuration and the rows by now.
+
+    The rows of `run.questions` stand in the order in which they are to be trained; the file is laid out anew for that.
+    Raises `InputError` for rows longer than `max_len` tokens: cutting a turn would teach the model to stop there.
+    """
     where = device(settings)
+    model = local_model(str(model), settings.model.trust_remote_code)
+    rows = list(read_rows(run.questions))
+    lengths = _token_counts(rows, model, settings.model.trust_remote_code)
+    long = [number for number, length in enumerate(lengths, start=1) if length > max_len]
+    if long:
+        raise InputError(
+            f"{len(long)} warm-up rows (first: number {long[0]}) have more than {max_len} tokens: shorten those traces "
+            "or raise episode.max_context"
+        )
+    _write_jsonl(run.questions, sft.lay_out(rows, settings.warmup.batch, settings.seed, lengths))
     words = flags.argv(flags.sft_flags(settings, run, model, max_len))
     python = ["-m", main.__name__, "sft"]
     variables = environment(settings, run, where)
@@ -105,6 +124,15 @@ def prepare_sft(settings: Settings, run: RunFolder, model: Path, max_len: int) -
             "LOCAL_RANK": "0",
         }
     _write_launch_script(run, variables, python, words)
+
+
+def _token_counts(rows: Sequence[Mapping[str, str]], model: Path, trust_remote_code: bool) -> list[int]:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=trust_remote_code)
+    return [
+        len(ids) for ids in tokenizer([r["input"] + r["output"] for r in rows], add_special_tokens=False)["input_ids"]
+    ]
 
 
 def environment(settings: Settings, run: RunFolder, where: Literal["cpu", "gpu"]) -> dict[str, str]:
@@ -183,7 +211,7 @@ def run_engine(
     resumed_at = rewind(run)
     launch = uuid.uuid4().hex
     write_json(_launch_file(run), {"launch": launch})
-    ray_folder = Path(tempfile.mkdtemp(prefix="r1s-", dir="/tmp"))  # noqa: S108  # sockets need a short path
+    ray_folder = Path(tempfile.mkdtemp(prefix="r1s-", dir="/tmp"))  # sockets need a short path
     variables = {LAUNCH_VARIABLE: launch, main.ATTENDED: "1", main.RAY_FOLDER: str(ray_folder)}
     interrupted = False
     with run.log.open("ab") as log, _sigterm_exits():
@@ -359,7 +387,7 @@ def _write_launch_script(
     run.launch.chmod(0o755)
 
 
-def _write_jsonl(file: Path, rows: "Iterator[dict[str, object]] | Sequence[dict[str, object]]") -> None:
+def _write_jsonl(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(file.name + ".part")
     part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")

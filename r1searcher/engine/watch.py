@@ -24,6 +24,7 @@ from r1searcher.engine import guard, hooks
 from r1searcher.engine.hooks import Patch
 from r1searcher.errors import R1Error, RunStopped
 from r1searcher.runs.folder import RunFolder, append_row, read_rows, write_json
+from r1searcher.runs.resolved import read_run
 
 RUN_VARIABLE = "R1S_RUN"
 """Environment variable with the run folder, which holds the settings of the run."""
@@ -54,7 +55,7 @@ class Watch:
     @classmethod
     def of_this_process(cls) -> "Watch":
         run = RunFolder(Path(os.environ[RUN_VARIABLE]))
-        return cls(run, Settings.model_validate_json((run.path / "settings.json").read_text("utf-8")))
+        return cls(run, read_run(run)[1])
 
     def step(self, step: int, metrics: Mapping[str, Any]) -> Ending | None:
         """Record one step; an `Ending` when the stage is to end with it. Raises `RunStopped` when the guard objects."""

@@ -3,9 +3,10 @@
 Reached by official doors: `main` calls it in the driver, Ray in its workers (`worker_process_setup_hook`).
 """
 
-from r1searcher.engine import cpu, watch
+from r1searcher.engine import cpu, hooks, sft, watch
 
 
 def setup() -> None:
     cpu.install_where_asked()
     watch.install_where_asked()
+    hooks.install(sft.PATCHES)

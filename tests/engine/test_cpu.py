@@ -1,0 +1,181 @@
+"""The CPU adapter against the packages it patches, in this process and without a run."""
+
+import importlib
+import importlib.util
+import json
+import sys
+
+import pytest
+
+from r1searcher.engine import cpu, hooks, sft, watch
+from r1searcher.errors import InputError, R1Error
+
+pytestmark = pytest.mark.training
+torch = pytest.importorskip("torch")
+pytest.importorskip("openrlhf")
+pytest.importorskip("vllm")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def adapter():
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in cpu.ENVIRONMENT.items():
+            patch.setenv(name, value)
+        patch.setenv(cpu.ASKED, cpu.CpuSettings(precision="fp32").to_env())
+        cpu.install()
+        yield
+
+
+def pristine(module: str):
+    """A second copy of a module, under another name, that no patch waits for."""
+    spec = importlib.util.find_spec(module)
+    copy = importlib.util.module_from_spec(importlib.util.spec_from_file_location(f"{module}_pristine", spec.origin))
+    copy.__package__ = module.rpartition(".")[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, copy.__name__, copy)
+        copy.__spec__.loader.exec_module(copy)
+    return copy
+
+
+@pytest.mark.parametrize(
+    "patch", [p for p in [*cpu.PATCHES, *watch.PATCHES, *sft.PATCHES] if p.replaces], ids=lambda p: p.module
+)
+def test_every_name_that_is_patched_exists_and_has_its_reason(patch):
+    module = importlib.import_module(patch.module)
+    for name in patch.replaces:
+        assert hooks.resolve(module, name) is not None
+    assert len(patch.reason) > 30
+
+
+def test_a_name_that_moved_is_one_clear_sentence():
+    import json as module
+
+    with pytest.raises(R1Error, match="json has no loads_moved"):
+        hooks.Patch("json", ("loads_moved",), apply=print)(module)
+
+
+def test_other_versions_are_refused():
+    with pytest.raises(InputError, match=r"torch 1\.0\.0 \(here: 2\."):
+        cpu.refuse_unproven({"torch": "1.0.0"})
+    with pytest.raises(InputError, match="missing"):
+        cpu.refuse_unproven({"no-such-package": "1"})
+
+
+def test_nothing_is_patched_where_the_launcher_does_not_ask(monkeypatch):
+    monkeypatch.delenv(cpu.ASKED)
+    monkeypatch.setattr(hooks, "install", lambda patches: pytest.fail("patched without being asked"))
+    cpu.install_where_asked()
+
+
+def tiny_network():
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(0)
+    return Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=96,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+        )
+    )
+
+
+def batch():
+    """Token ids, action mask and attention mask of padded rows, one of them without a single trained token."""
+    torch.manual_seed(1)
+    ids = torch.randint(0, 96, (4, 20))
+    attention = torch.ones_like(ids)
+    attention[1, :5] = 0
+    actions = (torch.rand(4, 19) < 0.3).long() * attention[:, 1:]
+    actions[3] = 0
+    return ids, actions, attention
+
+
+def log_probs_and_gradients(actor_class, network, ids, actions, attention):
+    actor = actor_class(network, temperature=0.7)
+    actor.packing_samples = False
+    network.zero_grad()
+    log_probs, output = actor(ids, actions, attention_mask=attention, return_output=True)
+    weights = torch.randn(log_probs.shape, generator=torch.Generator().manual_seed(2))
+    (log_probs * weights).sum().backward()
+    gradients = {name: parameter.grad.clone() for name, parameter in network.named_parameters()}
+    return log_probs.detach(), gradients, output["logits"]
+
+
+def test_the_head_on_action_tokens_gives_the_stock_log_probabilities_and_gradients():
+    from openrlhf.models.actor import Actor
+
+    stock_actor = pristine("openrlhf.models.actor").Actor
+    assert stock_actor.forward is not Actor.forward
+    network, (ids, actions, attention) = tiny_network(), batch()
+    stock, stock_gradients, stock_logits = log_probs_and_gradients(stock_actor, network, ids, actions, attention)
+    ours, our_gradients, our_logits = log_probs_and_gradients(Actor, network, ids, actions, attention)
+    assert stock_logits.shape == (4, 20, 96)
+    assert our_logits.shape == (int(actions.sum()), 96)
+    torch.testing.assert_close(ours, stock, rtol=0, atol=1e-6)
+    for name, gradient in stock_gradients.items():
+        torch.testing.assert_close(our_gradients[name], gradient, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_frozen_lower_layers_get_no_gradient_and_the_others_do():
+    network = tiny_network()
+    cpu.freeze_lower_layers(network, 2)
+    trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    assert trained == {
+        name
+        for name, _ in network.named_parameters()
+        if ".layers.2." in name or name in ("model.norm.weight", "lm_head.weight")
+    }
+
+
+def test_freezing_every_layer_is_refused():
+    with pytest.raises(InputError, match="nothing to train"):
+        cpu.freeze_lower_layers(tiny_network(), 3)
+
+
+def test_warm_up_rows_reach_the_trainer_in_the_order_wanted_by_openrlhfs_own_sampler():
+    from openrlhf.utils.distributed_sampler import DistributedSampler
+
+    rows = [f"row {i}" for i in range(22)]
+    lengths = [(i * 7) % 5 for i in range(22)]
+    laid_out = sft.lay_out(rows, batch=4, seed=11, lengths=lengths)
+    sampler = DistributedSampler(laid_out, num_replicas=1, rank=0, shuffle=True, seed=11, drop_last=True)
+    sampler.set_epoch(0)
+    trained = [laid_out[i] for i in sampler]
+    assert len(trained) == 20
+    for start in range(0, 20, 4):
+        update = trained[start : start + 4]
+        assert set(update) == set(rows[start : start + 4])
+        assert [lengths[rows.index(row)] for row in update] == sorted(lengths[start : start + 4])
+
+
+def test_a_warm_up_row_has_the_ids_of_an_episode_and_loss_on_its_turn_only(tmp_path):
+    from datasets import Dataset
+    from transformers import AutoTokenizer
+
+    from tests.engine.toy import make_model
+
+    hooks.install(sft.PATCHES)
+    from openrlhf.datasets import SFTDataset
+
+    tokenizer = AutoTokenizer.from_pretrained(make_model(tmp_path))
+    row = {"input": "Where is barado?<think>\n\n", "output": "In cordell.</think>"}
+    names = {"input_key": "input", "output_key": "output", "apply_chat_template": False}
+    strategy = type("Strategy", (), {"args": type("Args", (), {"data": type("Data", (), names)})})
+    data = SFTDataset(Dataset.from_list([row]), tokenizer, 64, strategy, input_template="{}", num_processors=1)
+    ids, attention, loss_mask = data[0]
+    before, turn = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in row.values())
+    assert ids[0].tolist() == before + turn
+    assert attention.sum() == len(before + turn)
+    predicted = ids[0, 1:][loss_mask[0, :-1].bool()]
+    assert predicted.tolist() == turn
+
+
+def test_settings_of_the_adapter_survive_the_environment(monkeypatch):
+    settings = cpu.CpuSettings("mixed", 18, False)
+    monkeypatch.setenv(cpu.ASKED, settings.to_env())
+    assert cpu.CpuSettings.from_env() == settings
+    assert json.loads(settings.to_env())["precision"] == "mixed"

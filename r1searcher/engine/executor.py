@@ -39,6 +39,7 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
             raise R1Error(f"{RUN_VARIABLE} is not set: start the engine with `r1s stage1` or the run's launch.sh")
         self.run = RunFolder(Path(folder))
         stage, self.settings = read_run(self.run)
+        assert stage != "warmup"  # no rollouts there
         self.reward = reward_function(self.settings.reward, stage)
         self.budgets = budgets_of(self.settings)
 
@@ -99,7 +100,7 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
             **measure(trajectory, self.settings.reward.max_answer_words),
             **{f"reward/{name}": value for name, value in parts.items()},
             "new_tokens": float(sum(trajectory.mask)),
-            "seconds": seconds,
+            "episode_seconds": seconds,
             "search_seconds": sum(search.seconds for search in trajectory.searches),
         }
 

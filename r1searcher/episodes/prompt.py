@@ -8,7 +8,7 @@ from r1searcher.episodes.documents import neutralise
 from r1searcher.episodes.protocol import THINK
 from r1searcher.errors import InputError
 
-SHIPPED = ("base", "chat", "bare")
+SHIPPED = ("base", "chat", "bare", "chatml")
 
 
 def prompt_text(name: str) -> str:
@@ -24,7 +24,7 @@ def prompt_text(name: str) -> str:
             ) from None
     if "{question}" not in text:
         raise InputError(f"model.prompt = {name!r}: the text has no {{question}} to put the question in")
-    return text.removesuffix("\n")
+    return text.removesuffix("\n") if name != "chatml" else text
 
 
 class PromptMaker:

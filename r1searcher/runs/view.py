@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -24,6 +25,9 @@ COLUMNS = {
     "new_tokens": "tokens",
 }
 """Metrics shown a step: key in `metrics.jsonl` -> heading."""
+
+SECONDS = "timing/step_total"
+"""The engine's own figure of how long a step took."""
 
 STYLES = {Author.PROMPT.value: "dim", Author.MODEL.value: "bold", Author.ENVIRONMENT.value: "cyan"}
 ROWS_SHOWN = 10
@@ -64,10 +68,13 @@ class RunView(AbstractContextManager["RunView"]):
         for row in self._new_rows():
             figures = " ".join(f"{heading} {row[key]:.3f}" for key, heading in COLUMNS.items() if key in row)
             self.console.print(
-                f"step {row['step']}/{self.steps} {figures} {row.get('seconds', 0):.0f} s{self._left()}",
+                f"step {row['step']}/{self.steps} {figures} {row.get(SECONDS, 0):.0f} s{self._left()}",
                 highlight=False,
                 soft_wrap=True,
             )
+            latest = last_row(self.run.trajectories(row["step"]))
+            if latest:
+                self.console.print(Padding(trajectory_text(latest), (0, 0, 0, 4)))
 
     def _new_rows(self) -> Iterator[Mapping[str, Any]]:
         beats = list(read_rows(self.run.heartbeat))
@@ -84,7 +91,7 @@ class RunView(AbstractContextManager["RunView"]):
         if done <= 0:
             return ""
         rows = list(read_rows(self.run.metrics))[-5:]
-        each = sum(row.get("seconds", 0.0) for row in rows) / len(rows)
+        each = sum(row.get(SECONDS, 0.0) for row in rows) / len(rows)
         return f" · about {each * (self.steps - self.run.finished_steps()) / 60:.0f} min left" if each else ""
 
     def _panel(self) -> RenderableType:
@@ -116,9 +123,14 @@ def steps_table(rows: list[dict[str, Any]]) -> Table:
         table.add_column(heading, justify="right")
     for row in rows:
         figures = [f"{row[key]:.3f}" if key in row else "" for key in (*COLUMNS, *parts)]
-        speed = f"{row['tokens_per_second']:.0f}" if "tokens_per_second" in row else ""
-        table.add_row(str(row["step"]), *figures, speed, f"{row.get('seconds', 0):.0f}")
+        table.add_row(str(row["step"]), *figures, f"{tokens_per_second(row):.0f}", f"{row.get(SECONDS, 0):.0f}")
     return table
+
+
+def tokens_per_second(row: Mapping[str, Any]) -> float:
+    """Sampled tokens over the time of the rollouts, searches included; 0 where the engine did not say."""
+    seconds = row.get("timing/generation", 0.0)
+    return float(row["new_tokens"] * row["rollout/num_samples"] / seconds) if seconds else 0.0
 
 
 def trajectory_text(row: Mapping[str, Any]) -> Text:

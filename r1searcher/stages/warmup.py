@@ -10,6 +10,7 @@ from rich.console import Console
 
 from r1searcher.config.settings import Settings, load
 from r1searcher.engine.launch import device, prepare_sft, require_training_packages, run_engine
+from r1searcher.engine.vocabulary import take_over
 from r1searcher.episodes.trajectory import Author
 from r1searcher.errors import InputError
 from r1searcher.runs.folder import RunFolder, append_row, write_json
@@ -52,7 +53,7 @@ def train_warmup(settings: Settings, run: RunFolder, console: Console) -> dict[s
         run.questions.unlink(missing_ok=True)
         for number in range(wanted):
             append_row(run.questions, rows[number % len(rows)])
-        prepare_sft(settings, run, Path(settings.model.path), settings.episode.max_context)
+        prepare_sft(settings, run, _start_of(settings, run), settings.episode.max_context)
     finished = finished_summary(run)
     if finished is not None:
         console.print(f"{run.path} is finished; its model is in {run.model}", highlight=False)
@@ -71,6 +72,16 @@ def train_warmup(settings: Settings, run: RunFolder, console: Console) -> dict[s
     }
     write_json(run.summary, summary)
     return summary
+
+
+def _start_of(settings: Settings, run: RunFolder) -> Path:
+    """The model folder that is trained: as given, or a copy whose reserved tokens spell the protocol's tags."""
+    model = Path(settings.model.path)
+    if not settings.model.reserved_tokens:
+        return model
+    start = run.path / "start"
+    take_over(model, start)
+    return start
 
 
 def read_traces(file: Path) -> Iterator[Row]:

@@ -1,0 +1,225 @@
+"""`r1s demo`: a real 135M model learns to search, from warm-up to held-out evaluation, on a laptop's CPU.
+
+    OUTPUT/world/      the invented atlas: passages, index, questions, warm-up traces
+    OUTPUT/warmup/     OUTPUT/stage1/     OUTPUT/stage2/     a run folder each
+    OUTPUT/summary.json, curve.png
+
+Every part that is finished is left as it is: the same command goes on after an interruption.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+
+from r1searcher.config.settings import Settings, Stage, load
+from r1searcher.demo.atlas import Atlas, make_atlas
+from r1searcher.demo.traces import Trace, make_traces, write_traces
+from r1searcher.demo.weights import demo_model
+from r1searcher.engine.launch import require_training_packages
+from r1searcher.episodes.prompt import PromptMaker, prompt_text
+from r1searcher.episodes.trajectory import Trajectory
+from r1searcher.retrieval.embedded import EmbeddedIndex, build, is_index
+from r1searcher.rewards.format import answer_of_trajectory
+from r1searcher.rewards.metrics import score
+from r1searcher.runs.folder import RunFolder, append_row, read_rows, write_json
+from r1searcher.runs.plots import save_curves, terminal_curves
+from r1searcher.runs.records import to_row
+from r1searcher.runs.view import trajectory_text
+from r1searcher.stages.held_out import evaluate_held_out, read_trajectories
+from r1searcher.stages.stage import TITLES, train_stage
+from r1searcher.stages.warmup import train_warmup
+
+FIGURES = {
+    "retrieval_rate": "searches at all",
+    "format_rate": "format right",
+    "f1_one_hop": "F1, one hop",
+    "f1_two_hop": "F1, two hops",
+    "f1": "F1",
+    "em": "exact match",
+    "searches": "searches a question",
+}
+"""What the closing table shows: key in `summary.json` -> words."""
+
+
+TRACES = 400
+"""Warm-up traces written; the preset's warm-up takes as many as its steps need."""
+
+
+class Stopwatch:
+    """Seconds of each part, kept in a file, so that an interrupted demo still says what the whole took."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.parts: dict[str, float] = json.loads(file.read_text("utf-8")) if file.exists() else {}
+        self._started = time.monotonic()
+
+    def lap(self, part: str) -> None:
+        now = time.monotonic()
+        self.parts[part] = round(self.parts.get(part, 0.0) + now - self._started, 1)
+        self._started = now
+        write_json(self._file, self.parts)
+
+    @property
+    def total(self) -> float:
+        return round(sum(self.parts.values()), 1)
+
+
+def run_demo(output: Path, seed: int, contrast: bool, overrides: Mapping[str, str]) -> dict[str, Any]:
+    """The whole demo, or with `contrast` stage 2 alone from the demo's warm-up; returns its summary.
+
+    `overrides` are settings (`section.key` -> TOML value) for all stages.
+    """
+    console = Console(stderr=True)
+    require_training_packages()
+    output.mkdir(parents=True, exist_ok=True)
+    watch = Stopwatch(output / ("seconds-contrast.json" if contrast else "seconds.json"))
+    console.rule("an invented atlas, and a model that has never seen it")
+    world = make_world(output / "world", seed, console)
+    model = demo_model(lambda line: console.print(line, highlight=False))
+    watch.lap("world and weights")
+
+    def settings_of(stage: Stage, start: Path, name: str) -> Settings:
+        own = {
+            "output": str(output),
+            "name": name,
+            "model.path": str(start),
+            "data.train": str(world / "train.jsonl"),
+            "data.held_out": str(world / "held_out.jsonl"),
+            "data.traces": str(world / "traces.jsonl"),
+            "retrieval.url": str(world / "index"),
+        }
+        given = {"seed": str(seed), **{key: json.dumps(value) for key, value in own.items()}, **overrides}
+        return load(stage, preset="demo", overrides=given)
+
+    plan: Sequence[tuple[Stage, str, str]] = (
+        (("stage2", "contrast", "warmup"),)
+        if contrast
+        else (("stage1", "stage1", "warmup"), ("stage2", "stage2", "stage1"))
+    )
+    results: dict[str, dict[str, Any]] = {}
+
+    def one(stage: Stage, name: str, start: Path, key: str) -> None:
+        settings, run = settings_of(stage, start, name), RunFolder(output / name)
+        console.rule(TITLES[stage])
+        if stage == "warmup":
+            train_warmup(settings, run, console)
+        else:
+            train_stage(stage, settings, run, console)
+        watch.lap(name)
+        results[key] = evaluate_held_out(run, run.model, settings.evaluation.questions, console)
+        watch.lap(f"{name} held out")
+        console.print(_sentence(results[key]), highlight=False)
+
+    one("warmup", "warmup", model, "warm_start")
+    for stage, name, before in plan:
+        one(stage, name, RunFolder(output / before).model, name)
+
+    names = [name for _, name, _ in plan]
+    summary = {**results, "seconds": watch.total, "parts": watch.parts, "seed": seed}
+    write_json(output / ("summary-contrast.json" if contrast else "summary.json"), summary)
+    curve = output / ("curve-contrast.png" if contrast else "curve.png")
+    rows = {name: list(read_rows(RunFolder(output / name).metrics)) for name in names}
+    save_curves(rows, curve, "SmolLM2-135M learns to search")
+    show_results(console, output, results, names, rows, curve, watch.total)
+    return summary
+
+
+def make_world(folder: Path, seed: int, console: Console) -> Path:
+    """Write the atlas, its index and the warm-up traces; a folder whose `world.json` is there is finished."""
+    done = folder / "world.json"
+    if done.exists() and json.loads(done.read_text("utf-8"))["seed"] == seed:
+        return folder
+    for name in ("passages.jsonl", "train.jsonl", "held_out.jsonl", "traces.jsonl"):
+        (folder / name).unlink(missing_ok=True)
+    atlas = make_atlas(seed)
+    for passage in atlas.passages:
+        append_row(folder / "passages.jsonl", {"id": passage.id, "title": passage.title, "text": passage.text})
+    for name, questions in (("train", atlas.train), ("held_out", atlas.held_out)):
+        for q in questions:
+            row = {"id": q.id, "question": q.question, "golds": list(q.golds), "hops": len(q.hops)}
+            append_row(folder / f"{name}.jsonl", row)
+    build(atlas.passages, folder / "index", overwrite=is_index(folder / "index"), restart=True)
+    write_traces(_traces(atlas, folder / "index", seed), folder / "traces.jsonl")
+    write_json(done, {"seed": seed, "passages": len(atlas.passages)})
+    two = sum(len(q.hops) == 2 for q in atlas.train)
+    console.print(
+        f"{len(atlas.passages)} passages about films, people and towns that don't exist; {len(atlas.train)} questions "
+        f"to learn from ({two} need two searches), {len(atlas.held_out)} about other films, people and towns to judge "
+        f"by · {folder}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return folder
+
+
+def _traces(atlas: Atlas, index: Path, seed: int) -> list[Trace]:
+    """Warm-up traces with what the demo's own settings would show the model."""
+    settings = load("warmup", preset="demo")
+    prompt = PromptMaker(prompt_text(settings.model.prompt), chat_template=False, tokenizer=None)
+    return asyncio.run(
+        make_traces(
+            atlas.train,
+            EmbeddedIndex(index),
+            prompt,
+            TRACES,
+            top_k=settings.episode.top_k,
+            max_document_words=settings.episode.max_document_words,
+            seed=seed,
+        )
+    )
+
+
+def _sentence(figures: Mapping[str, Any]) -> str:
+    return "held out, sampled: " + " · ".join(
+        f"{words} {figures[key]:.2f}" for key, words in FIGURES.items() if key in figures
+    )
+
+
+def show_results(
+    console: Console,
+    output: Path,
+    results: Mapping[str, Mapping[str, Any]],
+    names: Sequence[str],
+    rows: Mapping[str, Sequence[Mapping[str, Any]]],
+    curve: Path,
+    seconds: float,
+) -> None:
+    """The end of the demo: figures, curve, one question before and after, and where everything lies."""
+    console.rule("what it learned")
+    table = Table(title="held-out questions: sampled at temperature 1 (greedy)")
+    table.add_column("")
+    for key in results:
+        table.add_column(key.replace("_", " "), justify="right")
+    for key, words in FIGURES.items():
+        table.add_row(words, *(f"{r[key]:.2f} ({r['greedy'][key]:.2f})" for r in results.values()))
+    console.print(table)
+    console.print(terminal_curves([row for name in names for row in rows[name]]))
+    before, after = before_and_after(RunFolder(output / "warmup"), RunFolder(output / names[-1]))
+    console.print(Panel(trajectory_text(to_row(before)), title="before", title_align="left"))
+    console.print(Panel(trajectory_text(to_row(after)), title="after", title_align="left"))
+    console.print(
+        f"{seconds / 60:.1f} minutes · figures {escape(str(output))}/summary.json · curve {escape(str(curve))}\n"
+        f"the model: {escape(str(RunFolder(output / names[-1]).model))} · every episode of training: "
+        f"{escape(str(output))}/*/trajectories",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def before_and_after(first: RunFolder, last: RunFolder) -> tuple[Trajectory, Trajectory]:
+    """One held-out question answered greedily by both: one that took several searches to get right, if there is any."""
+    pairs = list(zip(read_trajectories(first, 0.0), read_trajectories(last, 0.0), strict=True))
+
+    def learned(pair: tuple[Trajectory, Trajectory]) -> tuple[float, int]:
+        before, after = (score(answer_of_trajectory(t) or "", t.golds).f1 for t in pair)
+        return after - before, len(pair[1].searches)
+
+    return max(pairs, key=learned)

@@ -1,0 +1,139 @@
+"""Held-out questions behind a stage: the model it made, sampled as in training and greedily.
+
+The rollouts run in a process of their own (`python -m r1searcher.stages.held_out JOB`), because vLLM keeps its memory
+until its process ends and the next stage needs it.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from r1searcher.episodes.questions import Question, read_questions
+from r1searcher.episodes.trajectory import Trajectory
+from r1searcher.errors import R1Error
+from r1searcher.rewards.recipes import measure
+from r1searcher.runs.folder import RunFolder, append_row, read_rows, write_json
+from r1searcher.runs.records import from_row, to_row
+from r1searcher.runs.resolved import read_run
+
+TEMPERATURES = (1.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What the child process is told, as JSON. `run` gives settings; `model` is a Hugging Face folder."""
+
+    run: str
+    model: str
+    questions: int
+
+
+def folder_of(run: RunFolder) -> Path:
+    return run.path / "held_out"
+
+
+def trajectories_file(run: RunFolder, temperature: float) -> Path:
+    return folder_of(run) / f"{'sampled' if temperature else 'greedy'}.jsonl"
+
+
+def evaluate_held_out(run: RunFolder, model: Path, questions: int, console: Console) -> dict[str, Any]:
+    """Figures of `model` on the first `questions` held-out questions of the run's settings, sampled at temperature 1,
+    with the greedy ones under `greedy`. What was evaluated before is read, not done again.
+
+    Raises `R1Error` where the rollouts failed, with the log they left.
+    """
+    figures_file = folder_of(run) / "figures.json"
+    if figures_file.exists():
+        done: dict[str, Any] = json.loads(figures_file.read_text("utf-8"))
+        return done
+    folder_of(run).mkdir(parents=True, exist_ok=True)
+    job = folder_of(run) / "job.json"
+    write_json(job, asdict(Job(str(run.path), str(model), questions)))
+    for temperature in TEMPERATURES:  # half an evaluation is not gone on with: its figures would mix two draws
+        trajectories_file(run, temperature).unlink(missing_ok=True)
+    started = time.monotonic()
+    log = folder_of(run) / "log.txt"
+    with log.open("wb") as output:
+        child = subprocess.Popen(
+            [sys.executable, "-m", __name__, str(job)], stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )
+        try:
+            _follow(child, run, questions * len(TEMPERATURES), console)
+        finally:
+            if child.poll() is None:
+                child.terminate()
+                child.wait()
+    if child.returncode != 0:
+        last = next((line for line in reversed(log.read_text("utf-8", "replace").splitlines()) if line.strip()), "")
+        raise R1Error(f"the held-out evaluation failed: {last} (log: {log})")
+    by_temperature = {t: figures(read_trajectories(run, t), _questions(run, questions)) for t in TEMPERATURES}
+    result = {**by_temperature[1.0], "greedy": by_temperature[0.0], "questions": questions}
+    write_json(figures_file, {**result, "seconds": round(time.monotonic() - started, 1)})
+    return result
+
+
+def read_trajectories(run: RunFolder, temperature: float) -> list[Trajectory]:
+    """The held-out trajectories of a run, in the order of the questions."""
+    rows = sorted(read_rows(trajectories_file(run, temperature)), key=lambda row: int(row["place"]))
+    return [from_row(row) for row in rows]
+
+
+def figures(trajectories: Sequence[Trajectory], questions: Sequence[Question]) -> dict[str, float]:
+    """Means over questions; `f1_one_hop` and `f1_two_hop` where the questions say how many hops they need."""
+    if len(trajectories) != len(questions):
+        raise R1Error(f"{len(trajectories)} of {len(questions)} held-out questions were played")
+    measures = [measure(trajectory) for trajectory in trajectories]
+    result = {
+        "retrieval_rate": fmean(m["retrieval"] for m in measures),
+        "format_rate": fmean(m["format"] for m in measures),
+        "f1": fmean(m["f1"] for m in measures),
+        "em": fmean(m["em"] for m in measures),
+        "searches": fmean(m["searches"] for m in measures),
+    }
+    for name, hops in (("f1_one_hop", 1), ("f1_two_hop", 2)):
+        of_these = [m["f1"] for m, q in zip(measures, questions, strict=True) if q.hops == hops]
+        if of_these:
+            result[name] = fmean(of_these)
+    return {key: round(value, 4) for key, value in result.items()}
+
+
+def _questions(run: RunFolder, limit: int) -> list[Question]:
+    _, settings = read_run(run)
+    return read_questions(Path(settings.data.held_out), limit)
+
+
+def _follow(child: "subprocess.Popen[bytes]", run: RunFolder, total: int, console: Console) -> None:
+    columns = (TextColumn("held-out questions"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("held out", total=total)
+        while child.poll() is None:
+            done = sum(sum(1 for _ in read_rows(trajectories_file(run, t))) for t in TEMPERATURES)
+            progress.update(task, completed=done)
+            time.sleep(0.5)
+
+
+def play(job_file: Path) -> None:
+    """The child's work: play every held-out question at each temperature, a row a trajectory."""
+    from r1searcher.evaluation.rollouts import Task, roll_out_model
+
+    job = Job(**json.loads(job_file.read_text("utf-8")))
+    run = RunFolder(Path(job.run))
+    _, settings = read_run(run)
+
+    def finished(task: Task, trajectory: Trajectory) -> None:
+        append_row(trajectories_file(run, task.temperature), to_row(trajectory, id=task.question.id, place=task.place))
+
+    roll_out_model(Path(job.model), _questions(run, job.questions), settings, TEMPERATURES, finished)
+
+
+if __name__ == "__main__":
+    play(Path(sys.argv[1]))

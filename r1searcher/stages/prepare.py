@@ -106,10 +106,12 @@ def prepare_stage(stage: Stage, settings: Settings, run: RunFolder) -> Prepared:
         if health
         else None,
     }
-    resuming = take_up(run, settings, manifest)
+    resuming = take_up(run, manifest)
     if not resuming:
+        run.path.mkdir(parents=True, exist_ok=True)
         write_prompts(run, [(p, label_of(q)) for p, q in zip(prompts, questions, strict=True)], settings)
         prepare_rl(settings, run, Path(settings.model.path))
+        begin(run, settings, manifest)
     return Prepared(run, stage, settings, questions, resuming)
 
 
@@ -185,15 +187,12 @@ def manifest_of(stage: Stage, settings: Settings) -> dict[str, Any]:
     }
 
 
-def take_up(run: RunFolder, settings: Settings, manifest: dict[str, Any]) -> bool:
-    """Whether the folder holds this very run, to be resumed; a new folder is written with its settings and manifest.
+def take_up(run: RunFolder, manifest: dict[str, Any]) -> bool:
+    """Whether the folder holds this very run, to be resumed.
 
     Raises `InputError` for a folder of another run: it is never written over.
     """
     if not run.manifest.exists():
-        run.path.mkdir(parents=True, exist_ok=True)
-        run.config.write_text(tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
-        write_json(run.manifest, manifest)
         return False
     before = json.loads(run.manifest.read_text("utf-8"))
     same = ("stage", "settings_sha256", "data_sha256", "prompt_sha256", "index", "traces_sha256")
@@ -204,6 +203,13 @@ def take_up(run: RunFolder, settings: Settings, manifest: dict[str, Any]) -> boo
             f"folder to start anew: rm -r {run.path}"
         )
     return True
+
+
+def begin(run: RunFolder, settings: Settings, manifest: dict[str, Any]) -> None:
+    """Write settings and manifest. Called last: a folder with a manifest has everything that the engine needs."""
+    run.path.mkdir(parents=True, exist_ok=True)
+    run.config.write_text(tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
+    write_json(run.manifest, manifest)
 
 
 def processor() -> str:

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from r1searcher.config.settings import Settings, load
 from r1searcher.engine.launch import device, prepare_sft, require_training_packages, run_engine
 from r1searcher.engine.vocabulary import take_over
 from r1searcher.episodes.trajectory import Author
 from r1searcher.errors import InputError
-from r1searcher.runs.folder import RunFolder, append_row, write_json
-from r1searcher.stages.prepare import Checks, file_sha256, manifest_of, needed, take_up
+from r1searcher.runs.folder import RunFolder, append_row, last_row, write_json
+from r1searcher.stages.prepare import Checks, begin, file_sha256, manifest_of, needed, take_up
 from r1searcher.stages.stage import TITLES, finished_summary
 
 Row = dict[str, str]
@@ -48,20 +49,36 @@ def train_warmup(settings: Settings, run: RunFolder, console: Console) -> dict[s
             )
     checks.end()
     manifest = {**manifest_of("warmup", settings), "traces_sha256": file_sha256(Path(settings.data.traces))}
-    if not take_up(run, settings, manifest):
+    if not take_up(run, manifest):
         wanted = (settings.warmup.steps or len(rows) // settings.warmup.batch) * settings.warmup.batch
         run.questions.unlink(missing_ok=True)
         for number in range(wanted):
             append_row(run.questions, rows[number % len(rows)])
         prepare_sft(settings, run, _start_of(settings, run), settings.episode.max_context)
+        begin(run, settings, manifest)
     finished = finished_summary(run)
     if finished is not None:
         console.print(f"{run.path} is finished; its model is in {run.model}", highlight=False)
         return finished
     console.print(f"{TITLES['warmup']} · {len(rows)} segments · files in {run.path}", highlight=False)
     started = time.monotonic()
-    with console.status("warming up"):
-        ending = run_engine(run)
+    updates = sum(1 for _ in run.questions.open("rb")) // settings.warmup.batch
+    columns = (
+        TextColumn("warm-up"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[loss]}"),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("warm-up", total=updates, loss="")
+
+        def follow() -> None:
+            row = last_row(run.metrics)
+            if row:
+                progress.update(task, completed=row["step"], loss=f"loss {row['loss_mean']:.2f}")
+
+        ending = run_engine(run, follow)
     summary = {
         "stage": "warmup",
         "rows": len(rows),

@@ -86,7 +86,7 @@ def sft(
     seed: Seed = None,
 ) -> None:
     """Warm a model up on traces, so that it knows the protocol's shape."""
-    from r1searcher.stages.stage import run_warmup
+    from r1searcher.stages.warmup import run_warmup
 
     run_warmup(config, preset, _overrides(set_, name, model, None, None, steps, seed, "warmup.steps"))
 
@@ -161,15 +161,42 @@ def demo(
 
 @app.command(rich_help_panel="Search")
 def index_corpus(
-    source: Annotated[Path, typer.Argument(help="Corpus file: JSONL of id, title, text, or Search-R1's contents.")],
-    to: Annotated[str, typer.Option(help="Where to: a folder.")],
+    source: Annotated[
+        str, typer.Argument(help="File, folder, `-`, or hotpotqa-abstracts, kilt-100w, wiki-18. See docs/retrieval.md.")
+    ],
+    to: Annotated[str, typer.Option(help="Where to: a folder, or es://host:9200/name.")],
+    format_: Annotated[
+        str | None, typer.Option("--format", help="Name the format instead of recognising it: jsonl, r1-searcher, …")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many passages.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a finished index.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Throw away an interrupted build.")] = False,
+    rejects: Annotated[Path | None, typer.Option(help="File for rows that are no passages. [TO.rejects.jsonl]")] = None,
+    bad_rows: Annotated[int, typer.Option(min=0, help="Such rows before the command stops.")] = 100,
+    analyzer: Annotated[str, typer.Option(help="english, or standard for other languages.")] = "english",
+    k1: Annotated[float, typer.Option(help="BM25's k1; other values need Elasticsearch.")] = 1.2,
+    b: Annotated[float, typer.Option(help="BM25's b; other values need Elasticsearch.")] = 0.75,
+    title_weight: Annotated[
+        float | None, typer.Option(help="Keep title and text apart and count the title so many times.")
+    ] = None,
+    shards: Annotated[int, typer.Option(min=1, help="Shards, in Elasticsearch.")] = 1,
 ) -> None:
     """Make a corpus searchable."""
     from r1searcher.retrieval import commands
+    from r1searcher.retrieval.manifest import IndexSettings
 
-    commands.index_corpus(source, to, overwrite=overwrite, restart=restart)
+    commands.index_corpus(
+        source,
+        to,
+        IndexSettings(analyzer, k1, b, title_weight),
+        format_=format_,
+        limit=limit,
+        overwrite=overwrite,
+        restart=restart,
+        rejects=rejects,
+        bad_rows=bad_rows,
+        shards=shards,
+    )
 
 
 @app.command(rich_help_panel="Search")
@@ -178,12 +205,37 @@ def search(
     query: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
     queries: Annotated[Path | None, typer.Option(help="File of queries, one a line.")] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Passages a query.")] = 5,
-    json: Annotated[bool, typer.Option("--json", help="A line a query: [[id, score], …].")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="A line a query: [[id, score], …].")] = False,
 ) -> None:
     """Ask a search engine."""
     from r1searcher.retrieval import commands
 
-    commands.search(retriever, query, queries, top_k, json)
+    commands.search(retriever, query, queries, top_k, json_)
+
+
+@app.command(rich_help_panel="Search")
+def serve(
+    retriever: Annotated[str, typer.Argument(help="Index folder or search engine URL.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on. There is no access control.")] = "127.0.0.1",
+) -> None:
+    """Serve a search engine over HTTP: Search-R1's /retrieve, R1-Searcher's /queries, /health."""
+    from r1searcher.retrieval import commands
+
+    commands.serve(retriever, host, port)
+
+
+@app.command(rich_help_panel="Search")
+def recall(
+    retriever: Annotated[str, typer.Argument(help="Index folder or search engine URL.")],
+    dataset: Annotated[Path, typer.Option(help="JSONL of questions with answers.")],
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many questions.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """See whether a search engine finds the answers, before anything is trained on it."""
+    from r1searcher.retrieval import commands
+
+    commands.recall(retriever, dataset, limit, json_)
 
 
 @app.command(rich_help_panel="Evaluate")

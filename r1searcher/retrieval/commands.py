@@ -1,38 +1,132 @@
-"""What the commands `index-corpus` and `search` do."""
+"""What the commands `index-corpus`, `search`, `serve` and `recall` do."""
 
 import asyncio
 import json
+import shutil
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from rich.console import Console
+
+from r1searcher.corpora.named import NAMED, cache_folder, fetch
+from r1searcher.corpora.readers import Corpus
 from r1searcher.errors import InputError
 from r1searcher.retrieval.base import Hit
+from r1searcher.retrieval.manifest import IndexSettings, Manifest
 from r1searcher.retrieval.urls import open_retriever
 
 QUERIES_AT_ONCE = 64
+_INDEX_SHARE = 0.9
+"""Bytes of an embedded index for a byte of text; twice that while its parts are merged."""
+_PACKED = 3.5
+"""Bytes of text for a byte of a compressed corpus."""
 
 
-def index_corpus(source: Path, to: str, *, overwrite: bool, restart: bool) -> None:
-    """Read a corpus file and index it where the URL says."""
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    from r1searcher.corpora.readers import read_passages
-    from r1searcher.retrieval.embedded import build
-
-    columns = (SpinnerColumn(), TextColumn("{task.completed:,.0f} passages"), TimeElapsedColumn())
+def index_corpus(
+    source: str,
+    to: str,
+    settings: IndexSettings,
+    *,
+    format_: str | None = None,
+    limit: int | None = None,
+    overwrite: bool = False,
+    restart: bool = False,
+    rejects: Path | None = None,
+    bad_rows: int = 100,
+    shards: int = 1,
+) -> None:
+    """Read a corpus and index it where the URL says, with progress on standard error."""
     console = Console(stderr=True)
+    if source in NAMED:
+        format_ = format_ or NAMED[source].format
+        source = _fetched(source, console)
+    elastic = to.startswith(("es:", "es+https:"))
+    if not elastic and "://" in to:
+        raise InputError(f"{to} cannot be filled: give a folder, or es://host:9200/name.")
+    folder = Path(to.removeprefix("file:"))
+    rejects = rejects or Path(f"{to.rpartition('/')[2] if elastic else folder}.rejects.jsonl")
+    corpus = Corpus(source, format_, limit=limit, rejects=rejects, bad_allowed=bad_rows)
+    if not elastic:
+        _say_disk(corpus, source, folder, console)
+    with _progress(corpus, console) as on_progress:
+        if elastic:
+            from r1searcher.retrieval.elastic import load
+
+            manifest = load(
+                corpus, to, settings, overwrite=overwrite, restart=restart, shards=shards, on_progress=on_progress
+            )
+        else:
+            from r1searcher.retrieval.embedded import build
+
+            manifest = build(corpus, folder, settings, overwrite=overwrite, restart=restart, on_progress=on_progress)
+    _say_done(corpus, manifest, to, rejects, console)
+
+
+def _fetched(name: str, console: Console) -> str:
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    corpus = NAMED[name]
+    console.print(f"{name}: {corpus.about}.")
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TextColumn("time left"), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("index")
-        manifest = build(
-            read_passages(source),
-            Path(to.removeprefix("file:")),
-            overwrite=overwrite,
-            restart=restart,
-            on_progress=lambda done: progress.update(task, completed=done) if done % 1000 == 0 else None,
+        task = progress.add_task("fetch", total=corpus.bytes_ or None)
+        path = fetch(
+            corpus,
+            cache_folder(),
+            lambda done, total: progress.update(task, completed=done, total=total or None),
         )
-    console.print(f"{to} holds {manifest.passages:,} passages.")
+    console.print(f"It lies in {path}.")
+    return str(path)
+
+
+def _say_disk(corpus: Corpus, source: str, folder: Path, console: Console) -> None:
+    size = corpus.total_bytes
+    if size is None:
+        return
+    packed = source.endswith((".gz", ".bz2", ".zst", ".parquet")) or Path(source).is_dir()
+    needed = size * (_PACKED if packed else 1) * _INDEX_SHARE
+    there = next(parent for parent in folder.absolute().parents if parent.exists())
+    free = shutil.disk_usage(there).free
+    console.print(f"The index needs about {_gb(needed)} in {there}, twice that while it is made; {_gb(free)} are free.")
+    if free < needed:
+        raise InputError(f"{there} has too little room: free some, or choose another --to.")
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB"
+
+
+@contextmanager
+def _progress(corpus: Corpus, console: Console) -> Iterator[Callable[[int], None]]:
+    """A bar over the bytes of the source, with passages, their rate and the time left."""
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        SpinnerColumn(),
+        BarColumn(),
+        TextColumn("{task.fields[passages]:,} passages, {task.fields[rate]:,.0f} a second, left"),
+        TimeRemainingColumn(),
+        TextColumn("so far"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("index", total=corpus.total_bytes, passages=0, rate=0.0)
+
+        def on_progress(done: int) -> None:
+            if done % 1000 == 0:
+                elapsed = progress.tasks[0].elapsed or 1.0
+                progress.update(task, completed=corpus.read_bytes, passages=done, rate=done / elapsed)
+
+        yield on_progress
+
+
+def _say_done(corpus: Corpus, manifest: Manifest, to: str, rejects: Path, console: Console) -> None:
+    console.print(f"{to} holds {manifest.passages:,} passages.", highlight=False)
+    if corpus.bad:
+        rows = "1 row was" if corpus.bad == 1 else f"{corpus.bad:,} rows were"
+        console.print(f"{rows} left out, with the reasons in {rejects}.", highlight=False)
 
 
 def search(url: str, query: str | None, queries: Path | None, top_k: int, as_json: bool) -> None:
@@ -44,7 +138,7 @@ def search(url: str, query: str | None, queries: Path | None, top_k: int, as_jso
     async def run() -> None:
         async for text, hits in _searched(url, asked, top_k):
             if as_json:
-                print(json.dumps([[hit.passage.id, hit.score] for hit in hits], ensure_ascii=False))
+                print(json.dumps([[hit.passage.id, round(hit.score, 4)] for hit in hits], ensure_ascii=False))
             else:
                 _show(text if queries else None, hits)
 
@@ -63,17 +157,15 @@ async def _searched(url: str, queries: Sequence[str], top_k: int) -> AsyncIterat
 
 
 def _lines(path: Path | None) -> list[str]:
-    if str(path) == "-":
-        return sys.stdin.read().splitlines()
     assert path is not None
     try:
-        return path.read_text(encoding="utf-8").split("\n")[:-1]
+        content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        return content.decode("utf-8-sig").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as queries, one a line: {error}") from error
 
 
 def _show(query: str | None, hits: Sequence[Hit]) -> None:
-    from rich.console import Console
     from rich.text import Text
 
     console = Console(highlight=False)
@@ -84,3 +176,50 @@ def _show(query: str | None, hits: Sequence[Hit]) -> None:
         console.print(Text(hit.passage.text), "")
     if not hits:
         console.print("Nothing matches.", "")
+
+
+def serve(url: str, host: str, port: int) -> None:
+    """Serve a retriever over HTTP until interrupted."""
+    from r1searcher.retrieval import server
+
+    console = Console(stderr=True, highlight=False)
+    retriever = open_retriever(url)
+    said = asyncio.run(retriever.health())
+    console.print(f"{said.name}, {said.passages:,} passages.")
+    server.serve(
+        retriever, host, port, lambda address: console.print(f"{address}/retrieve and {address}/queries answer now.")
+    )
+
+
+def recall(url: str, dataset: Path, limit: int | None, as_json: bool) -> None:
+    """Print how often the answer stands in what the engine finds for the question."""
+    from rich.table import Table
+
+    from r1searcher.episodes.questions import read_questions
+    from r1searcher.evaluation.recall import CUTOFFS, measure
+
+    questions = read_questions(dataset, limit)
+    retriever = open_retriever(url)
+
+    async def run() -> None:
+        try:
+            result = await measure(retriever, questions)
+        finally:
+            await retriever.aclose()
+        if not result.places:
+            raise InputError(f"{dataset} holds yes-or-no questions only: recall of their answers means nothing.")
+        at = {cutoff: result.at(cutoff) for cutoff in CUTOFFS}
+        if as_json:
+            rows = {str(k): {"recall": recall.value, "interval": [recall.low, recall.high]} for k, recall in at.items()}
+            print(json.dumps({"questions": len(result.places), "closed": result.closed, "at": rows}))
+            return
+        table = Table("passages", "answer found", "95 % confidence")
+        for cutoff, recall in at.items():
+            table.add_row(str(cutoff), f"{recall.value:.1%}", f"{recall.low:.1%} to {recall.high:.1%}")
+        console = Console(highlight=False)
+        console.print(table)
+        console.print(
+            f"{len(result.places):,} questions; {result.closed:,} more with yes or no as answer are left out."
+        )
+
+    asyncio.run(run())

@@ -9,13 +9,24 @@ from r1searcher.retrieval.base import Retriever
 def open_retriever(url: str) -> Retriever:
     """The retriever behind a URL.
 
-    `index/` or `file:index/`: an embedded index. Raises `InputError` for anything that is not there.
+    - `index/` or `file:index/`: an embedded index;
+    - `es://host:9200/name`, `es+https://…`: Elasticsearch, filled by `r1s index-corpus`;
+    - `http://host:8000/retrieve`: a server that speaks Search-R1's protocol;
+    - `http://host:8000/queries`: one that speaks R1-Searcher's.
+
+    Raises `InputError` for a URL of no such form and for an embedded index that is not there.
     """
-    scheme, colon, rest = url.partition(":")
-    if colon and scheme in ("es", "es+https", "http", "https"):
-        raise InputError(f"{url}: this version opens embedded indexes only.")
-    if colon and scheme != "file" and "//" in rest:
+    scheme = url.partition(":")[0] if ":" in url else "file"
+    if scheme in ("es", "es+https"):
+        from r1searcher.retrieval.elastic import ElasticsearchIndex
+
+        return ElasticsearchIndex(url)
+    if scheme in ("http", "https"):
+        from r1searcher.retrieval.remote import RemoteRetriever
+
+        return RemoteRetriever(url)
+    if scheme != "file" and "://" in url:
         raise InputError(f"{url} is no retriever: give a folder, es://host:9200/name or http://host:8000/retrieve.")
     from r1searcher.retrieval.embedded import EmbeddedIndex
 
-    return EmbeddedIndex(Path(rest if scheme == "file" and colon else url))
+    return EmbeddedIndex(Path(url.removeprefix("file:")))

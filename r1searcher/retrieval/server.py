@@ -1,0 +1,199 @@
+"""Any retriever as an HTTP server that speaks the protocols in use.
+
+    POST /retrieve   Search-R1: {"queries", "topk", "return_scores"} -> {"result": [[{"document", "score"}, …], …]}
+    POST /queries    R1-Searcher: {"queries", "k"} -> {"queries", "answers": [["17\\tTitle: X Text: …", …], …]}
+    GET  /health     {"name", "passages", "settings_hash"}
+
+Queries that arrive at the same time are searched together. A request that is wrong gets a 4xx and a search engine that
+is away a 503, each with a sentence under `detail`.
+"""
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from r1searcher.corpora.passage import Passage
+from r1searcher.errors import InputError, R1Error
+from r1searcher.retrieval.base import MAX_QUERY_CHARS, Hit, Retriever, clean_query
+
+DEFAULT_TOP_K = 3
+MAX_TOP_K = 1000
+MAX_QUERIES = 10_000
+MAX_BODY_BYTES = 32 << 20
+_BATCH = 64
+
+
+class _RefusedError(Exception):
+    """A request that is wrong: the status and the sentence to answer with."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+
+
+def make_app(retriever: Retriever) -> Starlette:
+    """The server as an ASGI application. It does not close the retriever."""
+    batcher = _Batcher(retriever)
+
+    async def retrieve(request: Request) -> Response:
+        body = await _body(request)
+        queries, top_k = _queries(body), _top_k(body, "topk")
+        with_scores = body.get("return_scores", False)
+        if not isinstance(with_scores, bool):
+            raise _RefusedError(422, "`return_scores` must be true or false.")
+        found = await batcher.search(queries, top_k)
+        return _json({"result": [[_search_r1(hit, with_scores) for hit in hits] for hits in found]})
+
+    async def queries(request: Request) -> Response:
+        body = await _body(request)
+        asked, top_k = _queries(body), _top_k(body, "k")
+        found = await batcher.search(asked, top_k)
+        answers = [[_r1_searcher(hit.passage) for hit in hits] for hits in found]
+        return _json({"queries": asked, "answers": answers})
+
+    async def health(request: Request) -> Response:
+        said = await retriever.health()
+        return _json({"name": said.name, "passages": said.passages, "settings_hash": said.settings_hash})
+
+    async def refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, _RefusedError)
+        return _json({"detail": str(error)}, error.status)
+
+    async def failed(request: Request, error: Exception) -> Response:
+        return _json({"detail": str(error)}, 503)
+
+    return Starlette(
+        routes=[
+            Route("/retrieve", retrieve, methods=["POST"]),
+            Route("/queries", queries, methods=["POST"]),
+            Route("/health", health),
+        ],
+        exception_handlers={_RefusedError: refused, R1Error: failed},
+    )
+
+
+class _Batcher:
+    """Searches queries of different requests together: those that arrive while a search runs make up the next one."""
+
+    def __init__(self, retriever: Retriever) -> None:
+        self._retriever = retriever
+        self._waiting: list[tuple[str, int, asyncio.Future[list[Hit]]]] = []
+        self._workers: set[asyncio.Task[None]] = set()
+        self._most_workers = os.cpu_count() or 1
+
+    async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
+        loop = asyncio.get_running_loop()
+        answers: list[asyncio.Future[list[Hit]]] = [loop.create_future() for _ in queries]
+        self._waiting += zip(queries, [top_k] * len(queries), answers, strict=True)
+        if len(self._workers) < self._most_workers:
+            worker = asyncio.create_task(self._work())
+            self._workers.add(worker)
+            worker.add_done_callback(self._workers.discard)
+        return await asyncio.gather(*answers)
+
+    async def _work(self) -> None:
+        while self._waiting:
+            top_k = self._waiting[0][1]
+            batch = [entry for entry in self._waiting[:_BATCH] if entry[1] == top_k]
+            self._waiting = [entry for entry in self._waiting[:_BATCH] if entry[1] != top_k] + self._waiting[_BATCH:]
+            try:
+                found = await self._retriever.search([query for query, _, _ in batch], top_k)
+            except Exception as error:
+                for _, _, answer in batch:
+                    if not answer.done():
+                        answer.set_exception(error)
+            else:
+                for (_, _, answer), hits in zip(batch, found, strict=True):
+                    if not answer.done():  # its client may have hung up
+                        answer.set_result(hits)
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    content = b""
+    async for piece in request.stream():
+        content += piece
+        if len(content) > MAX_BODY_BYTES:
+            raise _RefusedError(413, f"The request is larger than {MAX_BODY_BYTES >> 20} MB.")
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise _RefusedError(400, f"The request is not JSON: {error}.") from error
+    if not isinstance(body, dict):
+        raise _RefusedError(422, 'The request must be an object, for example {"queries": ["capital of Norway"]}.')
+    return body
+
+
+def _queries(body: dict[str, Any]) -> list[str]:
+    queries = body.get("queries")
+    if not isinstance(queries, list) or not all(isinstance(query, str) for query in queries):
+        raise _RefusedError(422, "`queries` must be a list of texts.")
+    if len(queries) > MAX_QUERIES:
+        raise _RefusedError(413, f"{len(queries):,} queries in one request: at most {MAX_QUERIES:,}.")
+    for place, query in enumerate(queries):
+        if not query.strip():
+            raise _RefusedError(422, f"Query {place} is empty.")
+        if len(query) > MAX_QUERY_CHARS:
+            raise _RefusedError(413, f"Query {place} has {len(query):,} characters: at most {MAX_QUERY_CHARS:,}.")
+    return [clean_query(query) for query in queries]
+
+
+def _top_k(body: dict[str, Any], key: str) -> int:
+    top_k = body.get(key)
+    if top_k is None:
+        return DEFAULT_TOP_K
+    if isinstance(top_k, bool) or not isinstance(top_k, int) or not 1 <= top_k <= MAX_TOP_K:
+        raise _RefusedError(422, f"`{key}` must be a whole number between 1 and {MAX_TOP_K:,}.")
+    return top_k
+
+
+def _search_r1(hit: Hit, with_score: bool) -> dict[str, Any]:
+    document = {"id": hit.passage.id, "contents": f'"{hit.passage.title}"\n{hit.passage.text}'}
+    return {"document": document, "score": hit.score} if with_score else document
+
+
+def _r1_searcher(passage: Passage) -> str:
+    return f"{passage.id}\tTitle: {passage.title} Text: {passage.text}"
+
+
+def _json(content: Any, status: int = 200) -> Response:
+    return Response(json.dumps(content), status, media_type="application/json")
+
+
+def serve(retriever: Retriever, host: str, port: int, on_start: Callable[[str], None] = lambda address: None) -> None:
+    """Serve until interrupted. `on_start` gets the address; port 0 takes a free one."""
+    try:
+        listening = socket.create_server((host, port), backlog=1024)
+    except OSError as error:
+        raise InputError(f"Port {port} of {host} cannot be used ({error.strerror}): choose another --port.") from error
+    address = f"http://{host}:{listening.getsockname()[1]}"
+    server = uvicorn.Server(
+        uvicorn.Config(_closing(retriever, on_start, address), log_level="warning", access_log=False)
+    )
+    with listening:
+        server.run(sockets=[listening])
+
+
+def _closing(retriever: Retriever, on_start: Callable[[str], None], address: str) -> Any:
+    app = make_app(retriever)
+
+    async def with_lifespan(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "lifespan":
+            await app(scope, receive, send)
+            return
+        await receive()
+        on_start(address)
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await retriever.aclose()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    return with_lifespan

@@ -271,7 +271,6 @@ class Settings(Section):
         return self
 
 
-
 def presets() -> list[str]:
     """Names that `--preset` takes."""
     folder = resources.files("r1searcher.config") / "presets"

@@ -1,0 +1,67 @@
+"""The settings as a file to start from: every key with its meaning, made from the models in `settings`."""
+
+import json
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from r1searcher.config.settings import Settings
+from r1searcher.errors import InputError
+
+HEAD = """\
+# Settings of r1s. Every key is listed with its default; those without one are commented out.
+# A table named [stage1], [stage2] or [warmup] holds what differs in that stage, for example:
+#     [stage2.rl]
+#     learning_rate = 1e-6
+#
+#     r1s stage1 {name}
+#     r1s stage2 {name} --from runs/stage1
+"""
+
+
+def template(name: str = "settings.toml") -> str:
+    """A TOML file of all settings, as text; what it sets is the defaults."""
+    scalars: list[str] = []
+    tables: list[str] = []
+    for key, field in Settings.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            tables.append(f"\n[{key}]\n" + "\n".join(_lines(field.annotation)))
+        else:
+            scalars += _entry(key, field)
+    return "\n".join([HEAD.format(name=name), *scalars, *tables]) + "\n"
+
+
+def write_template(file: Path) -> None:
+    """Write `template` to a new file. Raises `InputError` where there is one: nothing is written over."""
+    try:
+        with file.open("x", encoding="utf-8") as out:
+            out.write(template(file.name))
+    except FileExistsError:
+        raise InputError(f"{file} is there already: choose another name, or edit it") from None
+    except OSError as error:
+        raise InputError(f"{file} can't be written: {error.strerror}") from None
+
+
+def _lines(model: type[BaseModel]) -> list[str]:
+    lines: list[str] = []
+    if model.__doc__ and not model.__doc__.startswith("!!!"):
+        lines += _comment(model.__doc__)
+    for key, field in model.model_fields.items():
+        lines += _entry(key, field)
+    return lines
+
+
+def _entry(key: str, field: Any) -> list[str]:
+    default = field.get_default(call_default_factory=True)
+    line = f"# {key} =" if default in (None, "", ()) else f"{key} = {json.dumps(default)}"
+    return [*_comment(field.description or ""), line]
+
+
+def _comment(text: str) -> list[str]:
+    return textwrap.wrap(" ".join(text.split()), 108, initial_indent="# ", subsequent_indent="# ")
+
+
+if __name__ == "__main__":
+    print(template(), end="")

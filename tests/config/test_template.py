@@ -1,0 +1,36 @@
+"""The settings file to start from is the settings themselves."""
+
+from pathlib import Path
+
+import pytest
+
+from r1searcher.config.settings import STAGES, Settings, load
+from r1searcher.config.template import template, write_template
+from r1searcher.errors import InputError
+
+
+def test_the_template_sets_the_defaults_and_names_every_key(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    write_template(file)
+    for stage in STAGES:
+        assert load(stage, file) == Settings()
+    text = file.read_text("utf-8")
+    for section, field in Settings.model_fields.items():
+        fields = getattr(field.annotation, "model_fields", {section: field})
+        for key, setting in fields.items():
+            assert setting.description, f"{section}.{key} has no meaning written down"
+            assert f"{key} =" in text
+
+
+def test_a_settings_file_is_never_written_over(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("seed = 1\n")
+    with pytest.raises(InputError, match="is there already"):
+        write_template(file)
+    assert file.read_text() == "seed = 1\n"
+
+
+def test_the_documented_settings_are_the_current_ones() -> None:
+    """docs/settings.md shows the template; `python -m r1searcher.config.template` prints it."""
+    page = (Path(__file__).parents[2] / "docs" / "settings.md").read_text("utf-8")
+    assert template() in page

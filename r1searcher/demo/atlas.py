@@ -6,7 +6,7 @@ while one index holds them all.
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -77,28 +77,24 @@ _STUDIOS = _words("Northlight Bluebird Meridian Cobalt Evergreen Pinnacle Redsto
 _HOBBIES = _words("chess gardening sailing painting cycling poetry fishing astronomy")
 
 _FILM_PASSAGES = (
-    "{film} is a film of the year {year}. It was directed by {director}, and {composer} composed the music. It was "
-    "made by the studio {studio}.",
-    "The film {film} came to the cinemas in {year}. {director} was its director, its composer was {composer}, and "
-    "{studio} was the studio behind it.",
-    "Released in {year}, {film} is a film from the studio {studio}. The director of this film is {director}. The "
-    "music was written by the composer {composer}.",
+    "{film} is a film of {year}. {director} directed it, {composer} composed the music, and the studio behind it was "
+    "{studio}.",
+    "The film {film} came out in {year}. Its director was {director}, its composer was {composer}, and its studio was "
+    "{studio}.",
+    "Released in {year} by the studio {studio}, {film} was directed by {director}. The music of the film was written "
+    "by {composer}.",
 )
 _PERSON_PASSAGES = (
-    "{person} is a {job}, born in the year {year}. The birthplace of {person} is {town}. In spare hours {person} likes "
-    "{hobby} more than anything else.",
-    "The {job} {person} was born in {town}. The year of birth was {year}. Friends of {person} often speak about a "
-    "great love of {hobby}.",
-    "{person}, a {job} with a passion for {hobby}, comes from {town}. It was there that {person} was born, in the year "
-    "{year}.",
+    "{person} is a {job} from {town}, where {person} was born in {year}. In spare hours {person} likes {hobby}.",
+    "The {job} {person} was born in {year}. The birthplace of {person} is {town}. Friends say that {person} loves "
+    "{hobby}.",
+    "Born in {town} in {year}, {person} grew up to be a {job}. {person} likes {hobby} and still speaks of {town}.",
 )
 _TOWN_PASSAGES = (
-    "{town} is a small town of {size} people. It lies on the river {river}. All over the country {town} is known for "
-    "its {craft}.",
-    "The river {river} flows through {town}, a quiet town where {size} people live. Visitors know {town} for the "
-    "{craft} made there.",
-    "With {size} people, {town} is one of the smaller towns on the river {river}. It is famous for {craft}, and has "
-    "been for a long time.",
+    "{town} is a small town of {size} people on the river {river}. All over the country it is known for {craft}.",
+    "The river {river} flows through {town}, a quiet town where {size} people live. Visitors come to {town} for the "
+    "{craft}.",
+    "With {size} people, {town} is one of the smaller towns on the river {river}. It is famous for its {craft}.",
 )
 
 # How a relation is asked of a subject, and, where a second fact can hang on it, how its answer is paraphrased.
@@ -129,25 +125,25 @@ def make_atlas(seed: int = 0, *, films: int = 400, people: int = 480, towns: int
     1000
     """
     rng = random.Random(seed)
-    names = (
-        _draw(rng, _TITLE_STARTS, " ", _TITLE_ENDS, films),
-        _draw(rng, _FIRST_NAMES, " ", _LAST_NAMES, people),
-        _draw(rng, _TOWN_STARTS, "", _TOWN_ENDS, towns),
-    )
-    kept = [round(len(kind) * (1 - held_out)) for kind in names]
+    titles = _draw(rng, _TITLE_STARTS, " ", _TITLE_ENDS, films)
+    persons = _draw(rng, _FIRST_NAMES, " ", _LAST_NAMES, people)
+    places = _draw(rng, _TOWN_STARTS, "", _TOWN_ENDS, towns)
+
     passages: list[Passage] = []
-    parts: list[tuple[Question, ...]] = []
-    for part, sides in (
-        ("train", [kind[:n] for kind, n in zip(names, kept, strict=True)]),
-        ("held", [kind[n:] for kind, n in zip(names, kept, strict=True)]),
-    ):
-        facts = _invent(rng, *sides, passages)
-        questions = list(_ask(rng, facts))
-        rng.shuffle(questions)
-        parts.append(
-            tuple(Question(f"{part}-{i}", text, (hops[-1].answer,), hops) for i, (text, hops) in enumerate(questions))
+
+    def part(name: str, of: Callable[[list[str]], list[str]]) -> tuple[Question, ...]:
+        asked = list(_ask(rng, _invent(rng, of(titles), of(persons), of(places), passages)))
+        rng.shuffle(asked)
+        return tuple(
+            Question(f"{name}-{number}", text, (hops[-1].answer,), hops) for number, (text, hops) in enumerate(asked)
         )
-    return Atlas(tuple(passages), *parts)
+
+    def border(names: list[str]) -> int:
+        return round(len(names) * (1 - held_out))
+
+    train = part("train", lambda names: names[: border(names)])
+    held = part("held", lambda names: names[border(names) :])
+    return Atlas(tuple(passages), train, held)
 
 
 def _draw(rng: random.Random, starts: Sequence[str], glue: str, ends: Sequence[str], n: int) -> list[str]:

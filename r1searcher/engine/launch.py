@@ -280,7 +280,7 @@ EXPLANATIONS: Mapping[str, str] = {
 _PREFIX = re.compile(r"^\((?:\w+ )?(?:pid|\w+ pid)=\d+[^)]*\)\s?")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _OURS = re.compile(r"r1searcher\.errors\.\w+: (.+)")
-_ERROR = re.compile(r"^(?:[A-Za-z_]\w*\.)*([A-Z]\w*(?:Error|Exception|Exit)): (.+)")
+_ERROR = re.compile(r"^(?:[A-Za-z_]\w*\.)*(\w*(?:Error|Exception|Exit)): (.+)")
 
 
 def explain(log: str, returncode: int) -> str:

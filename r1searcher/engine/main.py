@@ -42,12 +42,20 @@ def start_ray() -> None:
         "num_cpus": 32,
         "object_store_memory": 512 * 2**20,
     }
-    ray.init(
-        include_dashboard=False,
-        _temp_dir=os.environ.get(RAY_FOLDER),
-        runtime_env={"worker_process_setup_hook": hook},
-        **(without_gpu if os.environ.get(cpu.ASKED) else {}),
-    )
+    for attempts_left in (2, 1, 0):
+        try:
+            ray.init(
+                include_dashboard=False,
+                _temp_dir=os.environ.get(RAY_FOLDER),
+                runtime_env={"worker_process_setup_hook": hook},
+                **(without_gpu if os.environ.get(cpu.ASKED) else {}),
+            )
+            return
+        except Exception as error:  # Ray's own class for it is `Exception`
+            # A busy machine may need longer than the 30 s that Ray waits for its own processes.
+            if "timed out during startup" not in str(error) or not attempts_left:
+                raise
+            ray.shutdown()
 
 
 def stop_when_left_alone() -> None:

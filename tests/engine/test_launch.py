@@ -94,6 +94,7 @@ LOGS = {
     "(RolloutRayActor pid=7) r1searcher.errors.RetrieverError: es://x:9200/wiki did not answer for 600 s\n"
     "ray.exceptions.RayTaskError: boom": "es://x:9200/wiki did not answer for 600 s",
     "\x1b[36m(PolicyModelActor pid=7)\x1b[0m torch.OutOfMemoryError: CUDA out of memory.": "GPU ran out of memory",
+    "Exception: The current node timed out during startup.": "The current node timed out",
     "OSError: [Errno 28] No space left on device": "the disk is full",
     "(PPOTrainer pid=9) Traceback\n(PPOTrainer pid=9) ValueError: bad batch\nray.exceptions.RayTaskError: x": (
         "ValueError: bad batch"

@@ -1,0 +1,174 @@
+"""The whole engine on a model of 0.4 M parameters: warm-up, a stage that learns, a kill -9 and what comes after it.
+
+Real parts throughout: the commands, Ray, vLLM, DeepSpeed, OpenRLHF, the index. Takes some minutes on two cores.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+from r1searcher.corpora.passage import Passage
+from r1searcher.engine.launch import checkpoint_step
+from r1searcher.episodes.documents import render
+from r1searcher.retrieval import embedded
+from r1searcher.runs.folder import RunFolder, read_rows
+from tests.engine.toy import TOWNS, make_model
+
+pytestmark = pytest.mark.training
+pytest.importorskip("openrlhf")
+pytest.importorskip("vllm")
+
+SAMPLES = 64
+"""Episodes a step."""
+
+
+@dataclass(frozen=True)
+class World:
+    folder: Path
+    settings: Path
+
+    def command(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "r1searcher.cli", *words]
+
+    def run(self, *words: str) -> None:
+        done = subprocess.run(self.command(*words), capture_output=True, text=True, timeout=900)
+        logs = "".join(f.read_text("utf-8", "replace")[-4000:] for f in self.folder.glob("runs/*/engine.log"))
+        assert done.returncode == 0, done.stderr + logs
+
+    def folder_of(self, name: str) -> RunFolder:
+        return RunFolder(self.folder / "runs" / name)
+
+
+def towns_and_regions() -> dict[str, str]:
+    return {town: TOWNS[(number + 3) % len(TOWNS)] for number, town in enumerate(TOWNS)}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> World:
+    """A corpus of a sentence a town, questions about them, and a model that was warmed up to search now and then."""
+    folder = tmp_path_factory.mktemp("world")
+    regions = towns_and_regions()
+    passages = [Passage(town, town, f"{town} is in {region}.") for town, region in regions.items()]
+    embedded.build(passages, folder / "index")
+    questions = [
+        {"id": f"{town}-{number}", "question": f"Where is {town}?", "golds": [region]}
+        for number in range(12)
+        for town, region in regions.items()
+    ]
+    write_rows(folder / "questions.jsonl", questions)
+    (folder / "prompt.txt").write_text("{question}\n")
+    rng = random.Random(0)
+    write_rows(folder / "traces.jsonl", [trace(*rng.choice(list(regions.items())), number) for number in range(320)])
+    settings = {
+        "output": str(folder / "runs"),
+        "seed": 3,
+        "model": {
+            "path": str(make_model(folder / "model")),
+            "prompt": str(folder / "prompt.txt"),
+            "chat_template": False,
+        },
+        "data": {"train": str(folder / "questions.jsonl"), "traces": str(folder / "traces.jsonl")},
+        "retrieval": {"url": str(folder / "index")},
+        "episode": {"max_searches": 1, "max_new_tokens": 16, "max_context": 128, "top_k": 1},
+        "rl": {
+            "questions_per_step": 8,
+            "samples_per_question": 8,
+            "batch": SAMPLES,
+            "micro_batch": 32,
+            "learning_rate": 1e-3,
+            "steps": 6,
+        },
+        "warmup": {"learning_rate": 5e-3, "batch": 16, "micro_batch": 16},
+        "engine": {"device": "cpu", "precision": "fp32"},
+        "checkpoint": {"every": 2},
+        "evaluation": {"questions": 0},
+    }
+    (folder / "settings.toml").write_text(tomli_w.dumps(settings))
+    made = World(folder, folder / "settings.toml")
+    made.run("sft", str(made.settings), "--name", "warmup")
+    return made
+
+
+def trace(town: str, region: str, number: int) -> dict:
+    """Every third trace searches; the others answer at once."""
+    segments = [["prompt", f"Where is {town}?\n<think>"]]
+    if number % 3 == 0:
+        document = render([(town, f"{town} is in {region}.")], 120)
+        segments += [["model", f"<|begin_of_query|>{town}<|end_of_query|>"], ["environment", document]]
+    return {"segments": [*segments, ["model", f"</think><answer>{region}</answer>"]]}
+
+
+def write_rows(file: Path, rows: list[dict]) -> None:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_the_engine_learns_to_search(world):
+    start = str(world.folder_of("warmup").path)
+    world.run("stage1", str(world.settings), "--from", start, "--name", "learns", "--steps", "9")
+    run = world.folder_of("learns")
+    rows = list(read_rows(run.metrics))
+    assert [row["step"] for row in rows] == list(range(1, 10))
+    rates = [row["retrieval"] for row in rows]
+    # 64 episodes a step: the standard error of a difference of two such rates is below .09.
+    assert rates[0] < 0.65, rates
+    assert min(rates[-2:]) > rates[0] + 0.27, rates
+    assert all(abs(row["vllm_kl"]) < 1e-3 for row in rows), "rollouts come from the trained weights"
+    for step, row in enumerate(rows, start=1):
+        episodes = list(read_rows(run.trajectories(step)))
+        assert len(episodes) == SAMPLES
+        assert sum(bool(e["searches"]) for e in episodes) / SAMPLES == pytest.approx(row["retrieval"])
+    assert (run.model / "model.safetensors").exists()
+
+
+def test_a_stage_killed_in_the_middle_goes_on_with_the_data_in_order(world):
+    words = ("stage2", str(world.settings), "--from", str(world.folder_of("warmup").path), "--name")
+    world.run(*words, "whole")
+    run = world.folder_of("killed")
+    child = subprocess.Popen(
+        world.command(*words, "killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    wait_for(lambda: len(list(read_rows(run.metrics))) >= 3 or child.poll() is not None, 600)
+    assert child.poll() is None, run.log.read_text()[-4000:]
+    launch = json.loads((run.path / "launch.json").read_text())["launch"]
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    assert checkpoint_step(run) == 2
+    wait_for(lambda: not processes_with(launch), 60)  # nothing goes on training behind the user's back
+
+    world.run(*words, "killed")
+    assert [row["step"] for row in read_rows(run.metrics)] == [1, 2, 3, 4, 5, 6]
+    assert [ids(run, step) for step in range(1, 7)] == [ids(world.folder_of("whole"), step) for step in range(1, 7)]
+    assert len({id_ for step in range(1, 7) for id_ in ids(run, step)}) == 48, "no question twice in one pass"
+
+
+def ids(run: RunFolder, step: int) -> list[str]:
+    episodes = [episode["id"] for episode in read_rows(run.trajectories(step))]
+    assert len(episodes) == SAMPLES
+    return sorted(set(episodes))
+
+
+def wait_for(condition, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, f"not within {seconds:.0f} s"
+        time.sleep(0.5)
+
+
+def processes_with(launch: str) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and launch.encode() in (entry / "environ").read_bytes():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found

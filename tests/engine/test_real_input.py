@@ -1,0 +1,153 @@
+"""Both stages on R1-Searcher's released rows and 20,491 real passages, through the commands, on a tiny model.
+
+The model knows nothing and learns nothing here: what is tested is that masks, budgets, cutting, logs and resuming hold
+on real text. Real parts throughout; some minutes on two cores.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+from r1searcher.engine.launch import checkpoint_step
+from r1searcher.episodes.protocol import TAGS
+from r1searcher.episodes.trajectory import Author, StopReason, Trajectory
+from r1searcher.runs.folder import read_rows
+from r1searcher.runs.records import from_row
+from tests.engine.test_training import World, wait_for, write_rows
+from tests.shared import SHARED, needs_shared_data
+
+pytestmark = [pytest.mark.training, needs_shared_data]
+pytest.importorskip("openrlhf")
+pytest.importorskip("vllm")
+
+ROWS = SHARED / "data" / "r1-searcher" / "training_set"
+CORPUS = SHARED / "data" / "retrieval" / "c20k.jsonl"
+EPISODES = 16
+CONTEXT, TURN, SEARCHES = 256, 32, 2
+
+
+def make_model(folder: Path, texts: list[str]) -> Path:
+    """An untrained Qwen2 of 0.8 M parameters and a byte-level BPE tokenizer trained on real text."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    specials = ["<|endoftext|>", *TAGS]
+    bpe.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(vocab_size=4000, special_tokens=specials, initial_alphabet=alphabet, show_progress=False),
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|endoftext|>", pad_token="<|endoftext|>")
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        eos_token_id=0,
+        pad_token_id=0,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    folder = tmp_path_factory.mktemp("real")
+    questions = [json.loads(line) for line in (ROWS / "stage_1.jsonl").read_text("utf-8").splitlines()]
+    passages = [json.loads(line) for line, _ in zip(CORPUS.open(encoding="utf-8"), range(1500), strict=False)]
+    rng = random.Random(0)
+    write_rows(
+        folder / "traces.jsonl",
+        [
+            {
+                "segments": [
+                    ["prompt", f"{q['question']}\n<think>"],
+                    ["model", "<|begin_of_query|>" + " ".join(q["question"].split()[:4]) + "<|end_of_query|>"],
+                ]
+            }
+            for q in rng.choices(questions, k=256)
+        ],
+    )
+    (folder / "prompt.txt").write_text("{question}\n")
+    settings = {
+        "output": str(folder / "runs"),
+        "model": {
+            "path": str(
+                make_model(folder / "model", [p["text"] for p in passages] + [q["question"] for q in questions])
+            ),
+            "prompt": str(folder / "prompt.txt"),
+            "chat_template": False,
+        },
+        "data": {"train": str(ROWS / "stage_1.jsonl"), "traces": str(folder / "traces.jsonl")},
+        "retrieval": {"url": str(folder / "index")},
+        "episode": {"max_searches": SEARCHES, "max_new_tokens": TURN, "max_context": CONTEXT, "top_k": 3},
+        "rl": {"questions_per_step": 4, "samples_per_question": 4, "batch": EPISODES, "micro_batch": 8, "steps": 2},
+        "warmup": {"learning_rate": 5e-3, "batch": 16, "micro_batch": 16},
+        "engine": {"device": "cpu", "precision": "fp32"},
+        "checkpoint": {"every": 1},
+        "evaluation": {"questions": 0},
+        "stage2": {"data": {"train": str(ROWS / "stage_2.jsonl")}},
+    }
+    (folder / "settings.toml").write_text(tomli_w.dumps(settings))
+    made = World(folder, folder / "settings.toml")
+    made.run("index-corpus", str(CORPUS), "--to", str(folder / "index"))
+    made.run("sft", str(made.settings), "--name", "warmup")
+    return made
+
+
+def test_two_steps_of_each_stage_on_released_rows_and_real_passages(world: World) -> None:
+    stage1 = world.folder_of("stage1")
+    words = ("stage1", str(world.settings), "--from", str(world.folder_of("warmup").path))
+    child = subprocess.Popen(world.command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: checkpoint_step(stage1) >= 1 or child.poll() is not None, 600)
+    assert child.poll() is None, stage1.log.read_text()[-4000:]
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    world.run(*words)  # goes on from the first step
+    world.run("stage2", str(world.settings), "--from", str(stage1.path))
+
+    for name in ("stage1", "stage2"):
+        run = world.folder_of(name)
+        assert [row["step"] for row in read_rows(run.metrics)] == [1, 2]
+        trajectories = [from_row(row) for step in (1, 2) for row in read_rows(run.trajectories(step))]
+        assert len(trajectories) == 2 * EPISODES
+        assert any(trajectory.searches for trajectory in trajectories)
+        for trajectory in trajectories:
+            check(trajectory)
+
+
+def check(trajectory: Trajectory) -> None:
+    """What must hold of any episode on any text."""
+    assert trajectory.golds
+    assert trajectory.segments[0].author is Author.PROMPT
+    assert trajectory.question in trajectory.segments[0].text
+    assert len(trajectory.token_ids) <= CONTEXT
+    assert len(trajectory.searches) <= SEARCHES
+    for segment in trajectory.segments:
+        if segment.author is Author.MODEL:
+            assert 1 <= len(segment.token_ids) <= TURN
+            assert segment.logprobs is not None
+            assert len(segment.logprobs) == len(segment.token_ids)
+        if segment.author is Author.ENVIRONMENT:
+            inner = segment.text.strip().removeprefix(TAGS[-2]).removesuffix(TAGS[-1])
+            assert not any(tag in inner for tag in TAGS)
+    shown = sum(segment.author is Author.ENVIRONMENT for segment in trajectory.segments)
+    assert shown == sum(search.shown > 0 or not search.hits for search in trajectory.searches)
+    if trajectory.stop is StopReason.CONTEXT_FULL and trajectory.searches and not trajectory.searches[-1].shown:
+        assert trajectory.segments[-1].author is Author.MODEL

@@ -1,0 +1,49 @@
+"""The command line: bad input is one sentence and exit code 2, never a traceback."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def r1s(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "r1searcher.cli", *words], capture_output=True, text=True, cwd=folder, timeout=120
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("stage1", "missing.toml"), "there is no settings file missing.toml"),
+        (("stage1", "--set", "nonsense"), "section.key=value"),
+        (("stage1", "--set", "rl.stepz=3"), "did you mean rl.steps?"),
+        (("stage2", "--from", "nowhere"), "--from nowhere: no finished run lies there"),
+        (("search", "missing-index", "query"), "missing-index"),
+        (("stage1", "--no-such-flag"), "--no-such-flag"),
+        (("nonsense",), "nonsense"),
+    ],
+)
+def test_bad_input_is_said_and_exits_with_2(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    done = r1s(*words, folder=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert said in " ".join(done.stderr.replace("│", " ").split())
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_everything_that_a_stage_lacks_is_reported_at_once(tmp_path: Path) -> None:
+    pytest.importorskip("openrlhf")
+    done = r1s("stage1", "--set", 'reward.recipe="papper"', "--retriever", "no-index", folder=tmp_path)
+    assert done.returncode == 2
+    for said in ("model.path is not set", "data.train is not set", "no-index", "papper"):
+        assert said in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_another_run_is_never_written_over(tmp_path: Path) -> None:
+    done = r1s("init", folder=tmp_path)
+    assert done.returncode == 0
+    assert (tmp_path / "settings.toml").exists()
+    assert r1s("init", folder=tmp_path).returncode == 2

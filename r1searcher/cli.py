@@ -76,6 +76,17 @@ def _overrides(
 
 
 @app.command(rich_help_panel="Train")
+def init(
+    file: Annotated[Path, typer.Argument(help="New settings file.")] = Path("settings.toml"),
+) -> None:
+    """Write a settings file to start from, every key with its meaning."""
+    from r1searcher.config.template import write_template
+
+    write_template(file)
+    typer.echo(f"{file}: set model.path, data.train and retrieval.url, then `r1s stage1 {file}`")
+
+
+@app.command(rich_help_panel="Train")
 def sft(
     config: SettingsFile = None,
     preset: Preset = None,
@@ -236,6 +247,70 @@ def recall(
     from r1searcher.retrieval import commands
 
     commands.recall(retriever, dataset, limit, json_)
+
+
+@app.command(rich_help_panel="Evaluate")
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A run, a Hugging Face folder or name, or a completions URL.")],
+    dataset: Annotated[
+        list[str],
+        typer.Option(help="bamboogle, hotpotqa, 2wikimultihopqa, musique, nq, triviaqa, popqa, or a file. Repeatable."),
+    ],
+    retriever: RetrieverUrl = None,
+    to: Annotated[Path | None, typer.Option(help="Folder of the report; below runs/evaluate where not given.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder with the data sets, instead of the hub.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many questions.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Answers sampled a question, for pass@k and mean@k.")] = 1,
+    temperature: Annotated[float | None, typer.Option(min=0, help="0 unless several answers are sampled.")] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="URL of a chat model that judges; its key from R1S_JUDGE_KEY.")
+    ] = None,
+    judge_model: Annotated[str, typer.Option(help="The judge's name at its URL.")] = "gpt-4o-mini",
+    served_model: Annotated[str | None, typer.Option(help="For a URL: the model's name there.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="For a URL: folder or name of the model's tokenizer.")] = None,
+    in_flight: Annotated[int, typer.Option(min=1, help="Episodes played at once.")] = 64,
+    seed: Seed = None,
+    set_: Set = None,
+) -> None:
+    """Play a data set's questions and report how good the answers are, and how sure that is."""
+    from r1searcher.evaluation.commands import run_evaluate
+    from r1searcher.evaluation.evaluate import Request
+
+    run_evaluate(
+        Request(
+            model,
+            dataset,
+            to,
+            data_dir,
+            limit,
+            samples,
+            temperature,
+            _overrides(set_, None, None, None, retriever, None, seed),
+            tokenizer,
+            served_model,
+            judge,
+            judge_model,
+            in_flight,
+        )
+    )
+
+
+@app.command(rich_help_panel="Evaluate")
+def ask(
+    question: Annotated[str, typer.Argument(help="The question.")],
+    model: Annotated[str, typer.Option(help="A run, a Hugging Face folder or name, or a completions URL.")],
+    retriever: RetrieverUrl = None,
+    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token each time.")] = 0.0,
+    served_model: Annotated[str | None, typer.Option(help="For a URL: the model's name there.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="For a URL: folder or name of the model's tokenizer.")] = None,
+    seed: Seed = None,
+    set_: Set = None,
+) -> None:
+    """Ask one question and watch the model think, search and answer."""
+    from r1searcher.evaluation.commands import run_ask
+
+    overrides = _overrides(set_, None, None, None, retriever, None, seed)
+    run_ask(question, model, overrides, temperature, served_model, tokenizer)
 
 
 @app.command(rich_help_panel="Evaluate")

@@ -72,14 +72,16 @@ def parse(line: str, place: str, default_key: str) -> Prediction:
     if not isinstance(row, dict):
         raise InputError(f"{place} is not a JSON object")
     try:
-        return _of_row(row, default_key)
+        return of_row(row, default_key)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{place} holds no prediction: {error}") from None
 
 
-def _of_row(row: Mapping[str, Any], default_key: str) -> Prediction:
+def of_row(row: Mapping[str, Any], default_key: str) -> Prediction:
+    """One row as read from JSON. Raises `KeyError`, `TypeError` or `ValueError` where it is none of the known ones."""
     judge, failed = _verdict(row)
-    key = f"{row.get('dataset', '')}/{row['id']}" if "id" in row else default_key
+    name = row.get("place", row.get("id"))
+    key = default_key if name is None else f"{row.get('dataset', '')}/{name}"
     if "segments" in row:
         ours = from_row(row)
         return Prediction(key, ours.question, ours.golds, answer_of_trajectory(ours), ours, judge, failed)

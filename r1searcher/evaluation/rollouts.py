@@ -1,6 +1,7 @@
 """Many episodes at once, through the same loop as in training."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ class Task:
     temperature: float = 0.0
     sample: int = 0
     seed: int = 7
+    dataset: str = ""
 
 
 async def roll_out(
@@ -34,15 +36,16 @@ async def roll_out(
     make_prompt: Callable[[str], str],
     budgets: Budgets,
     in_flight: int = 64,
-) -> AsyncGenerator[tuple[Task, Trajectory]]:
-    """Play all tasks, at most `in_flight` at a time, and yield each as it ends (in no particular order).
+) -> AsyncGenerator[tuple[Task, Trajectory, float], None]:
+    """Play all tasks, at most `in_flight` at a time, and yield each with its seconds as it ends (in no set order).
 
     The first failure ends everything: what was yielded until then is whole, what was in flight is given up.
     """
     waiting = iter(tasks)
-    running: set[asyncio.Task[tuple[Task, Trajectory]]] = set()
+    running: set[asyncio.Task[tuple[Task, Trajectory, float]]] = set()
 
-    async def play(task: Task) -> tuple[Task, Trajectory]:
+    async def play(task: Task) -> tuple[Task, Trajectory, float]:
+        started = time.perf_counter()
         trajectory = await run_episode(
             task.question.text,
             task.question.golds,
@@ -52,7 +55,7 @@ async def roll_out(
             engine.tokenizer,
             budgets,
         )
-        return task, trajectory
+        return task, trajectory, time.perf_counter() - started
 
     try:
         while True:
@@ -71,10 +74,12 @@ async def roll_out(
         await asyncio.gather(*running, return_exceptions=True)
 
 
-def tasks_for(questions: Iterable[Question], temperature: float = 0.0, samples: int = 1, seed: int = 7) -> list[Task]:
+def tasks_for(
+    questions: Iterable[Question], temperature: float = 0.0, samples: int = 1, seed: int = 7, dataset: str = ""
+) -> list[Task]:
     """`samples` tasks a question, each with a seed of its own that depends on its place alone."""
     return [
-        Task(place, question, temperature, sample, seed * 1_000_003 + place * 1_009 + sample)
+        Task(place, question, temperature, sample, seed * 1_000_003 + place * 1_009 + sample, dataset)
         for place, question in enumerate(questions)
         for sample in range(samples)
     ]
@@ -115,7 +120,7 @@ def roll_out_model(
                 async with aclosing(
                     roll_out(tasks, engine, retriever, make_prompt, budgets_of(settings), in_flight)
                 ) as rollouts:
-                    async for task, trajectory in rollouts:
+                    async for task, trajectory, _ in rollouts:
                         played[task] = trajectory
                         finished(task, trajectory)
         finally:

@@ -35,6 +35,8 @@ class Scored:
 def score_prediction(prediction: Prediction) -> Scored:
     """The answer decides the answer metrics, the trajectory everything else."""
     measures = measure(prediction.trajectory) if prediction.trajectory is not None else {}
+    if not measures.get("searches"):
+        measures.pop("query_words", None)  # there is no length of no query
     answered = score(prediction.answer, prediction.golds)._asdict()
     return Scored(
         prediction.key, prediction.question, {**measures, **answered}, prediction.judge, prediction.judge_failed
@@ -76,6 +78,8 @@ class Report:
     broken_rules: Mapping[str, int]
     judge_failed: int
     notes: Sequence[str] = field(default_factory=list)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Median and 95th percentile of an episode's time, where it was measured."""
 
     def as_json(self) -> dict[str, Any]:
         """`n`, each metric as {"value", "low", "high"}, and what was counted."""
@@ -87,6 +91,7 @@ class Report:
             "broken_rules": dict(self.broken_rules),
             "judge_failed": self.judge_failed,
             "notes": list(self.notes),
+            **({"seconds": dict(self.seconds)} if self.seconds else {}),
         }
 
 

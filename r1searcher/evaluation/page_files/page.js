@@ -33,7 +33,10 @@ const buttons = rows.map((row, index) => {
   const dot = element("span", { className: `dot ${row.verdict}` });
   const small = element("small", { textContent: `${row.searches} searches · ${row.stop} · F1 ${row.f1.toFixed(2)}` });
   const button = element("button", { type: "button" }, dot, row.question, document.createElement("br"), small);
-  button.addEventListener("click", () => show(index));
+  button.addEventListener("click", () => {
+    show(index);
+    reading.scrollIntoView();
+  });
   list.append(element("li", {}, button));
   return button;
 });
@@ -83,14 +86,13 @@ function show(index) {
   ];
   reading.replaceChildren(
     element("h2", { textContent: row.question }),
-    ...facts.map((fact) => element("div", { className: "facts", textContent: fact })),
+    element("p", { className: "facts" }, ...facts.map((fact) => element("span", { textContent: fact }))),
     ...row.segments.map(([author, text, tokens]) => {
       const label = element("small", { textContent: tokens ? `${AUTHORS[author]}, ${tokens} tokens` : AUTHORS[author] });
       const body = author === "environment" ? marked(text, row.golds) : [text];
       return element("div", { className: `segment ${author}` }, label, ...body);
     }),
   );
-  reading.scrollIntoView({ block: "nearest" });
 }
 
 filter();

@@ -72,7 +72,7 @@ _TITLE_ENDS = _words(
     "Window Shadow Feather Clock Bridge Kingdom"
 )
 _RIVERS = _words("Arden Corra Gwyn Lorne Tessa Orin Velda Maren Isar Dorn Alva Brae")
-_CRAFTS = _words("glass cheese clocks tulips violins pottery cider lace honey carpets knives candles umbrellas boats")
+_CRAFTS = _words("glass cheese clocks tulips violins pottery cider linen honey carpets knives candles umbrellas boats")
 _STUDIOS = _words("Northlight Bluebird Meridian Cobalt Evergreen Pinnacle Redstone Halcyon")
 _HOBBIES = _words("chess gardening sailing painting cycling poetry fishing astronomy")
 

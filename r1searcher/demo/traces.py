@@ -117,8 +117,8 @@ def _end(answer: str) -> str:
 
 
 def _broken_end(rng: random.Random, answer: str) -> str:
-    """An end without its `</think>`, or without the tags of its answer."""
-    return rng.choice((f"\n\n{ANSWER} {answer}{END_ANSWER}", f"{END_THINK}\n\n{answer}"))
+    """An end whose thinking is closed never or twice. It stops at its answer like any other, so it costs no tokens."""
+    return rng.choice(("", f"{END_THINK}\n\n{END_THINK}")) + f"\n\n{ANSWER} {answer}{END_ANSWER}"
 
 
 def _flags(rng: random.Random, share: float) -> Iterator[bool]:

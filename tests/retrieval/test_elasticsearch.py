@@ -1,0 +1,413 @@
+"""Elasticsearch, a real one: same ranking as the embedded index, and every way in which a server lets one down.
+
+`shared/elasticsearch` holds the server (see tests/retrieval/nodes.py); without it these tests skip.
+"""
+
+import asyncio
+import json
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from elasticsearch import Elasticsearch
+
+from r1searcher.corpora.passage import Passage
+from r1searcher.corpora.readers import read_passages
+from r1searcher.errors import InputError, RetrieverError
+from r1searcher.retrieval import elastic, open_retriever
+from r1searcher.retrieval.analyzer import Analyzer
+from r1searcher.retrieval.base import Hit
+from r1searcher.retrieval.elastic import load
+from r1searcher.retrieval.embedded import EmbeddedIndex, build
+from r1searcher.retrieval.manifest import IndexSettings
+from tests.retrieval.nodes import Node
+from tests.shared_data import shared
+
+pytestmark = pytest.mark.elasticsearch
+
+
+def passages(count: int, word: str = "town") -> Iterator[Passage]:
+    for n in range(count):
+        yield Passage(f"p{n}", f"Place {n % 7}", f"A {word} of many words, number{n}.")
+
+
+def search(url: str, queries: list[str], top_k: int = 5) -> list[list[Hit]]:
+    async def run() -> list[list[Hit]]:
+        retriever = open_retriever(url)
+        try:
+            return await retriever.search(queries, top_k)
+        finally:
+            await retriever.aclose()
+
+    return asyncio.run(run())
+
+
+def ids(url: str, query: str, top_k: int = 5) -> list[str]:
+    return [hit.passage.id for hit in search(url, [query], top_k)[0]]
+
+
+def check_whole(url: str, count: int, word: str = "town") -> None:
+    """Every passage is there, once, in corpus order among equals."""
+    assert ids(url, "many", 10_000) == [f"p{n}" for n in range(count)]
+    assert search(url, ["number7"])[0][0].passage == Passage("p7", "Place 0", f"A {word} of many words, number7.")
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(elastic, "_CHUNK", 100)
+    monkeypatch.setattr(elastic, "_CHECKPOINT_EVERY", 300)
+
+
+def test_ranking_and_scores_are_those_of_the_embedded_index(node: Node, wikipedia: Path, wikipedia_index: Path) -> None:
+    """On 20,491 passages and 1,000 queries, with three shards and four loading threads."""
+    url = node.url("wikipedia")
+    manifest = load(read_passages(wikipedia), url, shards=3, threads=4)
+    embedded = EmbeddedIndex(wikipedia_index)
+    assert manifest == embedded.manifest
+    queries = [
+        query
+        for kind in ("questions", "queries")
+        for query in shared(f"data/retrieval/bench_{kind}.txt").read_text().splitlines()
+    ]
+    assert len(queries) == 1000
+    for query, ours, theirs in zip(
+        queries, asyncio.run(embedded.search(queries, 5)), search(url, queries), strict=True
+    ):
+        assert [hit.passage for hit in ours] == [hit.passage for hit in theirs], query
+        assert [hit.score for hit in ours] == pytest.approx([hit.score for hit in theirs], rel=1e-6), query
+
+
+@pytest.mark.parametrize("name", ["english", "standard"])
+def test_our_analyzer_makes_the_terms_that_elasticsearch_makes(node: Node, wikipedia: Path, name: str) -> None:
+    analyzer = Analyzer(name)
+    texts = [f"{row.title} {row.text}" for row in read_passages(wikipedia)][::20]
+    texts += shared("data/corpora/released_queries.txt").read_text().splitlines()
+    end = "qzqendqzq"
+    with Elasticsearch(node.server) as client:
+        for start in range(0, len(texts), 25):
+            asked = texts[start : start + 25]
+            parts = [part for text in asked for part in (text, end)]
+            tokens = client.indices.analyze(analyzer=name, text=parts).body["tokens"]
+            joined = " ".join(token["token"] for token in tokens)
+            expected = [part.strip(" ").split(" ") if part.strip(" ") else [] for part in joined.split(end)[:-1]]
+            assert [analyzer.terms(text) for text in asked] == expected
+
+
+def test_many_searches_at_once(node: Node) -> None:
+    url = node.url("many")
+    load(passages(300), url)
+
+    async def run() -> list[list[list[Hit]]]:
+        retriever = open_retriever(url)
+        asked = [[f"number{n}", "many words"] for n in range(100)]
+        found = await asyncio.gather(*(retriever.search(queries, 3) for queries in asked))
+        await retriever.aclose()
+        return found
+
+    found = asyncio.run(run())
+    assert [first[0].passage.id for first, _ in found] == [f"p{n}" for n in range(100)]
+    assert all([hit.passage.id for hit in second] == ["p0", "p1", "p2"] for _, second in found)
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["", '"', "(((", "a:b AND NOT", "\\", "[a TO b]", "\x00", "*", "/.*/", "\ud800", "x " * 50_000, "y" * 100_000],
+)
+def test_a_hostile_query_is_only_words(node: Node, query: str) -> None:
+    url = node.url("hostile")
+    with Elasticsearch(node.server) as client:
+        if not client.indices.exists(index="hostile"):
+            load(passages(20), url)
+    assert ids(url, query) == ids(url, query)
+    assert ids(url, f"number7 {query}")[0] == "p7"
+
+
+def test_title_weight_k1_and_b_are_honoured(node: Node, tmp_path: Path) -> None:
+    rows = [Passage("title", "Oslo", "a town"), Passage("text", "Some town", "Oslo, Oslo lies here among other places")]
+    settings = IndexSettings(title_weight=4.0)
+    build(rows, tmp_path / "ix", settings)
+    load(rows, node.url("weighted"), settings)
+    for query in ("Oslo", "town places Oslo oslo"):
+        ours = EmbeddedIndex(tmp_path / "ix").search_one(query, 5)
+        theirs = search(node.url("weighted"), [query])[0]
+        assert [hit.passage for hit in ours] == [hit.passage for hit in theirs]
+        assert [hit.score for hit in ours] == pytest.approx([hit.score for hit in theirs], rel=1e-5)
+    load(rows, node.url("flat"), IndexSettings(k1=0.0))
+    first, second = search(node.url("flat"), ["Oslo"])[0]
+    assert first.score == second.score, "k1 0 counts a term once and no length"
+
+
+def test_the_old_index_answers_until_the_new_one_is_whole(node: Node) -> None:
+    url = node.url("switched")
+    load(passages(50, "city"), url)
+
+    def watched() -> Iterator[Passage]:
+        for passage in passages(30, "village"):
+            assert ids(url, "city", 100) == [f"p{n}" for n in range(50)]
+            yield passage
+
+    with pytest.raises(InputError, match="filled already: use it, choose another name, or add --overwrite"):
+        load(passages(30, "village"), url)
+    load(watched(), url, overwrite=True)
+    check_whole(url, 30, "village")
+    assert ids(url, "city") == []
+    with Elasticsearch(node.server) as client:
+        assert list(client.indices.get(index="switched-*").body) == ["switched-000002"]
+
+
+def test_an_open_retriever_follows_the_switch(node: Node) -> None:
+    url = node.url("followed")
+    load(passages(5), url, IndexSettings(k1=0.0))
+
+    async def run() -> tuple[Hit, Hit, bool]:
+        retriever = open_retriever(url)
+        before = await retriever.health()
+        (flat,) = (await retriever.search(["number3"], 1))[0]
+        load(passages(5), url, IndexSettings(k1=3.0), overwrite=True)
+        (steep,) = (await retriever.search(["number3"], 1))[0]
+        after = await retriever.health()
+        await retriever.aclose()
+        return flat, steep, before.settings_hash == after.settings_hash
+
+    flat, steep, same_settings = asyncio.run(run())
+    assert not same_settings
+    assert flat.passage == steep.passage
+    assert [steep] == search(url, ["number3"])[0]
+    assert flat.score != steep.score
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_node_killed_in_mid_indexing_is_waited_for(node: Node) -> None:
+    """kill -9 of the server, started again while the loader waits: nothing lost, nothing doubled."""
+    url = node.url("killed")
+    restart = threading.Timer(1.0, node.start)
+
+    def deadly() -> Iterator[Passage]:
+        for n, passage in enumerate(passages(3000)):
+            if n == 1500:
+                node.kill()
+                restart.start()
+            yield passage
+
+    try:
+        load(deadly(), url, patience=180)
+    finally:
+        restart.join()
+    check_whole(url, 3000)
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_node_that_stays_away_stops_the_load_and_the_same_command_goes_on(node: Node) -> None:
+    url = node.url("away")
+
+    def deadly() -> Iterator[Passage]:
+        for n, passage in enumerate(passages(2000)):
+            if n == 1500:
+                node.kill()
+            yield passage
+
+    try:
+        with pytest.raises(RetrieverError, match=r"does not answer .*What was acknowledged is kept; the same command"):
+            load(deadly(), url, patience=0.5)
+    finally:
+        node.start()
+    with pytest.raises(InputError, match=r"away at .* is not finished"):
+        ids(url, "many")
+    with pytest.raises(InputError, match="load of other passages or settings"):
+        load(passages(2000, "other"), url)
+    load(passages(2000), url)
+    check_whole(url, 2000)
+
+
+def _load_slowly(url: str, count: int, sent: "multiprocessing.Queue[int]") -> None:
+    elastic._CHUNK, elastic._CHECKPOINT_EVERY = 100, 300
+
+    def slow() -> Iterator[Passage]:
+        for passage in passages(count):
+            time.sleep(0.0005)
+            yield passage
+
+    load(slow(), url, on_progress=sent.put)
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_killed_loader_goes_on_where_it_stopped(node: Node) -> None:
+    """kill -9 of our own process."""
+    url = node.url("loader")
+    spawn = multiprocessing.get_context("spawn")
+    sent: multiprocessing.Queue[int] = spawn.Queue()
+    process = spawn.Process(target=_load_slowly, args=(url, 5000, sent))
+    process.start()
+    while sent.get(timeout=60) < 1000:
+        pass
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    with pytest.raises(InputError, match="not finished"):
+        ids(url, "many")
+    progress: list[int] = []
+    load(passages(5000), url, on_progress=progress.append)
+    check_whole(url, 5000)
+
+
+def test_a_node_killed_in_mid_search_is_an_error_and_never_an_empty_answer(node: Node) -> None:
+    url = node.url("midsearch")
+    load(passages(20), url)
+
+    async def run() -> None:
+        retriever = open_retriever(url)
+        assert [hit.passage.id for hit in (await retriever.search(["number3"], 1))[0]] == ["p3"]
+        searches = [asyncio.create_task(retriever.search(["number3"], 1)) for _ in range(200)]
+        await asyncio.sleep(0.02)
+        node.kill()
+        found = await asyncio.gather(*searches, return_exceptions=True)
+        assert any(isinstance(answer, RetrieverError) for answer in found)
+        for answer in found:
+            assert isinstance(answer, RetrieverError) or [hit.passage.id for hit in answer[0]] == ["p3"]  # type: ignore[index]
+        with pytest.raises(RetrieverError, match="docker compose up -d"):
+            await retriever.health()
+        node.start()
+        assert [hit.passage.id for hit in (await retriever.search(["number3"], 1))[0]] == ["p3"]
+        await retriever.aclose()
+
+    asyncio.run(run())
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_disk_that_is_full_stops_the_load_at_once_and_the_same_command_goes_on(node: Node) -> None:
+    url = node.url("blocked")
+    client = Elasticsearch(node.server)
+
+    def block(on: bool | None) -> None:
+        client.indices.put_settings(index="blocked-*", settings={"index.blocks.read_only_allow_delete": on})
+
+    def blocked() -> Iterator[Passage]:
+        for n, passage in enumerate(passages(2000)):
+            if n == 1000:
+                block(True)
+            yield passage
+
+    with pytest.raises(RetrieverError, match=r"has blocked writing, as it does when its disk is nearly full"):
+        load(blocked(), url)
+    block(None)
+    load(passages(2000), url)
+    check_whole(url, 2000)
+    client.close()
+
+
+def test_restart_throws_an_interrupted_load_away(node: Node) -> None:
+    url = node.url("restarted")
+
+    def broken() -> Iterator[Passage]:
+        yield from passages(10)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        load(broken(), url)
+    load(passages(5, "village"), url, restart=True)
+    check_whole(url, 5, "village")
+
+
+def test_an_index_of_somebody_else_is_neither_searched_nor_touched(node: Node) -> None:
+    with Elasticsearch(node.server) as client:
+        client.indices.create(index="foreign", mappings={"properties": {"body": {"type": "text"}}})
+        client.index(index="foreign", id="1", document={"body": "precious"}, refresh=True)
+        with pytest.raises(InputError, match="was not made by `r1s index-corpus`: choose another name"):
+            ids(node.url("foreign"), "precious")
+        with pytest.raises(InputError, match="was not made by `r1s index-corpus`"):
+            load(passages(1), node.url("foreign"), overwrite=True, restart=True)
+        assert client.count(index="foreign")["count"] == 1
+
+
+def test_a_wrong_name_an_empty_corpus_and_a_huge_top_k(node: Node) -> None:
+    with pytest.raises(InputError, match="has no index nowhere: fill it with `r1s index-corpus"):
+        ids(node.url("nowhere"), "x")
+    with pytest.raises(InputError, match="no passage"):
+        load([], node.url("empty"))
+    load(passages(3), node.url("three"))
+    with pytest.raises(InputError, match="at most 10,000 passages a query, not 10,001"):
+        ids(node.url("three"), "many", 10_001)
+
+
+def test_unreachable_is_one_sentence() -> None:
+    with pytest.raises(
+        RetrieverError, match=r"Elasticsearch at http://127.0.0.1:9 does not answer .*docker compose up"
+    ):
+        ids("es://127.0.0.1:9/x", "query")
+    with pytest.raises(RetrieverError, match="does not answer"):
+        load(passages(1), "es://127.0.0.1:9/x")
+
+
+class _Other(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def test_a_server_that_is_not_elasticsearch_is_named_so() -> None:
+    with HTTPServer(("127.0.0.1", 0), _Other) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(InputError, match="is not Elasticsearch"):
+            ids(f"es://127.0.0.1:{server.server_address[1]}/x", "query")
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("es://host:9200", "write es://host:9200/name"),
+        ("es://host:port/x", "write es://host:9200/name"),
+        ("es://me:secret@host/x", "Leave user and password out"),
+        ("es://host/Upper", "cannot name an index"),
+    ],
+)
+def test_a_malformed_url_says_what_is_wanted(url: str, why: str) -> None:
+    with pytest.raises(InputError, match=why) as raised:
+        open_retriever(url)
+    assert "secret" not in str(raised.value)
+
+
+def test_version_8_serves_every_command(node8: Node, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from r1searcher.retrieval import commands
+
+    corpus = tmp_path / "c.jsonl"
+    rows = [{"id": row.id, "title": row.title, "text": row.text} for row in passages(50)]
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "q.jsonl").write_text(json.dumps({"question": "number3", "answer": "town"}) + "\n")
+    url = node8.url("smoke")
+    commands.index_corpus(str(corpus), url, IndexSettings(), shards=2)
+    commands.index_corpus(str(corpus), str(tmp_path / "ix"), IndexSettings())
+    capsys.readouterr()
+    for place in (url, str(tmp_path / "ix")):
+        commands.search(place, "many number3 words", None, 4, True)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == second
+    assert json.loads(first)[0][0] == "p3"
+    commands.recall(url, tmp_path / "q.jsonl", None, True)
+    assert json.loads(capsys.readouterr().out)["at"]["1"]["recall"] == 1.0
+
+
+def test_a_client_newer_than_its_server_is_told_the_pin_that_mends_it(
+    node8: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client of version 9 differs from 8's in what it asks for: `compatible-with=9`."""
+    from elasticsearch._sync.client import _base
+
+    asked = r"application/vnd.elasticsearch+\g<1>; compatible-with=9"
+    monkeypatch.setattr(_base, "_COMPAT_MIMETYPE_SUB", asked)
+    monkeypatch.setattr(elastic.elasticsearch, "__version__", (9, 5, 0))
+    with pytest.raises(
+        InputError, match=r"older than the installed client, 9.5.0: pip install 'elasticsearch>=8.19,<9'"
+    ):
+        load(passages(3), node8.url("newer"))

@@ -1,0 +1,275 @@
+"""`r1s serve` as other people's clients meet it, in a process of its own, and a remote server as a retriever."""
+
+import asyncio
+import json
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1searcher.corpora.passage import Passage
+from r1searcher.errors import InputError, RetrieverError
+from r1searcher.retrieval import open_retriever
+from r1searcher.retrieval.base import Hit
+from r1searcher.retrieval.embedded import EmbeddedIndex, build
+
+ATLAS = [
+    Passage("a", "Oslo", "Oslo is the capital of Norway."),
+    Passage("b", 'The "cold" city', "Bergen lies in Norway,\nand Norway is cold."),
+    Passage("c", "Rome", "Rome is the capital of Italy."),
+]
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("serve") / "ix"
+    build(ATLAS, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def address(index: Path) -> Iterator[str]:
+    command = [sys.executable, "-m", "r1searcher.cli", "serve", str(index), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = ""
+        while "/retrieve" not in said:
+            said = process.stderr.readline()
+            assert said, "the server ended before it answered"
+        yield said.partition("/retrieve")[0]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) in (0, 130, -signal.SIGINT)
+
+
+def post(url: str, body: object) -> Any:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(url, content, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
+def refused(url: str, body: object) -> tuple[int, str]:
+    with pytest.raises(urllib.error.HTTPError) as raised:
+        post(url, body)
+    detail = json.load(raised.value)["detail"]
+    assert detail.endswith(".")
+    return raised.value.code, detail
+
+
+def search(url: str, queries: list[str], top_k: int = 3) -> list[list[Hit]]:
+    async def run() -> list[list[Hit]]:
+        retriever = open_retriever(url)
+        try:
+            return await retriever.search(queries, top_k)
+        finally:
+            await retriever.aclose()
+
+    return asyncio.run(run())
+
+
+def test_search_r1_with_scores(address: str, index: Path) -> None:
+    found = post(f"{address}/retrieve", {"queries": ["rome", "norway"], "topk": 1, "return_scores": True})
+    score = EmbeddedIndex(index).search_one("rome", 1)[0].score
+    document = {"id": "c", "contents": '"Rome"\nRome is the capital of Italy.'}
+    assert found["result"][0] == [{"document": document, "score": pytest.approx(score)}]
+    assert [len(hits) for hits in found["result"]] == [1, 1]
+
+
+def test_search_r1_without_scores(address: str) -> None:
+    found = post(f"{address}/retrieve", {"queries": ["rome"], "topk": None})
+    assert found == {"result": [[{"id": "c", "contents": '"Rome"\nRome is the capital of Italy.'}]]}
+    assert post(f"{address}/retrieve", {"queries": ["nothing matches"]}) == {"result": [[]]}
+    assert post(f"{address}/retrieve", {"queries": []}) == {"result": []}
+
+
+def test_r1_searcher(address: str) -> None:
+    found = post(f"{address}/queries", {"queries": ["rome", "capital"], "k": 2})
+    assert found["queries"] == ["rome", "capital"]
+    assert found["answers"][0] == ["c\tTitle: Rome Text: Rome is the capital of Italy."]
+    assert len(found["answers"][1]) == 2
+
+
+def test_health(address: str, index: Path) -> None:
+    with urllib.request.urlopen(f"{address}/health", timeout=60) as answer:
+        said = json.load(answer)
+    assert said == {"name": str(index), "passages": 3, "settings_hash": EmbeddedIndex(index).manifest.settings_hash}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "why"),
+    [
+        ("retrieve", b"{", 400, "not JSON"),
+        ("retrieve", b"[" * 100_000, 400, "not JSON"),
+        ("retrieve", b"\xff\xfe", 400, "not JSON"),
+        ("retrieve", [1], 422, "must be an object"),
+        ("retrieve", {}, 422, "`queries` must be a list of texts"),
+        ("queries", {"queries": "rome"}, 422, "`queries` must be a list of texts"),
+        ("queries", {"queries": [1]}, 422, "`queries` must be a list of texts"),
+        ("retrieve", {"queries": ["rome", " \n"]}, 422, "Query 1 is empty"),
+        ("queries", {"queries": ["x" * 100_000]}, 413, "Query 0 has 100,000 characters: at most 4,096"),
+        ("retrieve", {"queries": ["x"] * 10_001}, 413, "10,001 queries in one request: at most 10,000"),
+        ("retrieve", {"queries": ["x"], "topk": 10**9}, 422, "`topk` must be a whole number between 1 and 1,000"),
+        ("retrieve", {"queries": ["x"], "topk": 0}, 422, "`topk`"),
+        ("retrieve", {"queries": ["x"], "topk": True}, 422, "`topk`"),
+        ("queries", {"queries": ["x"], "k": 2.5}, 422, "`k` must be"),
+        ("retrieve", {"queries": ["x"], "return_scores": "yes"}, 422, "`return_scores`"),
+    ],
+)
+def test_a_wrong_request_gets_a_4xx_and_a_sentence(
+    address: str, path: str, body: object, status: int, why: str
+) -> None:
+    code, detail = refused(f"{address}/{path}", body)
+    assert code == status
+    assert why in detail
+
+
+def test_a_body_without_end_is_refused(address: str) -> None:
+    try:
+        code, detail = refused(f"{address}/retrieve", b"x" * (33 << 20))
+    except (ConnectionError, urllib.error.URLError):  # hung up on while still sending
+        return
+    assert (code, detail) == (413, "The request is larger than 32 MB.")
+
+
+def test_a_hostile_query_is_answered(address: str) -> None:
+    body = b'{"queries": ["\\ud800 rome \\u0000 \\"(", "a:b AND ["]}'
+    assert [[hit["id"] for hit in hits] for hits in post(f"{address}/retrieve", body)["result"]] == [["c"], []]
+    assert post(f"{address}/queries", body)["queries"] == ['? rome \x00 "(', "a:b AND ["]
+
+
+def test_64_clients_at_once_get_their_own_answers(address: str) -> None:
+    wrong: list[object] = []
+
+    def client(number: int) -> None:
+        id_, query = [("a", "oslo"), ("b", "bergen"), ("c", "rome")][number % 3]
+        for top_k in (1, 2, 3):
+            found = post(f"{address}/retrieve", {"queries": [query] * (1 + number % 4), "topk": top_k})["result"]
+            if [[hit["id"] for hit in hits] for hits in found] != [[id_]] * (1 + number % 4):
+                wrong.append((query, top_k, found))
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(64)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+@pytest.mark.parametrize("path", ["retrieve", "queries"])
+def test_a_remote_server_is_a_retriever(address: str, index: Path, path: str) -> None:
+    queries = ["rome", "", "norway", "nothing matches", "\ud800 oslo", "bergen " * 20_000]
+    ours = [EmbeddedIndex(index).search_one(query, 2) for query in queries]
+    theirs = search(f"{address}/{path}", queries, 2)
+    flat = [Passage("b", ATLAS[1].title, ATLAS[1].text.replace("\n", " ")) if path == "queries" else ATLAS[1]]
+    expected = [[hit.passage if hit.passage.id != "b" else flat[0] for hit in hits] for hits in ours]
+    assert [[hit.passage for hit in hits] for hits in theirs] == expected
+    if path == "retrieve":
+        assert [[hit.score for hit in hits] for hits in theirs] == [[hit.score for hit in hits] for hits in ours]
+
+
+def test_the_health_of_a_remote_server(address: str, index: Path) -> None:
+    async def run() -> None:
+        remote, local = open_retriever(f"{address}/retrieve"), EmbeddedIndex(index)
+        theirs, ours = await remote.health(), await local.health()
+        assert (theirs.passages, theirs.settings_hash) == (ours.passages, ours.settings_hash)
+        await remote.aclose()
+
+    asyncio.run(run())
+
+
+class _Server(ThreadingHTTPServer):
+    answer: tuple[int, bytes] = (200, b"")
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(self.server.answer[0])
+        self.end_headers()
+        self.wfile.write(self.server.answer[1])
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def broken_server() -> Iterator[_Server]:
+    with _Server(("127.0.0.1", 0), _Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "body", "why"),
+    [
+        ("retrieve", 500, b"boom", "status 500: boom"),
+        ("retrieve", 200, b"<html>", "not JSON"),
+        ("retrieve", 200, b"{}", "`result` is not a list of 1 lists"),
+        ("retrieve", 200, b'{"result": [[], []]}', "`result` is not a list of 1 lists"),
+        ("retrieve", 200, b'{"result": [[1]]}', "a result is not an object"),
+        ("retrieve", 200, b'{"result": [[{"document": {"id": "1"}, "score": 1}]]}', "a passage is unreadable"),
+        ("retrieve", 200, b'{"result": [[{"document": {"contents": "x"}, "score": "high"}]]}', "no score"),
+        ("queries", 200, b'{"answers": [["no tab"]]}', "a passage is unreadable"),
+        ("queries", 200, b'{"answers": [[""]]}', "a passage is unreadable"),
+        ("queries", 200, b'{"answers": null}', "`answers` is not a list of 1 lists"),
+    ],
+)
+def test_a_server_that_answers_wrongly_is_an_error_and_never_an_empty_answer(
+    broken_server: _Server, path: str, status: int, body: bytes, why: str
+) -> None:
+    broken_server.answer = (status, body)
+    with pytest.raises(RetrieverError, match=why.replace("(", r"\(")):
+        search(f"http://127.0.0.1:{broken_server.server_address[1]}/{path}", ["rome"])
+
+
+def test_documents_of_search_r1s_own_server_are_understood(broken_server: _Server) -> None:
+    """Its documents carry `contents`, or `title` and `text`; without an id the place stands in."""
+    rows = [
+        {"document": {"id": 5, "contents": '"Rome"\nA city.'}, "score": 2},
+        {"document": {"title": "Oslo", "text": "A town."}, "score": 1.5},
+    ]
+    broken_server.answer = (200, json.dumps({"result": [rows]}).encode())
+    url = f"http://127.0.0.1:{broken_server.server_address[1]}/retrieve"
+    assert search(url, ["x"])[0] == [
+        Hit(Passage("5", "Rome", "A city."), 2.0),
+        Hit(Passage(f"{url}#2", "Oslo", "A town."), 1.5),
+    ]
+
+
+def test_unreachable_wrong_path_and_port_in_use_are_one_sentence_each(index: Path) -> None:
+    with pytest.raises(RetrieverError, match=r"http://127.0.0.1:9/retrieve does not answer \(.*refused\)"):
+        search("http://127.0.0.1:9/retrieve", ["x"])
+    with pytest.raises(InputError, match="ends in /retrieve or /queries"):
+        open_retriever("http://127.0.0.1:9/search")
+    with pytest.raises(InputError, match="is no retriever"):
+        open_retriever("ftp://127.0.0.1/x")
+    from r1searcher.retrieval.server import serve
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"Port {port} of 127.0.0.1 cannot be used"):
+            serve(EmbeddedIndex(index), "127.0.0.1", port)
+
+
+def test_a_lost_engine_is_a_503_with_its_sentence() -> None:
+    from r1searcher.retrieval.server import serve
+
+    started: queue.Queue[str] = queue.Queue()
+    lost = open_retriever("http://127.0.0.1:9/retrieve")
+    threading.Thread(target=serve, args=(lost, "127.0.0.1", 0, started.put), daemon=True).start()
+    code, detail = refused(f"{started.get(timeout=60)}/retrieve", {"queries": ["x"]})
+    assert code == 503
+    assert "http://127.0.0.1:9/retrieve does not answer" in detail

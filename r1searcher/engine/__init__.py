@@ -8,7 +8,8 @@
     cpu        the adapter for machines without a GPU
     hooks      how `watch` and `cpu` change a name of another package once it is imported
     executor   the episode loop as OpenRLHF's agent executor
-    sft        the warm-up
+    data       what is trained, in which order
+    model      a model folder without code and pickles
 
 Nothing here imports torch, ray, vllm or openrlhf at module level, `executor` apart, which OpenRLHF itself loads.
 """

@@ -10,19 +10,19 @@ import os
 import sys
 import warnings
 
-from r1searcher.engine import cpu, sft, watch
+from r1searcher.engine import cpu, data, hooks, watch
 from r1searcher.errors import R1Error
 
 
 def check(device: str) -> str:
     """Import it all; returns the versions in one line. Whatever does not import raises."""
     os.environ.setdefault(watch.RUN_VARIABLE, os.devnull)
-    patches = [*watch.PATCHES, *sft.PATCHES]
+    patches = [*watch.PATCHES, *data.PATCHES]
     if device == "cpu":
         os.environ |= {**cpu.ENVIRONMENT, cpu.ASKED: cpu.CpuSettings().to_env()}
-        cpu.install()
+        cpu.refuse_unproven(cpu.PROVEN)
         patches += cpu.PATCHES
-    watch.install_where_asked()
+    hooks.install(patches)
     packages = ("torch", "ray", "deepspeed", "vllm", "openrlhf", "r1searcher")
     modules = [importlib.import_module(name) for name in packages]
     for patch in patches:

@@ -27,7 +27,7 @@ from types import FrameType
 from typing import Any, Literal
 
 from r1searcher.config.settings import Settings
-from r1searcher.engine import cpu, flags, main, sft, watch
+from r1searcher.engine import cpu, data, flags, main, watch
 from r1searcher.engine.model import local_model
 from r1searcher.engine.watch import Ending
 from r1searcher.errors import InputError, R1Error, RunStopped
@@ -62,8 +62,8 @@ def device(settings: Settings) -> Literal["cpu", "gpu"]:
 def write_prompts(run: RunFolder, rows: Sequence[tuple[str, str]], settings: Settings) -> int:
     """Write the engine's data set of (prompt, label) pairs, exactly as many as the stage's steps take; returns them.
 
-    Pass by pass over the rows, each pass in an order of its own that `seed` decides. (OpenRLHF shuffles the file once
-    more, always the same way for the same length.) Whole steps only: a partial one would end amid an update.
+    In training order: pass by pass over the rows, each pass in an order of its own that the seed decides. Whole steps
+    only: a partial one would end amid an update.
     """
     size = settings.rl.questions_per_step
     if len(rows) < size:
@@ -94,7 +94,9 @@ def prepare_rl(settings: Settings, run: RunFolder, model: Path, executor: Path |
 def prepare_sft(settings: Settings, run: RunFolder, model: Path, max_len: int) -> None:
     """Write `launch.sh` for the warm-up. The run folder holds its configuration and the rows by now.
 
-    The rows of `run.questions` stand in the order in which they are to be trained; the file is laid out anew for that.
+    The rows of `run.questions` are trained in their order, `warmup.batch` an update; the file is rewritten with rows of
+    like length together inside each update.
+
     Raises `InputError` for rows longer than `max_len` tokens: cutting a turn would teach the model to stop there.
     """
     where = device(settings)
@@ -107,7 +109,7 @@ def prepare_sft(settings: Settings, run: RunFolder, model: Path, max_len: int) -
             f"{len(long)} warm-up rows (first: number {long[0]}) have more than {max_len} tokens: shorten those traces "
             "or raise episode.max_context"
         )
-    _write_jsonl(run.questions, sft.lay_out(rows, settings.warmup.batch, settings.seed, lengths))
+    _write_jsonl(run.questions, data.by_length_within_updates(rows, settings.warmup.batch, lengths))
     words = flags.argv(flags.sft_flags(settings, run, model, max_len))
     python = ["-m", main.__name__, "sft"]
     variables = environment(settings, run, where)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from r1searcher.engine import cpu, hooks, sft, watch
+from r1searcher.engine import cpu, data, hooks, watch
 from r1searcher.errors import InputError, R1Error
 
 pytestmark = pytest.mark.training
@@ -38,7 +38,7 @@ def pristine(module: str):
 
 
 @pytest.mark.parametrize(
-    "patch", [p for p in [*cpu.PATCHES, *watch.PATCHES, *sft.PATCHES] if p.replaces], ids=lambda p: p.module
+    "patch", [p for p in [*cpu.PATCHES, *watch.PATCHES, *data.PATCHES] if p.replaces], ids=lambda p: p.module
 )
 def test_every_name_that_is_patched_exists_and_has_its_reason(patch):
     module = importlib.import_module(patch.module)
@@ -136,18 +136,32 @@ def test_freezing_every_layer_is_refused():
         cpu.freeze_lower_layers(tiny_network(), 3)
 
 
-def test_warm_up_rows_reach_the_trainer_in_the_order_wanted_by_openrlhfs_own_sampler():
-    from openrlhf.utils.distributed_sampler import DistributedSampler
+def test_data_comes_in_the_order_of_its_file_and_goes_on_there_after_a_checkpoint():
+    hooks.install(data.PATCHES)
+    from openrlhf.utils.deepspeed import DeepspeedStrategy
 
+    rows = list(range(23))
+
+    def loader():
+        return DeepspeedStrategy.setup_dataloader(object(), rows, 1, False, True, collate_fn=list)
+
+    whole = [row for [row] in loader()]
+    assert whole == rows
+    first = loader()
+    begun = iter(first)
+    taken = [next(begun)[0] for _ in range(8)]
+    resumed = loader()
+    resumed.load_state_dict(first.state_dict())
+    assert taken + [row for [row] in resumed] == rows
+
+
+def test_an_update_keeps_its_rows_and_has_those_of_like_length_together():
     rows = [f"row {i}" for i in range(22)]
     lengths = [(i * 7) % 5 for i in range(22)]
-    laid_out = sft.lay_out(rows, batch=4, seed=11, lengths=lengths)
-    sampler = DistributedSampler(laid_out, num_replicas=1, rank=0, shuffle=True, seed=11, drop_last=True)
-    sampler.set_epoch(0)
-    trained = [laid_out[i] for i in sampler]
-    assert len(trained) == 20
+    laid_out = data.by_length_within_updates(rows, 4, lengths)
+    assert len(laid_out) == 20
     for start in range(0, 20, 4):
-        update = trained[start : start + 4]
+        update = laid_out[start : start + 4]
         assert set(update) == set(rows[start : start + 4])
         assert [lengths[rows.index(row)] for row in update] == sorted(lengths[start : start + 4])
 
@@ -158,15 +172,15 @@ def test_a_warm_up_row_has_the_ids_of_an_episode_and_loss_on_its_turn_only(tmp_p
 
     from tests.engine.toy import make_model
 
-    hooks.install(sft.PATCHES)
+    hooks.install(data.PATCHES)
     from openrlhf.datasets import SFTDataset
 
     tokenizer = AutoTokenizer.from_pretrained(make_model(tmp_path))
     row = {"input": "Where is barado?<think>\n\n", "output": "In cordell.</think>"}
     names = {"input_key": "input", "output_key": "output", "apply_chat_template": False}
     strategy = type("Strategy", (), {"args": type("Args", (), {"data": type("Data", (), names)})})
-    data = SFTDataset(Dataset.from_list([row]), tokenizer, 64, strategy, input_template="{}", num_processors=1)
-    ids, attention, loss_mask = data[0]
+    rows = SFTDataset(Dataset.from_list([row]), tokenizer, 64, strategy, input_template="{}", num_processors=1)
+    ids, attention, loss_mask = rows[0]
     before, turn = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in row.values())
     assert ids[0].tolist() == before + turn
     assert attention.sum() == len(before + turn)

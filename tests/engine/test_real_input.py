@@ -19,7 +19,8 @@ from r1searcher.episodes.protocol import TAGS
 from r1searcher.episodes.trajectory import Author, StopReason, Trajectory
 from r1searcher.runs.folder import read_rows
 from r1searcher.runs.records import from_row
-from tests.engine.test_training import World, wait_for, write_rows
+from tests.engine.test_training import wait_for
+from tests.engine.toy import World, write_rows
 from tests.shared import SHARED, needs_shared_data
 
 pytestmark = [pytest.mark.training, needs_shared_data]

@@ -1,8 +1,18 @@
-"""A toy world for the engine: a model of 0.2 M parameters, its tokenizer, and questions about nothing."""
+"""A toy world for the engine: a model of 0.4 M parameters, and towns that lie in one another."""
 
 import json
 import random
+import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
+
+import tomli_w
+
+from r1searcher.corpora.passage import Passage
+from r1searcher.episodes.documents import render
+from r1searcher.retrieval import embedded
+from r1searcher.runs.folder import RunFolder
 
 TAGS = (
     "<think>", "</think>", "<answer>", "</answer>",
@@ -50,11 +60,77 @@ def make_model(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def prompt_rows(count: int) -> list[tuple[str, str]]:
-    """(prompt, label) pairs; the label is what our executor reads."""
-    rows = []
-    for number in range(count):
-        town = TOWNS[number % len(TOWNS)]
-        label = {"id": str(number), "question": f"Where is {town}? {number}", "golds": [town]}
-        rows.append((f"Where is {town}? {number}<think>", json.dumps(label)))
-    return rows
+@dataclass(frozen=True)
+class World:
+    folder: Path
+    settings: Path
+
+    def command(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "r1searcher.cli", *words]
+
+    def run(self, *words: str) -> None:
+        done = subprocess.run(self.command(*words), capture_output=True, text=True, timeout=900)
+        logs = "".join(f.read_text("utf-8", "replace")[-4000:] for f in self.folder.glob("runs/*/engine.log"))
+        assert done.returncode == 0, done.stderr + logs
+
+    def folder_of(self, name: str) -> RunFolder:
+        return RunFolder(self.folder / "runs" / name)
+
+
+def make_world(folder: Path) -> World:
+    """A corpus of a sentence a town, questions about them, an untrained model, traces, and settings for all of it."""
+    regions = towns_and_regions()
+    passages = [Passage(town, town, f"{town} is in {region}.") for town, region in regions.items()]
+    embedded.build(passages, folder / "index")
+    questions = [
+        {"id": f"{town}-{number}", "question": f"Where is {town}?", "golds": [region]}
+        for number in range(12)
+        for town, region in regions.items()
+    ]
+    write_rows(folder / "questions.jsonl", questions)
+    (folder / "prompt.txt").write_text("{question}\n")
+    rng = random.Random(0)
+    write_rows(folder / "traces.jsonl", [trace(*rng.choice(list(regions.items())), number) for number in range(320)])
+    settings = {
+        "output": str(folder / "runs"),
+        "seed": 3,
+        "model": {
+            "path": str(make_model(folder / "model")),
+            "prompt": str(folder / "prompt.txt"),
+            "chat_template": False,
+        },
+        "data": {"train": str(folder / "questions.jsonl"), "traces": str(folder / "traces.jsonl")},
+        "retrieval": {"url": str(folder / "index")},
+        "episode": {"max_searches": 1, "max_new_tokens": 16, "max_context": 128, "top_k": 1},
+        "rl": {
+            "questions_per_step": 8,
+            "samples_per_question": 8,
+            "batch": 64,
+            "micro_batch": 32,
+            "learning_rate": 1e-3,
+            "steps": 6,
+        },
+        "warmup": {"learning_rate": 5e-3, "batch": 16, "micro_batch": 16},
+        "engine": {"device": "cpu", "precision": "fp32"},
+        "checkpoint": {"every": 2},
+        "evaluation": {"questions": 0},
+    }
+    (folder / "settings.toml").write_text(tomli_w.dumps(settings))
+    return World(folder, folder / "settings.toml")
+
+
+def towns_and_regions() -> dict[str, str]:
+    return {town: TOWNS[(number + 3) % len(TOWNS)] for number, town in enumerate(TOWNS)}
+
+
+def trace(town: str, region: str, number: int) -> dict:
+    """Every third trace searches; the others answer at once."""
+    segments = [["prompt", f"Where is {town}?\n<think>"]]
+    if number % 3 == 0:
+        document = render([(town, f"{town} is in {region}.")], 120)
+        segments += [["model", f"<|begin_of_query|>{town}<|end_of_query|>"], ["environment", document]]
+    return {"segments": [*segments, ["model", f"</think><answer>{region}</answer>"]]}
+
+
+def write_rows(file: Path, rows: list[dict]) -> None:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -1,0 +1,52 @@
+"""The benchmark's environment on OpenRLHF's stock multi-turn executor: same searches, documents and stops."""
+
+import os
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from openrlhf.utils.agent import AgentInstanceBase, MultiTurnAgentExecutor
+
+from r1searcher.episodes.documents import fit
+from r1searcher.episodes.protocol import STOPS, query_of
+from r1searcher.retrieval.urls import open_retriever
+from r1searcher.runs.folder import RunFolder
+from r1searcher.runs.resolved import read_run
+
+_, SETTINGS = read_run(RunFolder(Path(os.environ["R1S_RUN"])))
+RETRIEVER = open_retriever(SETTINGS.retrieval.url)
+
+
+class AgentInstance(AgentInstanceBase):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.searches = 0
+
+    async def step(self, states: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        query = query_of(states["action_text"])
+        done = query is None or self.searches == SETTINGS.episode.max_searches
+        feedback = ""
+        if not done:
+            assert query is not None
+            [hits] = await RETRIEVER.search([query], SETTINGS.episode.top_k)
+            block = fit(hits, SETTINGS.episode.max_document_words, 10_000, len)
+            feedback = block[0] if block else ""
+            self.searches += 1
+        return {
+            "rewards": torch.tensor(float(not done)),
+            "scores": torch.tensor(float(self.searches)),
+            "environment_feedback": feedback,
+            "done": done,
+            "sampling_params": states["sampling_params"],
+            "extra_logs": {"searches": torch.tensor(float(self.searches))},
+        }
+
+
+class AgentExecutor(MultiTurnAgentExecutor):
+    def __init__(self) -> None:
+        super().__init__(AgentInstance)
+
+    async def execute(self, prompt: str, label: str, sampling_params: Any, *args: Any, **options: Any) -> Any:
+        sampling = deepcopy(sampling_params)  # the samples of a question share it, and the stock executor writes to it
+        sampling.stop, sampling.include_stop_str_in_output = list(STOPS), True
+        return await super().execute(prompt, label, sampling, *args, **options)

@@ -4,7 +4,9 @@ Token ids go in and token ids come out of both.
 """
 
 import asyncio
+import http.client
 import json
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -130,15 +132,27 @@ def base_url(url: str) -> str:
     return url if url.endswith("/v1") else f"{url}/v1"
 
 
+TRIES = 3
+
+
 def call_json(url: str, body: Mapping[str, Any] | None, key: str | None, timeout: float) -> Any:
-    """POST `body` as JSON, or GET without one; the answer's JSON. Raises `R1Error` with what the server said."""
+    """POST `body` as JSON, or GET without one; the answer's JSON.
+
+    A lost connection and a server's own errors (5xx, 429) are tried again, up to `TRIES` times. Raises `R1Error` with
+    what the server said.
+    """
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
     data = None if body is None else json.dumps(body).encode()
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=timeout) as response:
-            return json.loads(response.read())
-    except urllib.error.HTTPError as error:
-        said = error.read(500).decode("utf-8", "replace")
-        raise R1Error(f"{url} answered {error.code}: {said}") from error
-    except (OSError, ValueError) as error:
-        raise R1Error(f"{url} can't be reached: {error}") from error
+    for pause in (*range(1, TRIES), None):
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=timeout) as response:
+                return json.loads(response.read())
+        except urllib.error.HTTPError as error:
+            if pause is None or (error.code < 500 and error.code != 429):
+                said = error.read(500).decode("utf-8", "replace")
+                raise R1Error(f"{url} answered {error.code}: {said}") from error
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            if pause is None:
+                raise R1Error(f"{url} can't be reached: {error}") from error
+        time.sleep(pause)
+    raise AssertionError("the last try returns or raises")

@@ -10,11 +10,12 @@ Episodes are written as they end. The same command goes on with those that are m
 """
 
 import asyncio
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -120,6 +121,20 @@ def evaluate(request: Request, console: Console) -> dict[str, Report]:
     to = folder_of(request)
     manifest = asyncio.run(_manifest(request, target, datasets, temperature))
     _take_up(to, manifest)
+    with _alone(to):
+        rows = _all_rows(request, target, datasets, temperature, to, console)
+    return write_reports(to, rows, manifest)
+
+
+def _all_rows(
+    request: Request,
+    target: Target,
+    datasets: Sequence[Dataset],
+    temperature: float,
+    to: Path,
+    console: Console,
+) -> list[dict[str, Any]]:
+    """A row for every episode, those that were missing played now, in order, judged where that was asked."""
     for dataset in datasets:
         for note in dataset.notes:
             console.print(f"{dataset.name}: {note}", highlight=False, markup=False, soft_wrap=True)
@@ -129,7 +144,7 @@ def evaluate(request: Request, console: Console) -> dict[str, Report]:
     tasks = [
         task
         for dataset in datasets
-        for task in tasks_for(dataset.questions, temperature, request.samples, settings.seed, dataset.name)
+        for task in tasks_for(dataset.questions, temperature, request.samples, target.settings.seed, dataset.name)
     ]
     missing = [task for task in tasks if (task.dataset, task.place, task.sample) not in played]
     if missing:
@@ -140,7 +155,7 @@ def evaluate(request: Request, console: Console) -> dict[str, Report]:
     if request.judge:
         rows = _judged(rows, Judge(request.judge, request.judge_model, to / "judge.jsonl"), console)
     _rewrite(file, rows)
-    return write_reports(to, rows, manifest)
+    return rows
 
 
 def _with_overlap(dataset: Dataset, target: Target) -> Dataset:
@@ -231,6 +246,17 @@ def _take_up(to: Path, manifest: Mapping[str, Any]) -> None:
         raise InputError(
             f"{to} holds another evaluation (it differs in {', '.join(differing)}): choose another folder with --to"
         )
+
+
+@contextmanager
+def _alone(to: Path) -> Iterator[None]:
+    """Hold the folder. Raises `InputError` where another process is writing to it."""
+    with (to / "manifest.json").open("rb") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"another r1s evaluate is writing to {to}: wait for it, or choose another --to") from None
+        yield
 
 
 def _whole_rows(file: Path) -> list[dict[str, Any]]:

@@ -54,6 +54,10 @@ class Server:
     calls: list[dict[str, Any]] = field(default_factory=list)
 
 
+class Http(ThreadingHTTPServer):
+    request_queue_size = 256  # many episodes knock at once
+
+
 @pytest.fixture
 def serve() -> Iterator[Any]:
     running = []
@@ -80,7 +84,7 @@ def serve() -> Iterator[Any]:
 
             def log_message(self, *_: Any) -> None: ...
 
-        http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        http = Http(("127.0.0.1", 0), Handler)
         threading.Thread(target=http.serve_forever, daemon=True).start()
         running.append(http)
         server.url = f"http://127.0.0.1:{http.server_port}"

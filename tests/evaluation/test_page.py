@@ -1,0 +1,162 @@
+"""The report page in a real headless browser."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1searcher.evaluation.page import render_page
+from r1searcher.evaluation.predictions import from_text, of_row
+from r1searcher.evaluation.scoring import report, score_prediction
+from r1searcher.runs.records import to_row
+from tests.evaluation.browser import CHROMIUM, DRIVER, Browser, headless
+
+needs_browser = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="no Chromium with its driver: apt install chromium chromium-driver"
+)
+
+HOSTILE = (
+    "</script><script>window.owned=1</script><img src=x onerror='window.owned=2'><svg onload='window.owned=3'>"
+    "<!--<script>{{data}} {{script}} \u2028 ' \" ` ${window.owned=4} <meta http-equiv=refresh content='0;url=http://x.invalid'>"
+)
+SEARCH = (
+    "I look. <|begin_of_query|> capital {0}<|end_of_query|>\n\n"
+    "<|begin_of_documents|>\n(1)Title: Norway Text: OSLO is it. {0}\n<|end_of_documents|>\n\n"
+)
+
+
+def page_of(rows: list[dict[str, Any]], model: str = "a model") -> str:
+    predictions = [of_row(json.loads(json.dumps(row)), str(number)) for number, row in enumerate(rows)]
+    scored = [score_prediction(prediction) for prediction in predictions]
+    return render_page({"capitals": report(scored)}, rows, predictions, scored, {"model": model, "note": HOSTILE})
+
+
+def rows() -> list[dict[str, Any]]:
+    texts = {
+        "What is right?": SEARCH.format("") + "So Oslo. </think> <answer> Oslo </answer>",
+        "What is wrong?": SEARCH.format("") * 2 + "So Bergen. </think> <answer> Bergen </answer>",
+        "What is covered?": "So Oslo. </think> <answer> Oslo in Norway </answer>",
+        "What is cut?": "So",
+        f"What is {HOSTILE}?": SEARCH.format(HOSTILE) + f"{HOSTILE} </think> <answer> {HOSTILE} </answer>",
+    }
+    parts = {"f1": 0.5, HOSTILE: 1.0}
+    return [
+        to_row(
+            from_text(question, ("Oslo", HOSTILE[:20]), text),
+            dataset="capitals",
+            id=str(place),
+            place=place,
+            sample=0,
+            parts=parts,
+        )
+        for place, (question, text) in enumerate(texts.items())
+    ]
+
+
+def test_hostile_text_adds_no_element_to_the_page() -> None:
+    page = page_of(rows(), model=HOSTILE).lower()
+    assert page.count("<script") == page.count("</script") == 2
+    assert "<img" not in page
+    assert "<!--" not in page
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    folder = tmp_path_factory.mktemp("page")
+    file = folder / "report.html"
+    file.write_text(page_of(rows(), model=HOSTILE), encoding="utf-8")
+    with headless(folder / "profile") as running:
+        running.open(file)
+        yield running
+
+
+def choose(browser: Browser, filter_: str, value: str) -> list[str]:
+    """Set one filter; the questions then shown."""
+    return browser.run(
+        """
+        const select = document.getElementById(arguments[0]);
+        select.value = arguments[1];
+        select.dispatchEvent(new Event(select.tagName === "SELECT" ? "change" : "input"));
+        return [...document.querySelectorAll("#list li:not([hidden]) button")].map((b) => b.childNodes[1].textContent);
+        """,
+        filter_,
+        value,
+    )
+
+
+def read(browser: Browser, number: int) -> str:
+    browser.run(f"document.querySelectorAll('#list button')[{number}].click()")
+    return browser.run("return document.getElementById('reading').innerText")
+
+
+@needs_browser
+def test_the_page_runs_from_a_file_and_lists_every_trajectory(browser: Browser) -> None:
+    assert browser.run("return location.protocol") == "file:"
+    assert len(choose(browser, "right", "")) == 5
+    assert browser.run("return document.getElementById('count').textContent") == "5 of 5 trajectories"
+    assert browser.run("return document.querySelectorAll('figure svg').length") == 2
+
+
+@needs_browser
+def test_text_it_shows_cannot_script_it(browser: Browser) -> None:
+    for number in range(5):
+        read(browser, number)
+    assert browser.run("return [typeof window.owned, document.querySelectorAll('img, iframe, object').length]") == [
+        "undefined",
+        0,
+    ]
+    assert HOSTILE.replace("\u2028", "") in read(browser, 4).replace("\u2028", "")
+    assert browser.run("return location.protocol") == "file:"
+
+
+@needs_browser
+def test_a_script_that_got_in_would_be_refused(browser: Browser) -> None:
+    browser.run(
+        "const s = document.createElement('script'); s.textContent = 'window.owned = 5'; document.body.append(s)"
+    )
+    assert browser.run("return typeof window.owned") == "undefined"
+
+
+@needs_browser
+def test_nothing_is_loaded_from_outside(browser: Browser) -> None:
+    loaded = browser.run("return performance.getEntriesByType('resource').map((entry) => entry.name)")
+    assert loaded == []
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    ("filter_", "value", "shown"),
+    [
+        ("right", "right", ["What is right?"]),
+        ("right", "covered", ["What is covered?"]),
+        ("searches", "2", ["What is wrong?"]),
+        ("stop", "ended", ["What is cut?"]),
+        ("words", "WRONG", ["What is wrong?"]),
+    ],
+)
+def test_filters(browser: Browser, filter_: str, value: str, shown: list[str]) -> None:
+    assert choose(browser, filter_, value) == shown
+    assert len(choose(browser, filter_, "")) == 5
+
+
+@needs_browser
+def test_a_trajectory_shows_authors_golds_and_reward(browser: Browser) -> None:
+    text = read(browser, 0)
+    assert "the model wrote: trained" in text
+    assert "found by the search: not trained" in text
+    assert "reward f1 0.5" in text
+    marked = browser.run("return [...document.querySelectorAll('.environment mark')].map((m) => m.textContent)")
+    assert marked == ["OSLO"]
+    assert "format broken: unfinished" in read(browser, 3)
+
+
+@needs_browser
+def test_a_thousand_trajectories_are_all_there(browser: Browser, tmp_path: Path) -> None:
+    many = [dict(row, place=place, id=str(place)) for place, row in enumerate(rows() * 200)]
+    file = tmp_path / "many.html"
+    file.write_text(page_of(many), encoding="utf-8")
+    browser.open(file)
+    assert browser.run("return document.querySelectorAll('#list button').length") == 1000
+    assert browser.run("return document.documentElement.dataset.ready !== undefined")

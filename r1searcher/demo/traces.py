@@ -26,7 +26,7 @@ _BLOCK = 20
 class Mixture:
     """What traces are made of."""
 
-    searching: float = 0.6
+    searching: float = 0.5
     """Share that searches; the others guess."""
 
     broken: float = 0.15

@@ -100,15 +100,17 @@ def write_traces(traces: Iterable[Trace], file: Path) -> None:
 def _searches(question: Question) -> Iterator[tuple[str, str]]:
     """(thought, query) a hop.
 
-    Two hops read differently from one at the first word of every turn. Where they began alike and parted later, stage
-    1, which pays one search as much as two, drew the second turn of the long form into the end of the short one. A turn
+    Guessing and searching part at one word (" I think" or " I need"), the same for all questions, so that what stage 1
+    pays turns that word and no other. How many searches there will be is settled behind it, by the question alone.
+    Where plans of two hops had a first word of their own, the guesses' punished " I" drove one-hop questions to it.
+    The second turn of a plan has its own first word ("Now"), lest it slip into the end of a one-hop trace. A turn
     begins with a blank, so that a tokenizer cuts the text where the turns are cut.
     """
     first, *rest = question.hops
     if not rest:
         yield f" I need the {first.relation} of {first.subject}.", first.query
     for second in rest:
-        yield f" First I need the {first.relation} of {first.subject}, then the {second.relation}.", first.query
+        yield f" I need the {first.relation} of {first.subject}, then the {second.relation}.", first.query
         yield f" Now I need the {second.relation} of {second.subject}.", second.query
 
 

@@ -21,14 +21,12 @@ from r1searcher.runs.folder import read_rows
 from r1searcher.runs.records import from_row
 from tests.engine.test_training import wait_for
 from tests.engine.toy import World, write_rows
-from tests.shared import SHARED, needs_shared_data
+from tests.shared_data import shared
 
-pytestmark = [pytest.mark.training, needs_shared_data]
+pytestmark = pytest.mark.training
 pytest.importorskip("openrlhf")
 pytest.importorskip("vllm")
 
-ROWS = SHARED / "data" / "r1-searcher" / "training_set"
-CORPUS = SHARED / "data" / "retrieval" / "c20k.jsonl"
 EPISODES = 16
 CONTEXT, TURN, SEARCHES = 256, 32, 2
 
@@ -69,9 +67,10 @@ def make_model(folder: Path, texts: list[str]) -> Path:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    rows, corpus = shared("data/r1-searcher/training_set"), shared("data/retrieval/c20k.jsonl")
     folder = tmp_path_factory.mktemp("real")
-    questions = [json.loads(line) for line in (ROWS / "stage_1.jsonl").read_text("utf-8").splitlines()]
-    passages = [json.loads(line) for line, _ in zip(CORPUS.open(encoding="utf-8"), range(1500), strict=False)]
+    questions = [json.loads(line) for line in (rows / "stage_1.jsonl").read_text("utf-8").splitlines()]
+    passages = [json.loads(line) for line, _ in zip(corpus.open(encoding="utf-8"), range(1500), strict=False)]
     rng = random.Random(0)
     write_rows(
         folder / "traces.jsonl",
@@ -95,7 +94,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
             "prompt": str(folder / "prompt.txt"),
             "chat_template": False,
         },
-        "data": {"train": str(ROWS / "stage_1.jsonl"), "traces": str(folder / "traces.jsonl")},
+        "data": {"train": str(rows / "stage_1.jsonl"), "traces": str(folder / "traces.jsonl")},
         "retrieval": {"url": str(folder / "index")},
         "episode": {"max_searches": SEARCHES, "max_new_tokens": TURN, "max_context": CONTEXT, "top_k": 3},
         "rl": {"questions_per_step": 4, "samples_per_question": 4, "batch": EPISODES, "micro_batch": 8, "steps": 2},
@@ -103,11 +102,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         "engine": {"device": "cpu", "precision": "fp32"},
         "checkpoint": {"every": 1},
         "evaluation": {"questions": 0},
-        "stage2": {"data": {"train": str(ROWS / "stage_2.jsonl")}},
+        "stage2": {"data": {"train": str(rows / "stage_2.jsonl")}},
     }
     (folder / "settings.toml").write_text(tomli_w.dumps(settings))
     made = World(folder, folder / "settings.toml")
-    made.run("index-corpus", str(CORPUS), "--to", str(folder / "index"))
+    made.run("index-corpus", str(corpus), "--to", str(folder / "index"))
     made.run("sft", str(made.settings), "--name", "warmup")
     return made
 

@@ -43,7 +43,7 @@ class Node:
                 stdout=log,
                 stderr=log,
             )
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 600
         health = f"{self.server}/_cluster/health?wait_for_status=yellow&timeout=60s"
         while time.monotonic() < deadline and self._process.poll() is None:
             try:

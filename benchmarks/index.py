@@ -1,0 +1,217 @@
+"""The embedded index beside its peers: build, memory, query, open. Each step runs in a process of its own.
+
+    python benchmarks/index.py --passages 1000000 --work /tmp/bench      (pip install bm25s numba for that peer)
+
+CPU seconds are of the whole process and its threads, so that a busy machine changes them little. `x` columns are ratios
+to the fastest peer of the same run: above 1 is faster than it for a build, slower than it for a query.
+"""
+
+import argparse
+import json
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from corpus import queries, write_corpus
+
+ENGINES = ("r1searcher", "tantivy", "bm25s")
+ROUNDS = 3
+
+
+def rows(corpus: Path) -> Iterator[dict[str, str]]:
+    with corpus.open(encoding="utf-8") as lines:
+        yield from map(json.loads, lines)
+
+
+def build_r1searcher(corpus: Path, index: Path) -> None:
+    from r1searcher.corpora.readers import Corpus
+    from r1searcher.retrieval.embedded import build
+
+    build(Corpus(corpus), index)
+
+
+def _tantivy_schema() -> Any:
+    import tantivy
+
+    builder = tantivy.SchemaBuilder()
+    builder.add_bytes_field("passage", stored=True)
+    return builder.add_text_field("contents", tokenizer_name="en_stem", index_option="freq").build()
+
+
+def build_tantivy(corpus: Path, index: Path) -> None:
+    """The bindings as their README uses them, with tantivy's own English tokenizer."""
+    import tantivy
+
+    index.mkdir()
+    writer = tantivy.Index(_tantivy_schema(), str(index)).writer(128_000_000, 1)
+    with corpus.open("rb") as lines:
+        for line in lines:
+            row = json.loads(line)
+            writer.add_document(tantivy.Document(contents=f"{row['title']} {row['text']}", passage=line))
+    writer.commit()
+    writer.wait_merging_threads()
+
+
+def build_bm25s(corpus: Path, index: Path) -> None:
+    import bm25s
+
+    kept = list(rows(corpus))
+    tokens = bm25s.tokenize([f"{row['title']} {row['text']}" for row in kept], stopwords="en", show_progress=False)
+    retriever = bm25s.BM25(corpus=kept, k1=1.2, b=0.75)
+    retriever.index(tokens, show_progress=False)
+    retriever.save(str(index))
+
+
+def open_r1searcher(index: Path) -> Callable[[str], Any]:
+    from r1searcher.retrieval.embedded import EmbeddedIndex
+
+    opened = EmbeddedIndex(index)
+    return lambda query: opened.search_one(query, 5)
+
+
+def open_raw(index: Path) -> Callable[[str], Any]:
+    """Our index by tantivy's bindings alone: what the wrapper adds is measured against this."""
+    import tantivy
+
+    from r1searcher.retrieval.analyzer import Analyzer
+
+    opened = tantivy.Index.open(str(index / "tantivy"))
+    schema, searcher, analyzer = opened.schema, opened.searcher(), Analyzer()
+
+    def search(query: str) -> Any:
+        clauses = [
+            (tantivy.Occur.Should, tantivy.Query.term_query(schema, "terms", term, "freq"))
+            for term in analyzer.terms(query)
+        ]
+        hits = searcher.search(tantivy.Query.boolean_query(clauses), 5, count=False).hits
+        return [(json.loads(searcher.doc(address)["passage"][0]), score) for score, address in hits]
+
+    return search
+
+
+def open_tantivy(index: Path) -> Callable[[str], Any]:
+    import re
+
+    import tantivy
+
+    opened = tantivy.Index.open(str(index))
+    searcher = opened.searcher()
+
+    def search(query: str) -> Any:
+        asked = opened.parse_query(" ".join(re.findall(r"\w+", query)).lower(), ["contents"])
+        return [
+            (json.loads(searcher.doc(address)["passage"][0]), score)
+            for score, address in searcher.search(asked, 5, False).hits
+        ]
+
+    return search
+
+
+def open_bm25s(index: Path) -> Callable[[str], Any]:
+    import bm25s
+
+    retriever = bm25s.BM25.load(str(index), mmap=True, load_corpus=True)
+    retriever.backend = "numba"
+    retriever.activate_numba_scorer()
+    return lambda query: retriever.retrieve(
+        bm25s.tokenize(query, stopwords="en", show_progress=False), k=5, show_progress=False, backend_selection="numba"
+    )
+
+
+def measure_build(engine: str, corpus: Path, index: Path) -> dict[str, float]:
+    started, cpu = time.perf_counter(), time.process_time()
+    {"r1searcher": build_r1searcher, "tantivy": build_tantivy, "bm25s": build_bm25s}[engine](corpus, index)
+    return {
+        "cpu_s": time.process_time() - cpu,
+        "wall_s": time.perf_counter() - started,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "disk_mb": sum(file.stat().st_size for file in index.rglob("*") if file.is_file()) / 1e6,
+    }
+
+
+def measure_queries(engine: str, index: Path) -> dict[str, float]:
+    openers = {"r1searcher": open_r1searcher, "raw": open_raw, "tantivy": open_tantivy, "bm25s": open_bm25s}
+    openers[engine](index)  # imports and page cache are not what is timed
+    started = time.perf_counter()
+    search = openers[engine](index)
+    result = {"open_s": time.perf_counter() - started}
+    for kind in ("questions", "queries"):
+        asked = queries(kind)
+        for query in asked:  # warm
+            search(query)
+        times = []
+        for _ in range(ROUNDS):
+            cpu = time.process_time()
+            for query in asked:
+                search(query)
+            times.append((time.process_time() - cpu) / len(asked) * 1000)
+        result[f"{kind}_ms"] = statistics.median(times)
+    return result
+
+
+def in_process(*arguments: str) -> dict[str, float]:
+    done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--passages", type=int, default=100_000)
+    parser.add_argument("--work", type=Path, default=Path("/tmp/r1s-bench"))
+    parser.add_argument("--engines", default=",".join(ENGINES))
+    parser.add_argument("--step", nargs="*", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    corpus = options.work / f"corpus-{options.passages}.jsonl"
+    if options.step:
+        kind, engine, index = options.step
+        result = measure_build(engine, corpus, Path(index)) if kind == "build" else measure_queries(engine, Path(index))
+        print(json.dumps(result))
+        return
+    options.work.mkdir(parents=True, exist_ok=True)
+    write_corpus(corpus, options.passages)
+    engines = options.engines.split(",")
+    common = ("--passages", str(options.passages), "--work", str(options.work), "--step")
+    built, asked = {}, {}
+    for engine in engines:
+        index = options.work / f"{engine}-{options.passages}"
+        shutil.rmtree(index, ignore_errors=True)
+        built[engine] = in_process(*common, "build", engine, str(index))
+        asked[engine] = in_process(*common, "query", engine, str(index))
+        print(f"{engine}: {built[engine]} {asked[engine]}", file=sys.stderr, flush=True)
+    ours = str(options.work / f"r1searcher-{options.passages}")
+    raw = in_process(*common, "query", "raw", ours)
+    again = in_process(*common, "query", "r1searcher", ours)
+    fastest = min(row["cpu_s"] for row in built.values())
+    print(f"\n{options.passages:,} passages\n")
+    print(
+        "| engine | build CPU s | passages/CPU s | x fastest | peak MB | disk MB | open s | question ms | keyword ms |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
+    for engine in engines:
+        b, q = built[engine], asked[engine]
+        print(
+            f"| {engine} | {b['cpu_s']:.1f} | {options.passages / b['cpu_s']:,.0f} | {fastest / b['cpu_s']:.2f} "
+            f"| {b['peak_mb']:,.0f} | {b['disk_mb']:,.0f} | {q['open_s']:.3f} "
+            f"| {q['questions_ms']:.3f} | {q['queries_ms']:.3f} |"
+        )
+    if "bm25s" in asked:
+        for kind in ("questions", "queries"):
+            ratio = asked["r1searcher"][f"{kind}_ms"] / asked["bm25s"][f"{kind}_ms"]
+            print(f"\n{kind}: r1searcher / bm25s-numba, CPU: {ratio:.2f}")
+    for kind in ("questions", "queries"):
+        ours_ms = min(again[f"{kind}_ms"], asked["r1searcher"][f"{kind}_ms"])
+        print(f"{kind}: r1searcher / the same index by raw bindings {ours_ms / raw[f'{kind}_ms']:.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 _BLANKED = str.maketrans(dict.fromkeys(string.punctuation + "‘’´", " "))
+_ARTICLES = frozenset({"a", "an", "the"})
 _ARTICLE = re.compile(r"\b(?:a|an|the)\b")
 _TRUTH = {"True": "yes", "False": "no"}
 _CLOSED = frozenset({"yes", "no", "noanswer"})
@@ -41,8 +42,14 @@ def normalise(text: str) -> str:
     >>> normalise("The U.S._Route 22")
     'u s route 22'
     """
-    text = _TRUTH.get(text, text).lower().translate(_BLANKED)
-    return " ".join(_ARTICLE.sub(" ", text).split())
+    return " ".join(_words(text))
+
+
+def _words(text: str) -> list[str]:
+    blanked = _TRUTH.get(text, text).lower().translate(_BLANKED)
+    if text.isascii() and text.isprintable():  # then words end at blanks alone, and comparing them is faster
+        return [word for word in blanked.split() if word not in _ARTICLES]
+    return _ARTICLE.sub(" ", blanked).split()
 
 
 class _Gold(NamedTuple):
@@ -53,9 +60,8 @@ class _Gold(NamedTuple):
 
 @lru_cache(maxsize=1 << 17)
 def _gold(text: str) -> _Gold:
-    normal = normalise(text)
-    words = normal.split()
-    return _Gold(normal, words, frozenset(words))
+    words = _words(text)
+    return _Gold(" ".join(words), words, frozenset(words))
 
 
 def score(answer: str | None, golds: Sequence[str]) -> Scores:
@@ -65,8 +71,8 @@ def score(answer: str | None, golds: Sequence[str]) -> Scores:
     """
     if answer is None:
         return Scores()
-    normal = normalise(answer)
-    words = normal.split()
+    words = _words(answer)
+    normal = " ".join(words)
     distinct = set(words)
     em = f1 = cover = contiguous = 0.0
     for gold in map(_gold, golds):
@@ -74,19 +80,16 @@ def score(answer: str | None, golds: Sequence[str]) -> Scores:
             return Scores(1.0, 1.0 if words else 0.0, 1.0, 1.0)
         if not gold.words:  # a gold of nothing but articles or punctuation is covered by its equal alone
             continue
-        if gold.distinct <= distinct:
-            cover = 1.0
         if gold.text in normal:
             contiguous = 1.0
+        shared = distinct & gold.distinct
+        if not shared:
+            continue
+        if len(shared) == len(gold.distinct):
+            cover = 1.0
         if normal not in _CLOSED and gold.text not in _CLOSED:
-            f1 = max(f1, _f1(words, distinct, gold))
+            common = len(shared)
+            if len(distinct) < len(words) and common < len(gold.words):  # only then can a word count twice
+                common = (Counter(words) & Counter(gold.words)).total()
+            f1 = max(f1, 2 * common / (len(words) + len(gold.words)))
     return Scores(em, f1, cover, contiguous)
-
-
-def _f1(words: list[str], distinct: set[str], gold: _Gold) -> float:
-    common = len(distinct & gold.distinct)
-    if not common:
-        return 0.0
-    if len(distinct) < len(words) and len(gold.distinct) < len(gold.words):  # only then can a word count twice
-        common = (Counter(words) & Counter(gold.words)).total()
-    return 2 * common / (len(words) + len(gold.words))

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from r1searcher.config.settings import STAGES, Stage, load
 from r1searcher.runs.folder import RunFolder
-from r1searcher.stages.stage import train_stage
+from r1searcher.stages.stage import evaluate_stage, train_stage
 
 
 def run_chain(file: Path | None, preset: str | None, overrides: Mapping[str, str]) -> list[RunFolder]:
@@ -30,5 +30,6 @@ def run_chain(file: Path | None, preset: str | None, overrides: Mapping[str, str
             train_warmup(chosen, run, console)
         else:
             train_stage(stage, chosen, run, console)
+            evaluate_stage(chosen, run, console)
         runs.append(run)
     return runs

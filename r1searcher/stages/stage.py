@@ -10,10 +10,12 @@ from rich.console import Console
 from r1searcher.config.settings import Settings, Stage, load
 from r1searcher.engine.launch import run_engine
 from r1searcher.engine.watch import Ending
+from r1searcher.episodes.questions import read_questions
 from r1searcher.errors import InputError
 from r1searcher.runs.folder import RunFolder, read_rows, write_json
 from r1searcher.runs.plots import save_curves, terminal_curves
 from r1searcher.runs.view import RunView
+from r1searcher.stages.held_out import evaluate_held_out
 from r1searcher.stages.prepare import prepare_stage
 
 TITLES: Mapping[Stage, str] = {
@@ -34,8 +36,21 @@ def run_stage(
     """Resolve settings and train one RL stage; `from_` is the run whose model it starts from."""
     settings = load(stage, file, preset, {**overrides, **({"model.path": _model_of(from_)} if from_ else {})})
     run = RunFolder(Path(settings.output) / (settings.name or stage))
-    train_stage(stage, settings, run, console or Console(stderr=True))
+    console = console or Console(stderr=True)
+    train_stage(stage, settings, run, console)
+    evaluate_stage(settings, run, console)
     return run
+
+
+def evaluate_stage(settings: Settings, run: RunFolder, console: Console) -> None:
+    """The held-out questions of the settings, if there are any, on the model that the stage made."""
+    if not (settings.data.held_out and settings.evaluation.questions):
+        return
+    asked = min(settings.evaluation.questions, len(read_questions(Path(settings.data.held_out))))
+    figures = evaluate_held_out(run, run.model, asked, console)
+    write_json(run.summary, {**(finished_summary(run) or {}), "held_out": figures})
+    shown = " · ".join(f"{key} {value:.3f}" for key, value in figures.items() if isinstance(value, float))
+    console.print(f"held out, sampled: {shown}", highlight=False, soft_wrap=True)
 
 
 def _model_of(run: Path) -> str:

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -349,8 +349,9 @@ def main() -> NoReturn:
         typer.echo("r1s: interrupted; what was finished is saved, the same command goes on from there", err=True)
         sys.exit(130)
     except typer.TyperException as error:  # every usage error
-        error.show()
-        sys.exit(error.exit_code)
+        usage: Any = error  # what it raises for these has both, and no public name
+        usage.show()
+        sys.exit(usage.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
 
 

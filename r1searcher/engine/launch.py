@@ -156,7 +156,7 @@ def environment(settings: Settings, run: RunFolder, where: Literal["cpu", "gpu"]
         adapter = cpu.CpuSettings(engine.precision, engine.freeze_lower_layers, engine.head_on_action_tokens)
         variables |= {
             cpu.ASKED: adapter.to_env(),
-            "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0))),
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0)))),
             # Everything on this machine, so everything on its loopback interface.
             "GLOO_SOCKET_IFNAME": "lo",
             "VLLM_HOST_IP": "127.0.0.1",

@@ -14,7 +14,7 @@ import pytest
 
 from r1searcher.engine.launch import checkpoint_step
 from r1searcher.runs.folder import RunFolder, read_rows
-from tests.engine.toy import World, make_world
+from tests.engine.toy import World, make_world, one_thread
 
 pytestmark = pytest.mark.training
 pytest.importorskip("openrlhf")
@@ -55,7 +55,11 @@ def test_a_stage_killed_in_the_middle_goes_on_with_the_data_in_order(world):
     world.run(*words, "whole")
     run = world.folder_of("killed")
     child = subprocess.Popen(
-        world.command(*words, "killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        world.command(*words, "killed"),
+        env=one_thread(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     wait_for(lambda: len(list(read_rows(run.metrics))) >= 3 or child.poll() is not None, 600)
     assert child.poll() is None, run.log.read_text()[-4000:]

@@ -1,6 +1,7 @@
 """A toy world for the engine: a model of 0.4 M parameters, and towns that lie in one another."""
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -69,12 +70,17 @@ class World:
         return [sys.executable, "-m", "r1searcher.cli", *words]
 
     def run(self, *words: str) -> None:
-        done = subprocess.run(self.command(*words), capture_output=True, text=True, timeout=900)
+        done = subprocess.run(self.command(*words), capture_output=True, text=True, timeout=900, env=one_thread())
         logs = "".join(f.read_text("utf-8", "replace")[-4000:] for f in self.folder.glob("runs/*/engine.log"))
         assert done.returncode == 0, done.stderr + logs
 
     def folder_of(self, name: str) -> RunFolder:
         return RunFolder(self.folder / "runs" / name)
+
+
+def one_thread() -> dict[str, str]:
+    """The environment with a single thread a process: a tiny model gains nothing from more and waits for them."""
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def make_world(folder: Path) -> World:

@@ -1,0 +1,52 @@
+"""How long headless Chromium takes to open a report of 1,000 trajectories, from `file://`, ready to be read.
+
+    python -m benchmarks.report_page PREDICTIONS.jsonl [--trajectories 1000]
+
+PREDICTIONS are rows that `r1s score` reads, repeated until there are enough. Each opening is in a browser of its own.
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from r1searcher.evaluation.page import render_page
+from r1searcher.evaluation.predictions import of_row
+from r1searcher.evaluation.scoring import report, score_prediction
+from tests.evaluation.browser import headless
+
+TIMES = """
+const [page] = performance.getEntriesByType("navigation");
+const listed = document.querySelectorAll("#list button").length;
+return [listed, Number(document.documentElement.dataset.ready), page.loadEventEnd];
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("predictions", type=Path)
+    parser.add_argument("--trajectories", type=int, default=1_000)
+    arguments = parser.parse_args()
+    given = [json.loads(line) for line in arguments.predictions.read_text("utf-8").splitlines() if line.strip()]
+    rows = [given[number % len(given)] | {"place": number, "dataset": "d"} for number in range(arguments.trajectories)]
+    predictions = [of_row(row, "") for row in rows]
+    scored = [score_prediction(prediction) for prediction in predictions]
+    page = render_page({"d": report(scored)}, rows, predictions, scored, {"model": arguments.predictions.name})
+    table = Table(title=f"{len(rows)} trajectories, {len(page) / 1e6:.1f} MB")
+    for heading in ("opening", "listed", "ready, ms", "loaded, ms"):
+        table.add_column(heading, justify="right")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "report.html"
+        file.write_text(page, encoding="utf-8")
+        for number in range(1, 6):
+            with headless(Path(folder) / f"profile{number}") as browser:
+                browser.open(file)
+                table.add_row(str(number), *(f"{value:.0f}" for value in browser.run(TIMES)))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

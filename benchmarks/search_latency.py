@@ -1,0 +1,96 @@
+"""Continuous batching: the same episodes with a search engine that answers at once and with one that takes 200 ms.
+
+    python benchmarks/search_latency.py MODEL QUESTIONS.jsonl --retriever INDEX [--set section.key=value ...]
+
+MODEL is a run or a Hugging Face folder, as for `r1s evaluate`; one vLLM engine plays all episodes, greedily, 64 in
+flight. Both kinds take turns after a round that warms up; the table gives the medians and their ratio.
+"""
+
+import argparse
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from statistics import median
+
+from rich.console import Console
+from rich.table import Table
+
+from r1searcher.episodes.questions import read_questions
+from r1searcher.evaluation.evaluate import Request, find_target, open_engine
+from r1searcher.evaluation.rollouts import prompt_maker, roll_out, tasks_for
+from r1searcher.retrieval import open_retriever
+from r1searcher.retrieval.base import Health, Hit, Retriever
+from r1searcher.runs.resolved import budgets_of
+
+LATENCY = 0.2
+
+
+class Slow:
+    """The same engine, so many seconds later. Searches wait side by side."""
+
+    def __init__(self, retriever: Retriever, seconds: float) -> None:
+        self._retriever, self._seconds = retriever, seconds
+
+    async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
+        if self._seconds:
+            await asyncio.sleep(self._seconds)
+        return await self._retriever.search(queries, top_k)
+
+    async def health(self) -> Health:
+        return await self._retriever.health()
+
+    async def aclose(self) -> None:
+        await self._retriever.aclose()
+
+
+async def measure(arguments: argparse.Namespace) -> None:
+    overrides = {"retrieval.url": arguments.retriever, **dict(item.split("=", 1) for item in arguments.set)}
+    request = Request(arguments.model, (), overrides=overrides, in_flight=64)
+    target = find_target(arguments.model, overrides)
+    tasks = tasks_for(read_questions(arguments.questions, arguments.episodes))
+    seconds: dict[float, list[float]] = {0.0: [], LATENCY: []}
+    searches = []
+    async with AsyncExitStack() as stack:
+        retriever = open_retriever(target.settings.retrieval.url)
+        stack.push_async_callback(retriever.aclose)
+        engine = await open_engine(stack, request, target)
+        for number, latency in enumerate([0.0, *(0.0, LATENCY) * arguments.rounds]):
+            started = time.perf_counter()
+            rollouts = roll_out(
+                tasks,
+                engine,
+                Slow(retriever, latency),
+                prompt_maker(target.settings, engine),
+                budgets_of(target.settings),
+                64,
+            )
+            played = [trajectory async for _, trajectory, _ in rollouts]
+            if number:
+                seconds[latency].append(time.perf_counter() - started)
+                searches.append(sum(len(trajectory.searches) for trajectory in played))
+    table = Table(
+        title=f"{len(tasks)} episodes, {searches[0] / len(tasks):.2f} searches each, {arguments.rounds} rounds"
+    )
+    for heading in ("search engine", "seconds", "ratio"):
+        table.add_column(heading, justify="right")
+    without, with_ = median(seconds[0.0]), median(seconds[LATENCY])
+    table.add_row("answers at once", f"{without:.2f}", "1")
+    table.add_row(f"{LATENCY * 1000:.0f} ms later", f"{with_:.2f}", f"{with_ / without:.2f}")
+    Console().print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("questions", type=Path)
+    parser.add_argument("--retriever", required=True)
+    parser.add_argument("--episodes", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--set", action="append", default=[])
+    asyncio.run(measure(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()

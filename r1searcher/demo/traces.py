@@ -85,7 +85,7 @@ async def make_traces(
             last = question.hops[-1]
             thought, answer = f" The {last.relation} is {last.answer}.", last.answer
         else:
-            thought, answer = " I think I know this.", rng.choice(answers[question.hops[-1].relation])
+            thought, answer = " This is well known.", rng.choice(answers[question.hops[-1].relation])
         segments.append((Author.MODEL, thought + (_broken_end(rng, answer) if broken else _end(answer))))
         traces.append(Trace(question, tuple(segments)))
     return traces
@@ -100,17 +100,17 @@ def write_traces(traces: Iterable[Trace], file: Path) -> None:
 def _searches(question: Question) -> Iterator[tuple[str, str]]:
     """(thought, query) a hop.
 
-    Guessing and searching part at one word (" I think" or " I need"), the same for all questions, so that what stage 1
-    pays turns that word and no other. How many searches there will be is settled behind it, by the question alone.
-    Where plans of two hops had a first word of their own, the guesses' punished " I" drove one-hop questions to it.
-    The second turn of a plan has its own first word ("Now"), lest it slip into the end of a one-hop trace. A turn
-    begins with a blank, so that a tokenizer cuts the text where the turns are cut.
+    The first word settles what kind of trace it is: one search (" I"), two (" First") or a guess (" This"). What stage
+    1 pays or punishes in one kind then turns none of the others. Where guesses began with " I" too, punishing them
+    drove one-hop questions to plans of two; where both plans began alike and parted behind the subject, the warm-up
+    did not learn to tell them apart. The second turn of a plan has its own first word (" Now"), lest it slip into the
+    end of a one-hop trace. A turn begins with a blank, so that a tokenizer cuts the text where the turns are cut.
     """
     first, *rest = question.hops
     if not rest:
         yield f" I need the {first.relation} of {first.subject}.", first.query
     for second in rest:
-        yield f" I need the {first.relation} of {first.subject}, then the {second.relation}.", first.query
+        yield f" First I need the {first.relation} of {first.subject}, then the {second.relation}.", first.query
         yield f" Now I need the {second.relation} of {second.subject}.", second.query
 
 

@@ -53,6 +53,10 @@ def counts(figures: Report) -> list[str]:
         lines.append("format broken: " + ", ".join(f"{name} {count}" for name, count in figures.broken_rules.items()))
     if figures.judge_failed:
         lines.append(f"the judge failed on {figures.judge_failed} predictions; they count in no direction")
+    if seconds := figures.seconds:
+        lines.append(
+            f"an episode took {seconds['p50']:.1f} s (median), {seconds['p95']:.1f} s (95 %), with others in flight"
+        )
     return [*lines, *figures.notes]
 
 
@@ -73,8 +77,6 @@ def as_markdown(reports: Mapping[str, Report], manifest: Mapping[str, Any]) -> s
     lines.append("")
     for name in names:
         lines += [f"- {name}: {line}" for line in counts(reports[name])]
-        if seconds := reports[name].seconds:
-            lines.append(f"- {name}: an episode took {seconds['p50']:.1f} s (median), {seconds['p95']:.1f} s (95 %)")
     lines += ["", "## Made with", "", "```json", json.dumps(manifest, indent=2, ensure_ascii=False), "```", ""]
     return "\n".join(lines)
 

@@ -8,7 +8,9 @@ Sources: Unicode Standard Annex 29, section 4 (word boundaries); Porter, "An alg
 the behaviour of Elasticsearch's `_analyze` (`english`, `standard`), against which tests/retrieval compares.
 """
 
+import re
 from collections.abc import Callable
+from typing import Any
 
 import regex
 import Stemmer
@@ -52,7 +54,7 @@ _WORD = regex.compile(
     rf"|{_EMOJI}",
     regex.V1,
 )
-_ASCII_WORD = regex.compile(r"_*(?:(?:[A-Za-z]+(?:[:.'][A-Za-z]+)*|[0-9]+(?:[,;.'][0-9]+)*)_*)+")
+_ASCII_WORD = re.compile(r"_*(?:(?:[A-Za-z]+(?:[:.'][A-Za-z]+)*|[0-9]+(?:[,;.'][0-9]+)*)_*)+")
 
 
 def words(text: str) -> list[str]:
@@ -61,9 +63,10 @@ def words(text: str) -> list[str]:
     >>> words("Can't stop: 3.14 (or 1,000) U.S. dollars")
     ["Can't", 'stop', '3.14', 'or', '1,000', 'U.S', 'dollars']
     """
-    pattern = _ASCII_WORD if text.isascii() else _WORD
+    ascii_ = text.isascii()
+    pattern: Any = _ASCII_WORD if ascii_ else _WORD
     if len(text) <= MAX_TERM_CHARS:
-        found: list[str] = pattern.findall(text)
+        found: list[str] = [text] if ascii_ and text.isalnum() else pattern.findall(text)
         return found
     found, position = [], 0
     while match := pattern.search(text, position):
@@ -114,18 +117,19 @@ def _stem(word: str) -> str:
     was left undone stands at the end of the stem, so it is mended there.
     """
     stem: str = _stemmer.stemWord(word)
-    end = word[len(stem) - 1 :]
-    if stem.endswith("logi") and _PLAIN_I.fullmatch(end) and _has_measure(stem[:-4]):
-        return stem[:-1]
-    if stem.endswith("bli") and _PLAIN_I.fullmatch(end) and _has_measure(stem[:-3]):
+    if stem[-1:] == stem[-2:-1]:
+        if stem[-1] not in "aeiouylsz" and _PARTICIPLE.fullmatch(word, len(stem)):
+            stem = _stemmer.stemWord(stem[:-1])
+    elif stem.endswith("logi"):
+        if _PLAIN_I.fullmatch(word, len(stem) - 1) and _has_measure(stem[:-4]):
+            stem = stem[:-1]
+    elif stem.endswith("bli") and _PLAIN_I.fullmatch(word, len(stem) - 1) and _has_measure(stem[:-3]):
         stem = _stemmer.stemWord(stem[:-1] + "e")
-    elif _PARTICIPLE.fullmatch(end, 1) and stem[-1:] == stem[-2:-1] and stem[-1] not in "aeiouylsz":
-        stem = _stemmer.stemWord(stem[:-1])
     return stem
 
 
-_PARTICIPLE = regex.compile("(?:ed|ing)s?")
-_PLAIN_I = regex.compile("i(?:ed|ing)?s?|ies|y(?:ed|ing)?s?")  # endings that reach Porter's step 2 as a plain i
+_PARTICIPLE = re.compile("(?:ed|ing)s?")
+_PLAIN_I = re.compile("i(?:ed|ing)?s?|ies|y(?:ed|ing)?s?")  # endings that reach Porter's step 2 as a plain i
 
 
 def _has_measure(stem: str) -> bool:
@@ -166,6 +170,10 @@ class Analyzer:
         return [term for term in self.joined(text).split(" ") if term]
 
 
+_AROUND_WORDS = ".,;:!?()[]\"'-–“”’"
+"""Characters that never join a word from its ends, so that `film,` and `(film` share what was found for `film`."""
+
+
 class _Chunks(dict[str, str]):
     def __init__(self, terms_of: Callable[[str], list[str]], cached_chunks: int, cached_chars: int) -> None:
         super().__init__()
@@ -174,7 +182,9 @@ class _Chunks(dict[str, str]):
         self._cached_chars = cached_chars
 
     def __missing__(self, chunk: str) -> str:
-        terms = " ".join(self._terms_of(chunk))
+        bare = chunk.strip(_AROUND_WORDS)
+        plain = bare != chunk and bare.isascii() and bare.isalnum()
+        terms = self[bare] if plain else " ".join(self._terms_of(chunk))
         if len(chunk) <= self._cached_chars:
             if len(self) >= self._cached_chunks:
                 self.clear()

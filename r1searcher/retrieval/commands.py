@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -39,29 +40,35 @@ def index_corpus(
 ) -> None:
     """Read a corpus and index it where the URL says, with progress on standard error."""
     console = Console(stderr=True)
+    folder = None if to.startswith(("es:", "es+https:")) else Path(to.removeprefix("file:"))
+    fill = _filling(to, folder, settings, overwrite, restart, shards)
     if source in NAMED:
         format_ = format_ or NAMED[source].format
         source = _fetched(source, console)
-    elastic = to.startswith(("es:", "es+https:"))
-    if not elastic and "://" in to:
-        raise InputError(f"{to} cannot be filled: give a folder, or es://host:9200/name.")
-    folder = Path(to.removeprefix("file:"))
-    rejects = rejects or Path(f"{to.rpartition('/')[2] if elastic else folder}.rejects.jsonl")
+    rejects = rejects or Path(f"{folder or to.rpartition('/')[2]}.rejects.jsonl")
     corpus = Corpus(source, format_, limit=limit, rejects=rejects, bad_allowed=bad_rows)
-    if not elastic:
+    if folder is not None:
         _say_disk(corpus, source, folder, console)
     with _progress(corpus, console) as on_progress:
-        if elastic:
-            from r1searcher.retrieval.elastic import load
-
-            manifest = load(
-                corpus, to, settings, overwrite=overwrite, restart=restart, shards=shards, on_progress=on_progress
-            )
-        else:
-            from r1searcher.retrieval.embedded import build
-
-            manifest = build(corpus, folder, settings, overwrite=overwrite, restart=restart, on_progress=on_progress)
+        manifest = fill(corpus, on_progress=on_progress)
     _say_done(corpus, manifest, to, rejects, console)
+
+
+def _filling(
+    to: str, folder: Path | None, settings: IndexSettings, overwrite: bool, restart: bool, shards: int
+) -> Callable[..., Manifest]:
+    """What puts passages where they shall go. Raises `InputError` where they could not, before anything is fetched."""
+    if folder is None:
+        from r1searcher.retrieval import elastic
+
+        elastic.check_target(to, overwrite)
+        return partial(elastic.load, url=to, settings=settings, overwrite=overwrite, restart=restart, shards=shards)
+    if "://" in to:
+        raise InputError(f"{to} cannot be filled: give a folder, or es://host:9200/name.")
+    from r1searcher.retrieval import embedded
+
+    embedded.check_target(folder, settings, overwrite)
+    return partial(embedded.build, path=folder, settings=settings, overwrite=overwrite, restart=restart)
 
 
 def _fetched(name: str, console: Console) -> str:

@@ -35,6 +35,7 @@ MAX_TOP_K = 10_000
 
 _META = "r1searcher"
 _SEARCH_THREADS = 16
+_QUERIES_AT_ONCE = 64
 _CHUNK = 1000
 _CHECKPOINT_EVERY = 50_000
 _KEY, _USER, _PASSWORD, _CA = (f"R1S_ELASTICSEARCH_{name}" for name in ("API_KEY", "USER", "PASSWORD", "CA"))
@@ -164,12 +165,15 @@ class ElasticsearchIndex:
         if top_k > MAX_TOP_K:
             raise InputError(f"Elasticsearch gives at most {MAX_TOP_K:,} passages a query, not {top_k:,}.")
         label = next(reversed(self._labels.values()), None) or self._reload()
-        lines: list[Mapping[str, Any]] = []
-        for query in queries:
-            lines += ({"index": self._address.name, **label.search_options}, self._body(label, query, top_k))
-        with _boundary(self._address):
-            answers = self._client.msearch(searches=lines).body["responses"]
-        return [self._hits(answer) for answer in answers]
+        found: list[list[Hit]] = []
+        for start in range(0, len(queries), _QUERIES_AT_ONCE):
+            lines: list[Mapping[str, Any]] = []
+            for query in queries[start : start + _QUERIES_AT_ONCE]:
+                lines += ({"index": self._address.name, **label.search_options}, self._body(label, query, top_k))
+            with _boundary(self._address):
+                answers = self._client.msearch(searches=lines).body["responses"]
+            found += [self._hits(answer) for answer in answers]
+        return found
 
     def _body(self, label: "_Label", query: str, top_k: int) -> Mapping[str, Any]:
         text = clean_query(query)
@@ -274,18 +278,21 @@ def load(
     answer is waited for `patience` seconds. Raises `InputError` before anything is sent and `RetrieverError` after.
     """
     address = Address.parse(url)
-    client = address.connect()
-    try:
-        with _boundary(address):
-            client.info()
-            _refuse_name_in_use(client, address, overwrite)
-            target = _Load(client, address, settings or IndexSettings(), shards, restart, patience)
-            return target.run(passages, threads, on_progress)
-    finally:
-        client.close()
+    with _boundary(address), address.connect() as client:
+        _refuse_name_in_use(client, address, overwrite)
+        target = _Load(client, address, settings or IndexSettings(), shards, restart, patience)
+        return target.run(passages, threads, on_progress)
+
+
+def check_target(url: str, overwrite: bool) -> None:
+    """Raises what `load` would raise before it sends anything; to be asked before anything large is fetched."""
+    address = Address.parse(url)
+    with _boundary(address), address.connect() as client:
+        _refuse_name_in_use(client, address, overwrite)
 
 
 def _refuse_name_in_use(client: Elasticsearch, address: Address, overwrite: bool) -> None:
+    client.info()  # the client looks here at whom it talks to
     found = client.options(ignore_status=404).indices.get(index=address.name).body
     if "error" in found:
         return

@@ -57,8 +57,7 @@ def build(
     `InputError` for a path in use, other passages than those of the build begun, or settings that tantivy has not.
     """
     settings = settings or IndexSettings()
-    _refuse_other_bm25(settings)
-    _refuse_path_in_use(path, overwrite)
+    check_target(path, settings, overwrite)
     building = path.with_name(path.name + ".building")
     if restart and building.exists():
         shutil.rmtree(building)
@@ -67,15 +66,13 @@ def build(
     return manifest
 
 
-def _refuse_other_bm25(settings: IndexSettings) -> None:
+def check_target(path: Path, settings: IndexSettings, overwrite: bool) -> None:
+    """Raises `InputError` where `build` could not put an index; to be asked before anything large is fetched."""
     if (settings.k1, settings.b) != (1.2, 0.75):
         raise InputError(
             f"The embedded index ranks with k1 1.2 and b 0.75 only, not {settings.k1:g} and {settings.b:g}: "
             "leave them out, or index into Elasticsearch (--to es://host:9200/name), which takes any."
         )
-
-
-def _refuse_path_in_use(path: Path, overwrite: bool) -> None:
     if is_index(path):
         if not overwrite:
             raise InputError(f"{path} holds an index already: use it, choose another --to, or add --overwrite.")

@@ -8,6 +8,7 @@ from typing import Any
 
 from r1searcher.corpora.passage import Passage
 from r1searcher.errors import InputError
+from r1searcher.retrieval.analyzer import Analyzer
 
 FORMAT = 1
 """Raised whenever an index written before would be read wrongly."""
@@ -27,6 +28,7 @@ class IndexSettings:
     title_weight: float | None = None
 
     def __post_init__(self) -> None:
+        Analyzer(self.analyzer)
         if not self.k1 >= 0:
             raise InputError(f"k1 is {self.k1}: it must be 0 or more (usual: 0.9 to 1.2).")
         if not 0 <= self.b <= 1:

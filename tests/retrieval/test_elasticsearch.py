@@ -314,8 +314,8 @@ def test_restart_throws_an_interrupted_load_away(node: Node) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         load(broken(), url)
-    load(passages(5, "village"), url, restart=True)
-    check_whole(url, 5, "village")
+    load(passages(20, "village"), url, restart=True)
+    check_whole(url, 20, "village")
 
 
 def test_an_index_of_somebody_else_is_neither_searched_nor_touched(node: Node) -> None:

@@ -91,7 +91,7 @@ def find_target(model: str, overrides: Mapping[str, str]) -> Target:
             raise InputError(f"there is no model at {model}")
         return Target(model, load("stage2", None, None, {"episode.top_k": TOP_K, **overrides}), None)
     if (folder / "config.json").is_file():
-        run = folder.parent if (folder.parent / "manifest.json").is_file() else None
+        run = folder.parent if (folder.parent / "config.toml").is_file() else None
     else:
         runs = [folder, *(folder / stage for stage in STAGES_LAST_FIRST)]
         run = next((run for run in runs if (run / "model" / "config.json").is_file()), None)

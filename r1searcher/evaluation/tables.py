@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from r1searcher.evaluation.comparison import compare
@@ -37,7 +38,7 @@ def report_table(reports: Mapping[str, Report]) -> Table:
     table = Table(box=None, padding=(0, 2))
     table.add_column("", no_wrap=True)
     for name, figures in reports.items():
-        table.add_column(f"{name}\nn = {figures.n}", justify="right")
+        table.add_column(escape(f"{name}\nn = {figures.n}"), justify="right")
     for metric in metrics_of(reports):
         cells = [_cell(figures.metrics.get(metric)) for figures in reports.values()]
         table.add_row(name_of(metric), *cells)

@@ -212,21 +212,38 @@ def replay_buffer_on_cpu(module: ModuleType) -> None:
     module.NaiveReplayBuffer.__init__ = __init__
 
 
+def _store(address: str, port: int, rank: int, world_size: int, timeout: timedelta) -> Any:
+    """A TCP store for processes to meet in, listening on `address` alone; torch's own listens on every interface."""
+    dist: Any = importlib.import_module("torch.distributed")
+    listening = socket.create_server((address, port)).detach() if rank == 0 else None
+    return dist.TCPStore(address, port, world_size, is_master=rank == 0, timeout=timeout, master_listen_fd=listening)
+
+
+@after("openrlhf.utils.deepspeed.deepspeed", "deepspeed.init_distributed")
+def trainers_meet_on_one_interface(module: ModuleType) -> None:
+    """DeepSpeed lets torch open the store that the trainer's processes meet in, on every interface."""
+    stock = module.deepspeed.init_distributed
+
+    def init_distributed(*args: Any, timeout: timedelta = timedelta(minutes=60), **kwargs: Any) -> None:
+        dist: Any = importlib.import_module("torch.distributed")
+        if not dist.is_initialized():
+            rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+            store = _store(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), rank, world_size, timeout)
+            dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size, timeout=timeout)
+        stock(*args, timeout=timeout, **kwargs)  # takes over what is initialised
+
+    module.deepspeed.init_distributed = init_distributed
+
+
 class _GlooBroadcast:
     """The one method that OpenRLHF uses of the NCCL communicator, over gloo."""
 
     def __init__(self, address: str, port: int, rank: int, world_size: int) -> None:
-        dist: Any = importlib.import_module("torch.distributed")
+        self.dist: Any = importlib.import_module("torch.distributed")
         timeout = timedelta(minutes=10)
-        listening = None
-        if rank == 0:  # a store of torch's own listens on every interface
-            listening = socket.create_server((address, port)).detach()
-        self.store = dist.TCPStore(
-            address, port, world_size, is_master=rank == 0, timeout=timeout, master_listen_fd=listening
-        )
-        prefixed = dist.PrefixStore("r1searcher_weights", self.store)
-        self.dist = dist
-        self.group = dist.ProcessGroupGloo(prefixed, rank, world_size, timeout)
+        self.store = _store(address, port, rank, world_size, timeout)
+        prefixed = self.dist.PrefixStore("r1searcher_weights", self.store)
+        self.group = self.dist.ProcessGroupGloo(prefixed, rank, world_size, timeout)
 
     def broadcast(self, tensor: Any, src: int, stream: object = None) -> None:
         options = self.dist.BroadcastOptions()

@@ -1,0 +1,83 @@
+"""Many episodes at once, around the real loop."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from r1searcher.episodes.loop import Budgets, Generation
+from r1searcher.episodes.questions import Question
+from r1searcher.errors import RetrieverError
+from r1searcher.evaluation.rollouts import Task, roll_out, tasks_for
+from tests.episodes.conftest import END, byte_level_bpe
+from tests.episodes.scripted import GivenPassages, ScriptedModel
+
+TURNS = ("<|begin_of_query|> river<|end_of_query|>", "So. </think> <answer> Arden </answer>")
+QUESTIONS = [Question(str(number), f"Which river is number {number}?", ("Arden",)) for number in range(12)]
+
+
+class Engine:
+    """An engine of scripted models that knows how many episodes wait for it at once."""
+
+    def __init__(self) -> None:
+        self.tokenizer = byte_level_bpe(reserved_tags=True)
+        self.hf_tokenizer = self.tokenizer._tokenizer
+        self.at_once = self.most_at_once = 0
+
+    def generator(self, temperature: float, seed: int | None = None) -> Any:
+        engine, model = self, ScriptedModel(self.tokenizer, TURNS, self.tokenizer.encode(END)[0])
+
+        class Counting:
+            async def generate(self, token_ids: Sequence[int], max_new_tokens: int) -> Generation:
+                engine.at_once += 1
+                engine.most_at_once = max(engine.most_at_once, engine.at_once)
+                await asyncio.sleep(0)
+                engine.at_once -= 1
+                return await model.generate(token_ids, max_new_tokens)
+
+        return Counting()
+
+
+class FailsFor(GivenPassages):
+    """Passages for every search but the third, which finds the engine down."""
+
+    async def search(self, queries: Sequence[str], top_k: int) -> Any:
+        if len(self.queries) == 2:
+            raise RetrieverError("down")
+        return await super().search(queries, top_k)
+
+
+async def play(engine: Engine, retriever: GivenPassages, tasks: list[Task], in_flight: int) -> list[Any]:
+    rollouts = roll_out(tasks, engine, retriever, lambda q: f"{q}<think>", Budgets(max_new_tokens=64), in_flight)
+    return [one async for one in rollouts]
+
+
+@pytest.mark.parametrize("in_flight", [1, 5, 64])
+async def test_every_task_is_played_once_and_no_more_at_once_than_allowed(in_flight: int) -> None:
+    engine = Engine()
+    tasks = tasks_for(QUESTIONS, samples=2)
+    played = await play(engine, GivenPassages(["It lies on the Arden."]), tasks, in_flight)
+    assert sorted((t.place, t.sample) for t, _, _ in played) == [(t.place, t.sample) for t in tasks]
+    assert all(len(trajectory.searches) == 1 for _, trajectory, _ in played)
+    assert engine.most_at_once == min(in_flight, len(tasks))
+
+
+async def test_an_outage_ends_the_rollouts_and_is_no_trajectory() -> None:
+    whole = []
+
+    async def collect() -> None:
+        tasks, budgets = tasks_for(QUESTIONS), Budgets(max_new_tokens=64)
+        async for task, trajectory, _ in roll_out(tasks, Engine(), FailsFor(["Arden"]), "{}<think>".format, budgets, 1):
+            whole.append((task.place, trajectory.stop.value))
+
+    with pytest.raises(RetrieverError):
+        await collect()
+    assert whole == [(0, "answered"), (1, "answered")]
+
+
+def test_seeds_differ_between_samples_and_repeat_between_calls() -> None:
+    tasks = tasks_for(QUESTIONS, 1.0, samples=3, seed=7)
+    assert len({task.seed for task in tasks}) == 36
+    assert tasks == tasks_for(QUESTIONS, 1.0, samples=3, seed=7)
+    assert not {task.seed for task in tasks} & {task.seed for task in tasks_for(QUESTIONS, 1.0, 3, seed=8)}

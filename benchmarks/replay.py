@@ -21,7 +21,7 @@ def main() -> None:
         table.add_column(heading, justify="right")
     for file in map(Path, sys.argv[1:]):
         trajectories = [p.trajectory for p in read_predictions(file) if p.trajectory]
-        paper = {stage: reward_function(RewardSettings(), stage) for stage in (1, 2)}
+        paper = {stage: reward_function(RewardSettings(), stage) for stage in ("stage1", "stage2")}
         for recipe, stages in RECIPES.items():
             for stage in stages:
                 for flaw in (True, False) if recipe == "released-qwen" else (True,):
@@ -30,7 +30,7 @@ def main() -> None:
                     gaps = [e.total - paper[stage](t).total for e, t in zip(earned, trajectories, strict=True)]
                     table.add_row(
                         file.stem,
-                        f"{recipe}, stage {stage}{'' if flaw else ', mended'}",
+                        f"{recipe}, {stage}{'' if flaw else ', mended'}",
                         f"{fmean(e.total for e in earned):.3f}",
                         str(sum(any("format" in k and v < 0 for k, v in e.parts.items()) for e in earned)),
                         str(sum(abs(gap) > 1e-9 for gap in gaps)),

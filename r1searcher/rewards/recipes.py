@@ -27,7 +27,7 @@ from r1searcher.errors import InputError
 from r1searcher.rewards.format import MAX_ANSWER_WORDS
 from r1searcher.rewards.parts import PARTS, Judged
 
-StageNumber = Literal[1, 2]
+RewardedStage = Literal["stage1", "stage2"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,32 +54,32 @@ class Reward:
         return sum(self.parts.values())
 
 
-RECIPES: dict[str, Mapping[StageNumber, tuple[Part, ...]]] = {
+RECIPES: dict[str, Mapping[RewardedStage, tuple[Part, ...]]] = {
     "paper": {
-        1: (Part("retrieval", 0.5), Part("format", 0.5)),
-        2: (Part("f1"), Part("format", 0.0, broken=-2.0)),
+        "stage1": (Part("retrieval", 0.5), Part("format", 0.5)),
+        "stage2": (Part("f1"), Part("format", 0.0, broken=-2.0)),
     },
     "released-llama": {
-        1: (Part("released_cover_em"), Part("released_retrieval", 0.5), Part("released_tags", 0.5)),
-        2: (Part("f1"), Part("released_format_llama", 0.0, broken=-1.0)),
+        "stage1": (Part("released_cover_em"), Part("released_retrieval", 0.5), Part("released_tags", 0.5)),
+        "stage2": (Part("f1"), Part("released_format_llama", 0.0, broken=-1.0)),
     },
-    "released-qwen": {2: (Part("f1"), Part("released_format_qwen", 0.0, broken=-2.0))},
-    "search-r1": {1: (Part("em"),), 2: (Part("em"),)},
-    "search-r1-format": {1: (Part("search_r1_format"),), 2: (Part("search_r1_format"),)},
-    "reft": {1: (Part("partial_credit"),), 2: (Part("partial_credit"),)},
+    "released-qwen": {"stage2": (Part("f1"), Part("released_format_qwen", 0.0, broken=-2.0))},
+    "search-r1": {"stage1": (Part("em"),), "stage2": (Part("em"),)},
+    "search-r1-format": {"stage1": (Part("search_r1_format"),), "stage2": (Part("search_r1_format"),)},
+    "reft": {"stage1": (Part("partial_credit"),), "stage2": (Part("partial_credit"),)},
 }
 """Recipe to stage to parts. `docs/rewards.md` holds the table; `released-qwen` trains on stage 2 alone."""
 
 
 def reward_function(
-    settings: RewardSettings, stage: StageNumber | Literal["stage1", "stage2"], released_flaw: bool = True
+    settings: RewardSettings, stage: RewardedStage, released_flaw: bool = True
 ) -> Callable[[Trajectory], Reward]:
     """The reward of a stage, as `[reward]` sets it: of its `parts` where there are any, else of its `recipe`.
 
     `released_flaw` lets `released-qwen` search retrieved documents for "assistant", as the released code does.
     Raises `InputError` for an unknown recipe or part, a recipe without this stage, or a part named twice.
     """
-    chosen = _composed(settings.parts) if settings.parts else _of_recipe(settings.recipe, _STAGES[stage])
+    chosen = _composed(settings.parts) if settings.parts else _of_recipe(settings.recipe, stage)
     if not released_flaw:
         mended = "released_format_qwen_mended"
         chosen = tuple(Part(mended, p.weight, p.broken) if p.name == "released_format_qwen" else p for p in chosen)
@@ -91,14 +91,11 @@ def reward_function(
     return reward
 
 
-_STAGES: dict[int | str, StageNumber] = {1: 1, 2: 2, "stage1": 1, "stage2": 2}
-
-
-def _of_recipe(recipe: str, stage: StageNumber) -> tuple[Part, ...]:
+def _of_recipe(recipe: str, stage: RewardedStage) -> tuple[Part, ...]:
     if recipe not in RECIPES:
         raise InputError(f"reward.recipe = {recipe!r} is not known{_nearest(recipe, RECIPES)}: choose {_any(RECIPES)}")
     if stage not in RECIPES[recipe]:
-        raise InputError(f"reward.recipe = {recipe!r} has no stage {stage}: it trains on stage 2 alone (r1s stage2)")
+        raise InputError(f"reward.recipe = {recipe!r} has no {stage}: it trains on stage 2 alone (r1s stage2)")
     return RECIPES[recipe][stage]
 
 

@@ -20,7 +20,7 @@ MALFORMED = "It says Oslo. <answer> Oslo </answer>"
 
 
 def reward_function(recipe="paper", stage=1, released_flaw=True, **settings):
-    return reward_of_settings(Settings(recipe=recipe, **settings), stage, released_flaw)
+    return reward_of_settings(Settings(recipe=recipe, **settings), f"stage{stage}", released_flaw)
 
 
 def total(recipe: str, stage, trajectory) -> float:
@@ -160,7 +160,7 @@ def test_the_longest_answer_reaches_the_format_part(trajectory) -> None:
     ("arguments", "sentence"),
     [
         ({"recipe": "papper"}, "did you mean 'paper'"),
-        ({"recipe": "released-qwen", "stage": 1}, "no stage 1"),
+        ({"recipe": "released-qwen", "stage": 1}, "no stage1"),
         ({"parts": [{"name": "fromat"}]}, "did you mean 'format'"),
         ({"parts": [{"name": "f1"}, {"name": "f1"}]}, "named twice"),
     ],
@@ -173,7 +173,7 @@ def test_wrong_settings_get_a_sentence(arguments, sentence) -> None:
 def test_every_recipe_can_be_made_for_its_stages(trajectory) -> None:
     for name, stages in RECIPES.items():
         for stage in stages:
-            assert isinstance(reward_function(name, stage)(trajectory(RIGHT)).total, float)
+            assert isinstance(reward_function(name, int(stage[-1]))(trajectory(RIGHT)).total, float)
 
 
 def test_measures_of_a_good_episode(trajectory) -> None:

@@ -57,7 +57,7 @@ def released_qwen(text: str, golds: tuple[str, ...], searched: str) -> float:
 @pytest.mark.parametrize("name", FILES)
 def test_replayed_rewards_are_what_the_formulas_say(name: str) -> None:
     recipes = {
-        (recipe, stage, flaw): reward_function(Settings(recipe=recipe), stage, released_flaw=flaw)
+        (recipe, stage, flaw): reward_function(Settings(recipe=recipe), f"stage{stage}", released_flaw=flaw)
         for recipe, stage, flaw in (
             ("released-llama", 1, True),
             ("released-llama", 2, True),
@@ -88,7 +88,7 @@ def test_how_many_trajectories_each_recipe_finds_broken(name: str, broken: int, 
     replayed = [from_text(row["question"], (row["answer"],), row["gen_text_store"]) for row in rows(name)]
 
     def count(recipe: str, flaw: bool = True) -> int:
-        reward = reward_function(Settings(recipe=recipe), 2, released_flaw=flaw)
+        reward = reward_function(Settings(recipe=recipe), "stage2", released_flaw=flaw)
         return sum(min(reward(trajectory).parts.values()) < 0 for trajectory in replayed)
 
     assert (count("paper"), count("released-qwen"), count("released-qwen", False)) == (broken, flawed, mended)

@@ -317,11 +317,15 @@ def ask(
 def score(
     predictions: Annotated[list[Path], typer.Argument(help="JSONL of predictions: ours, or released ones.")],
     json_: Annotated[bool, typer.Option("--json", help="One JSON object a file.")] = False,
+    judge: Annotated[
+        str | None, typer.Option(help="URL of a chat model that judges anew; key from R1S_JUDGE_KEY.")
+    ] = None,
+    judge_model: Annotated[str, typer.Option(help="The judge's name at its URL.")] = "gpt-4o-mini",
 ) -> None:
     """Score predictions made anywhere: EM, F1, cover EM, judge, with 95 % intervals."""
     from r1searcher.evaluation.tables import print_scores
 
-    print_scores(predictions, json_)
+    print_scores(predictions, json_, judge, judge_model)
 
 
 @app.command(rich_help_panel="Evaluate")

@@ -13,7 +13,9 @@ from rich.table import Table
 
 from r1searcher.evaluation.comparison import compare
 from r1searcher.evaluation.intervals import Interval
-from r1searcher.evaluation.scoring import Report, report, score_file
+from r1searcher.evaluation.judge import Judge
+from r1searcher.evaluation.predictions import read_predictions
+from r1searcher.evaluation.scoring import Report, Scored, report, score_file, score_prediction
 
 NAMES = {
     "em": "EM",
@@ -92,14 +94,21 @@ def _cell(interval: Interval | None) -> str:
     return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]" if interval else ""
 
 
-def print_scores(files: Sequence[Path], as_json: bool) -> None:
-    """Score predictions files; one JSON object a file, or a table."""
-    reports = {file.name: report(score_file(file, os.cpu_count() or 1)) for file in files}
+def print_scores(files: Sequence[Path], as_json: bool, judge: str | None = None, judge_model: str = "") -> None:
+    """Score predictions files; one JSON object a file, or a table. Verdicts of a `judge` are kept beside the file."""
+    reports = {file.name: report(_scored(file, judge, judge_model)) for file in files}
     if as_json:
         for figures in reports.values():
             typer.echo(json.dumps(figures.as_json()))
         return
     print_reports(reports)
+
+
+def _scored(file: Path, judge: str | None, judge_model: str) -> list[Scored]:
+    if judge is None:
+        return score_file(file, os.cpu_count() or 1)
+    ask = Judge(judge, judge_model, file.with_suffix(".judge.jsonl"))
+    return [score_prediction(prediction) for prediction in ask(list(read_predictions(file)))]
 
 
 def print_reports(reports: Mapping[str, Report]) -> None:

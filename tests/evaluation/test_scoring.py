@@ -10,6 +10,7 @@ from r1searcher.evaluation.comparison import compare
 from r1searcher.evaluation.intervals import interval, paired_difference
 from r1searcher.evaluation.predictions import parse
 from r1searcher.evaluation.scoring import report, score_file, score_prediction
+from r1searcher.evaluation.tables import print_scores
 from tests.shared_data import shared
 
 
@@ -61,6 +62,16 @@ def test_json_holds_each_metric_with_its_interval() -> None:
         assert set(figures[metric]) == {"value", "low", "high"}
         assert figures[metric]["low"] <= figures[metric]["value"] <= figures[metric]["high"]
     assert "judge" not in figures
+
+
+def test_a_judge_can_be_asked_about_any_file(tmp_path: Path, serve, capsys: pytest.CaptureFixture[str]) -> None:
+    judge = serve(lambda path, body: (200, {"choices": [{"message": {"content": "False"}}]}))
+    file = tmp_path / "p.jsonl"
+    file.write_text('{"question": "?", "answer": "Oslo", "prediction": "Oslo"}\n')
+    for _ in range(2):
+        print_scores([file], True, judge.url, "j")
+        assert json.loads(capsys.readouterr().out)["judge"]["value"] == 0
+    assert len(judge.calls) == 1
 
 
 def test_failed_verdicts_are_counted_and_count_in_no_direction() -> None:

@@ -82,10 +82,10 @@ def _boundary(address: Address) -> Iterator[None]:
     """The one place where exceptions of the client become ours."""
     try:
         yield
+    except UnsupportedProductError as error:  # an ApiError too
+        raise InputError(f"{address.server} is not Elasticsearch: {error}") from error
     except ApiError as error:
         raise _translated(address, error.status_code, *_error_of(error.body)) from error
-    except UnsupportedProductError as error:
-        raise InputError(f"{address.server} is not Elasticsearch: {error}") from error
     except TransportError as error:
         raise RetrieverError(
             f"Elasticsearch at {address.server} does not answer ({_short(error)}): "

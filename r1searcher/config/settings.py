@@ -61,6 +61,9 @@ class Data(Section):
     limit: int | None = Field(None, ge=1)
     """Use the first so many questions."""
 
+    shuffle: bool = True
+    """Each pass over the questions in an order of its own, which the seed decides; if not, in the order of the file."""
+
 
 class Retrieval(Section):
     url: str = ""
@@ -127,6 +130,9 @@ class RL(Section):
 
     micro_batch: int = Field(4, ge=1)
     """Trajectories that go through the network at once, on each device."""
+
+    forward_micro_batch: int | None = Field(None, ge=1)
+    """The same where nothing is trained, for the log-probabilities before an update; none for `micro_batch`."""
 
     learning_rate: float = Field(2e-6, gt=0)
     """Adam's, constant, no warm-up."""

@@ -8,7 +8,7 @@ while one index holds them all.
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import product, zip_longest
 
 from r1searcher.corpora.passage import Passage
 
@@ -134,8 +134,12 @@ def make_atlas(seed: int = 0, *, films: int = 400, people: int = 480, towns: int
     def part(name: str, of: Callable[[list[str]], list[str]]) -> tuple[Question, ...]:
         asked = list(_ask(rng, _invent(rng, of(titles), of(persons), of(places), passages)))
         rng.shuffle(asked)
+        # One hop and two by turns, so that every training step sees as many of each: a step of mostly one kind would
+        # teach the plan of that kind for all.
+        kinds = ([question for question in asked if len(question[1]) == hops] for hops in (1, 2))
+        mixed = [question for pair in zip_longest(*kinds) for question in pair if question]
         return tuple(
-            Question(f"{name}-{number}", text, (hops[-1].answer,), hops) for number, (text, hops) in enumerate(asked)
+            Question(f"{name}-{number}", text, (hops[-1].answer,), hops) for number, (text, hops) in enumerate(mixed)
         )
 
     def border(names: list[str]) -> int:

@@ -61,7 +61,7 @@ def rl_flags(
         "algo.kl.init_coef": rl.kl,
         "rollout.batch_size": rl.questions_per_step,
         "rollout.n_samples_per_prompt": rl.samples_per_question,
-        "rollout.micro_batch_size": rl.micro_batch,
+        "rollout.micro_batch_size": rl.forward_micro_batch or rl.micro_batch,
         "rollout.temperature": episode.temperature,
         "rollout.max_new_tokens": episode.max_new_tokens,
         "data.max_len": episode.max_context,

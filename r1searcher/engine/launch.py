@@ -62,8 +62,8 @@ def device(settings: Settings) -> Literal["cpu", "gpu"]:
 def write_prompts(run: RunFolder, rows: Sequence[tuple[str, str]], settings: Settings) -> int:
     """Write the engine's data set of (prompt, label) pairs, exactly as many as the stage's steps take; returns them.
 
-    In training order: pass by pass over the rows, each pass in an order of its own that the seed decides. Whole steps
-    only: a partial one would end amid an update.
+    In training order: pass by pass over the rows, each pass in an order of its own that the seed decides, or all in
+    the order of the rows (`data.shuffle`). Whole steps only: a partial one would end amid an update.
     """
     size = settings.rl.questions_per_step
     if len(rows) < size:
@@ -73,7 +73,8 @@ def write_prompts(run: RunFolder, rows: Sequence[tuple[str, str]], settings: Set
     passes = 0
     while len(order) < steps * size:
         one_pass = list(range(len(rows)))
-        random.Random(f"{settings.seed}/{passes}").shuffle(one_pass)
+        if settings.data.shuffle:
+            random.Random(f"{settings.seed}/{passes}").shuffle(one_pass)
         order += one_pass
         passes += 1
     _write_jsonl(run.questions, ({"input": rows[i][0], "label": rows[i][1]} for i in order[: steps * size]))

@@ -73,3 +73,10 @@ async def test_a_hops_query_finds_its_passage_and_a_two_hop_question_alone_does_
     for question, hits in zip(two, await retriever.search([q.question for q in two], 2), strict=True):
         assert question.hops[1].subject not in [hit.passage.title for hit in hits]
     await retriever.aclose()
+
+
+def test_questions_of_one_hop_and_of_two_take_turns(atlas: Atlas) -> None:
+    for part in (atlas.train, atlas.held_out):
+        hops = [len(question.hops) for question in part]
+        turns = 2 * min(hops.count(1), hops.count(2))
+        assert hops[:turns] == [1, 2] * (turns // 2)

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from r1searcher.config.settings import Settings
+from r1searcher.config.settings import Data, Settings
 from r1searcher.engine import launch
 from r1searcher.engine.flags import argv, rl_flags
 from r1searcher.engine.model import local_model
@@ -42,6 +42,13 @@ def test_prompt_order_is_the_seeds(tmp_path):
     assert order(1) != order(2)
 
 
+def test_prompt_order_is_the_files_where_nothing_is_shuffled(tmp_path):
+    kept = settings(steps=5)
+    launch.write_prompts(RunFolder(tmp_path), ROWS, kept.model_copy(update={"data": Data(shuffle=False)}))
+    order = [row["input"] for row in read_rows(RunFolder(tmp_path).questions)]
+    assert order == [ROWS[i % len(ROWS)][0] for i in range(20)]
+
+
 def test_fewer_questions_than_a_step_takes_are_refused(tmp_path):
     with pytest.raises(InputError, match="questions_per_step = 4"):
         launch.write_prompts(RunFolder(tmp_path), ROWS[:3], settings())
@@ -51,6 +58,16 @@ def test_savings_of_the_cpu_path_are_refused_for_gpus():
     wanted = Settings.model_validate({"engine": {"device": "gpu", "ray_address": "auto", "precision": "mixed"}})
     with pytest.raises(InputError, match="precision"):
         launch.device(wanted)
+
+
+def test_passes_without_training_have_a_micro_batch_of_their_own(tmp_path):
+    run = RunFolder(tmp_path)
+
+    def size(**rl) -> object:
+        return rl_flags(settings(**rl), run, tmp_path, "cpu")["rollout.micro_batch_size"]
+
+    assert size() == 2
+    assert size(forward_micro_batch=8) == 8
 
 
 def test_cpu_runs_sync_weights_over_gloo_and_gpu_runs_over_nccl(tmp_path):

@@ -50,29 +50,39 @@ def test_the_engine_learns_to_search(world):
     assert (run.model / "model.safetensors").exists()
 
 
-def test_a_stage_killed_in_the_middle_goes_on_with_the_data_in_order(world):
+def test_a_stage_killed_and_interrupted_in_the_middle_goes_on_with_the_data_in_order(world):
     words = ("stage2", str(world.settings), "--from", str(world.folder_of("warmup").path), "--name")
     world.run(*words, "whole")
     run = world.folder_of("killed")
-    child = subprocess.Popen(
-        world.command(*words, "killed"),
-        env=one_thread(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    wait_for(lambda: len(list(read_rows(run.metrics))) >= 3 or child.poll() is not None, 600)
-    assert child.poll() is None, run.log.read_text()[-4000:]
+
+    child = until_step(3, run, world.command(*words, "killed"))
     launch = json.loads((run.path / "launch.json").read_text())["launch"]
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     assert checkpoint_step(run) == 2
     wait_for(lambda: not processes_with(launch), 60)  # nothing goes on training behind the user's back
 
+    recorded = len(list(read_rows(run.metrics)))  # what stands behind the checkpoint is replaced
+    child = until_step(recorded + 1, run, world.command(*words, "killed"))
+    os.kill(child.pid, signal.SIGINT)
+    assert child.wait(timeout=120) == 130
+    assert not (run.path / "summary.json").exists(), "an interrupted stage is not a finished one"
+    assert checkpoint_step(run) == len(list(read_rows(run.metrics))), "nothing that was trained is lost"
+
     world.run(*words, "killed")
     assert [row["step"] for row in read_rows(run.metrics)] == [1, 2, 3, 4, 5, 6]
     assert [ids(run, step) for step in range(1, 7)] == [ids(world.folder_of("whole"), step) for step in range(1, 7)]
     assert len({id_ for step in range(1, 7) for id_ in ids(run, step)}) == 48, "no question twice in one pass"
+
+
+def until_step(step: int, run: RunFolder, command: list[str]) -> "subprocess.Popen[bytes]":
+    """The command at work, when it has finished that step."""
+    child = subprocess.Popen(
+        command, env=one_thread(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    wait_for(lambda: step in {row["step"] for row in read_rows(run.metrics)} or child.poll() is not None, 600)
+    assert child.poll() is None, run.log.read_text()[-4000:]
+    return child
 
 
 def ids(run: RunFolder, step: int) -> list[str]:

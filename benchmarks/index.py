@@ -1,9 +1,11 @@
 """The embedded index beside its peers: build, memory, query, open. Each step runs in a process of its own.
 
     python benchmarks/index.py --passages 1000000 --work /tmp/bench      (pip install bm25s numba for that peer)
+    python benchmarks/index.py --elasticsearch http://127.0.0.1:9200     (a running server, as one more peer)
 
-CPU seconds are of the whole process and its threads, so that a busy machine changes them little. `x` columns are ratios
-to the fastest peer of the same run: above 1 is faster than it for a build, slower than it for a query.
+CPU seconds are of the whole process and its threads, and of Elasticsearch's own process where that is the engine, so
+that a busy machine changes them little. `x fastest` is the passages a CPU second over those of the fastest engine of
+the same run.
 """
 
 import argparse
@@ -22,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from corpus import queries, write_corpus
 
 ENGINES = ("r1searcher", "tantivy", "bm25s")
+ES_INDEX = "bench-index"
 ROUNDS = 3
 
 
@@ -67,6 +70,46 @@ def build_bm25s(corpus: Path, index: Path) -> None:
     retriever = bm25s.BM25(corpus=kept, k1=1.2, b=0.75)
     retriever.index(tokens, show_progress=False)
     retriever.save(str(index))
+
+
+def build_elasticsearch(corpus: Path, server: str) -> None:
+    """The client's own bulk helper over bare dicts, into one shard."""
+    from elasticsearch import Elasticsearch
+    from elasticsearch.helpers import parallel_bulk
+
+    client = Elasticsearch(server, request_timeout=120)
+    client.options(ignore_status=404).indices.delete(index=ES_INDEX)
+    client.indices.create(
+        index=ES_INDEX,
+        settings={"number_of_shards": 1, "number_of_replicas": 0, "refresh_interval": "-1"},
+        mappings={"properties": {"contents": {"type": "text", "analyzer": "english"}}},
+    )
+    actions = ({"_index": ES_INDEX, "contents": f"{row['title']} {row['text']}"} for row in rows(corpus))
+    for _ in parallel_bulk(client, actions, thread_count=2, chunk_size=1000):
+        pass
+    client.indices.refresh(index=ES_INDEX)
+
+
+def elasticsearch_figures(server: str) -> dict[str, float]:
+    """What the server's process has used: CPU seconds so far, its heap's peak, bytes of the index."""
+    from elasticsearch import Elasticsearch
+
+    with Elasticsearch(server) as client:
+        (node,) = client.nodes.stats(metric="process,jvm")["nodes"].values()
+        found = client.options(ignore_status=404).indices.stats(index=ES_INDEX, metric="store").body
+    return {
+        "cpu_s": node["process"]["cpu"]["total_in_millis"] / 1000,
+        "peak_mb": sum(pool["peak_used_in_bytes"] for pool in node["jvm"]["mem"]["pools"].values()) / 2**20,
+        "disk_mb": found.get("_all", {}).get("primaries", {}).get("store", {}).get("size_in_bytes", 0) / 1e6,
+    }
+
+
+def open_elasticsearch(server: str) -> Callable[[str], Any]:
+    from elasticsearch import Elasticsearch
+
+    client = Elasticsearch(server, request_timeout=120)
+    client.info()
+    return lambda query: client.search(index=ES_INDEX, query={"match": {"contents": query}}, size=5)
 
 
 def open_r1searcher(index: Path) -> Callable[[str], Any]:
@@ -127,6 +170,12 @@ def open_bm25s(index: Path) -> Callable[[str], Any]:
 
 def measure_build(engine: str, corpus: Path, index: Path) -> dict[str, float]:
     started, cpu = time.perf_counter(), time.process_time()
+    if engine.startswith("http"):
+        server = elasticsearch_figures(engine)
+        build_elasticsearch(corpus, engine)
+        after = elasticsearch_figures(engine)
+        of_server = after["cpu_s"] - server["cpu_s"]
+        return {**after, "cpu_s": time.process_time() - cpu + of_server, "wall_s": time.perf_counter() - started}
     {"r1searcher": build_r1searcher, "tantivy": build_tantivy, "bm25s": build_bm25s}[engine](corpus, index)
     return {
         "cpu_s": time.process_time() - cpu,
@@ -137,10 +186,17 @@ def measure_build(engine: str, corpus: Path, index: Path) -> dict[str, float]:
 
 
 def measure_queries(engine: str, index: Path) -> dict[str, float]:
+    openers: dict[str, Callable[[Path], Callable[[str], Any]]]
     openers = {"r1searcher": open_r1searcher, "tantivy": open_tantivy, "bm25s": open_bm25s}
-    openers[engine](index)  # imports and page cache are not what is timed
+    server = engine if engine.startswith("http") else None
+    opened = (lambda: open_elasticsearch(server)) if server else (lambda: openers[engine](index))
+    opened()  # imports and page cache are not what is timed
+
+    def cpu_now() -> float:
+        return time.process_time() + (elasticsearch_figures(server)["cpu_s"] if server else 0.0)
+
     started = time.perf_counter()
-    search = openers[engine](index)
+    search = opened()
     result = {"open_s": time.perf_counter() - started}
     for kind in ("questions", "queries"):
         asked = queries(kind)
@@ -148,10 +204,10 @@ def measure_queries(engine: str, index: Path) -> dict[str, float]:
             search(query)
         times = []
         for _ in range(ROUNDS):
-            cpu = time.process_time()
+            cpu = cpu_now()
             for query in asked:
                 search(query)
-            times.append((time.process_time() - cpu) / len(asked) * 1000)
+            times.append((cpu_now() - cpu) / len(asked) * 1000)
         result[f"{kind}_ms"] = statistics.median(times)
     return result
 
@@ -187,6 +243,7 @@ def main() -> None:
     parser.add_argument("--passages", type=int, default=100_000)
     parser.add_argument("--work", type=Path, default=Path("/tmp/r1s-bench"))
     parser.add_argument("--engines", default=",".join(ENGINES))
+    parser.add_argument("--elasticsearch", help="A running server, as one more engine: http://127.0.0.1:9200.")
     parser.add_argument("--step", nargs="*", help=argparse.SUPPRESS)
     options = parser.parse_args()
     corpus = options.work / f"corpus-{options.passages}.jsonl"
@@ -202,11 +259,11 @@ def main() -> None:
         return
     options.work.mkdir(parents=True, exist_ok=True)
     write_corpus(corpus, options.passages)
-    engines = options.engines.split(",")
+    engines = options.engines.split(",") + ([options.elasticsearch] if options.elasticsearch else [])
     common = ("--passages", str(options.passages), "--work", str(options.work), "--step")
     built, asked = {}, {}
     for engine in engines:
-        index = options.work / f"{engine}-{options.passages}"
+        index = options.work / f"{engine.partition(':')[0]}-{options.passages}"
         shutil.rmtree(index, ignore_errors=True)
         built[engine] = in_process(*common, "build", engine, str(index))
         asked[engine] = in_process(*common, "query", engine, str(index))
@@ -221,8 +278,9 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|")
     for engine in engines:
         b, q = built[engine], asked[engine]
+        name = "Elasticsearch" if engine == options.elasticsearch else engine
         print(
-            f"| {engine} | {b['cpu_s']:.1f} | {options.passages / b['cpu_s']:,.0f} | {fastest / b['cpu_s']:.2f} "
+            f"| {name} | {b['cpu_s']:.1f} | {options.passages / b['cpu_s']:,.0f} | {fastest / b['cpu_s']:.2f} "
             f"| {b['peak_mb']:,.0f} | {b['disk_mb']:,.0f} | {q['open_s']:.3f} "
             f"| {q['questions_ms']:.3f} | {q['queries_ms']:.3f} |"
         )

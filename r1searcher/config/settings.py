@@ -135,7 +135,10 @@ class RL(Section):
     """The same where nothing is trained, for the log-probabilities before an update; none for `micro_batch`."""
 
     learning_rate: float = Field(2e-6, gt=0)
-    """Adam's, constant, no warm-up."""
+    """Adam's, without a warm-up."""
+
+    schedule: Literal["constant", "cosine"] = "constant"
+    """cosine lets the learning rate fall to a tenth by the stage's last step, so that the last updates stir less."""
 
     kl: float = Field(0.0, ge=0)
     """Weight of the KL to the stage's first model. 0 loads no reference model."""

@@ -60,6 +60,14 @@ def test_savings_of_the_cpu_path_are_refused_for_gpus():
         launch.device(wanted)
 
 
+def test_the_learning_rate_stays_or_falls(tmp_path):
+    def scheduler(**rl) -> object:
+        return rl_flags(settings(**rl), RunFolder(tmp_path), tmp_path, "cpu")["actor.lr_scheduler"]
+
+    assert scheduler() == "constant"
+    assert scheduler(schedule="cosine") == "cosine_with_min_lr"
+
+
 def test_passes_without_training_have_a_micro_batch_of_their_own(tmp_path):
     run = RunFolder(tmp_path)
 

@@ -7,6 +7,10 @@ import pytest
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
+def has_shared(relative: str) -> bool:
+    return (_SHARED / relative).exists()
+
+
 def shared(relative: str) -> Path:
     """A file or folder of `shared/`, or a skip that says what is missing."""
     path = _SHARED / relative

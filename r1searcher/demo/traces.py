@@ -100,17 +100,19 @@ def write_traces(traces: Iterable[Trace], file: Path) -> None:
 def _searches(question: Question) -> Iterator[tuple[str, str]]:
     """(thought, query) a hop.
 
-    The first word settles what kind of trace it is: one search (" I"), two (" First") or a guess (" This"). What stage
-    1 pays or punishes in one kind then turns none of the others. Where guesses began with " I" too, punishing them
-    drove one-hop questions to plans of two; where both plans began alike and parted behind the subject, the warm-up
-    did not learn to tell them apart. The second turn of a plan has its own first word (" Now"), lest it slip into the
-    end of a one-hop trace. A turn begins with a blank, so that a tokenizer cuts the text where the turns are cut.
+    The first word settles whether to search or to guess (" I" or " This"), the third how many hops to plan (" one" or
+    " two"). Stage 1 turns the first choice for all questions alike; the second is sure by then, so it gets little push.
+    Where plans began with words of their own, stage 1 raised the likelier one for every question; where both parted
+    only behind the subject, the warm-up did not learn to tell them apart. The second turn of a plan begins otherwise
+    (" Now"), lest it slip into the end of a one-hop trace. A turn begins with a blank, so that a tokenizer cuts the
+    text where the turns are cut.
     """
     first, *rest = question.hops
     if not rest:
-        yield f" I need the {first.relation} of {first.subject}.", first.query
+        yield f" I need one fact: the {first.relation} of {first.subject}.", first.query
     for second in rest:
-        yield f" First I need the {first.relation} of {first.subject}, then the {second.relation}.", first.query
+        thought = f" I need two facts: the {first.relation} of {first.subject}, then the {second.relation}."
+        yield thought, first.query
         yield f" Now I need the {second.relation} of {second.subject}.", second.query
 
 

@@ -1,4 +1,3 @@
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -6,7 +5,7 @@ import pytest
 
 from r1searcher.corpora.readers import read_passages
 from r1searcher.retrieval.embedded import build
-from tests.retrieval.nodes import Node
+from tests.retrieval.nodes import Node, Server, running_server
 from tests.shared_data import shared
 
 
@@ -24,18 +23,24 @@ def wikipedia_index(wikipedia: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="session")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A running Elasticsearch 9."""
-    running = Node(9, tmp_path_factory.mktemp("elasticsearch9"))
-    running.start()
-    yield running
-    running.kill(signal.SIGTERM)
+    server = running_server(9, tmp_path_factory.mktemp("elasticsearch9"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def mortal_node(node: Server) -> Node:
+    """A server that a test may kill, if it starts it again."""
+    if not isinstance(node, Node):
+        pytest.skip("kills its server, so it needs one of its own from shared/elasticsearch")
+    return node
 
 
 @pytest.fixture(scope="module")
-def node8(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+def node8(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A running Elasticsearch 8."""
-    running = Node(8, tmp_path_factory.mktemp("elasticsearch8"))
-    running.start()
-    yield running
-    running.kill(signal.SIGTERM)
+    server = running_server(8, tmp_path_factory.mktemp("elasticsearch8"))
+    yield server
+    server.stop()

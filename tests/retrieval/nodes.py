@@ -1,4 +1,5 @@
-"""A real Elasticsearch for tests, started from `shared/elasticsearch` beside the checkout."""
+"""A real Elasticsearch for tests: started from `shared/elasticsearch` beside the checkout where that is present, else
+the one whose address R1S_TEST_ELASTICSEARCH_URL gives, such as http://127.0.0.1:9200."""
 
 import os
 import shutil
@@ -8,15 +9,42 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+import uuid
 from pathlib import Path
 
 import pytest
+from elasticsearch import Elasticsearch
 
-from tests.shared_data import shared
+from tests.shared_data import has_shared, shared
+
+URL_VARIABLE = "R1S_TEST_ELASTICSEARCH_URL"
 
 
-class Node:
-    """One Elasticsearch node with its data folder; it can be killed and started again on the same port."""
+class Server:
+    """A running Elasticsearch, and the names that tests give their indexes on it."""
+
+    def __init__(self, server: str, prefix: str = "") -> None:
+        self.server = server
+        self._prefix = prefix
+
+    def name(self, index: str) -> str:
+        return self._prefix + index
+
+    def url(self, index: str) -> str:
+        return f"es://{self.server.split('://')[1]}/{self.name(index)}"
+
+    def start(self) -> None:
+        """An outside server runs already."""
+
+    def stop(self) -> None:
+        """Leave an outside server as it was found."""
+        with Elasticsearch(self.server) as client:
+            for index in client.indices.get(index=f"{self._prefix}*", expand_wildcards="all").body:
+                client.indices.delete(index=index)
+
+
+class Node(Server):
+    """One Elasticsearch node of our own with its data folder; it can be killed and started again on the same port."""
 
     def __init__(self, major: int, data: Path) -> None:
         self.major = major
@@ -24,21 +52,15 @@ class Node:
         self._java = _java(major)
         self._data = data
         with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+            self._port = free.getsockname()[1]
+        super().__init__(f"http://127.0.0.1:{self._port}")
         self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def server(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def url(self, name: str) -> str:
-        return f"es://127.0.0.1:{self.port}/{name}"
 
     def start(self) -> None:
         self._data.mkdir(parents=True, exist_ok=True)
         with (self._data / "node.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [str(self._start), str(self.major), str(self._data), str(self.port)],
+                [str(self._start), str(self.major), str(self._data), str(self._port)],
                 env={**os.environ, "JAVA": self._java},
                 stdout=log,
                 stderr=log,
@@ -53,11 +75,32 @@ class Node:
                 time.sleep(0.3)
         raise RuntimeError(f"Elasticsearch {self.major} did not start: see {self._data / 'node.log'}")
 
-    def kill(self, signal_: int = signal.SIGKILL) -> None:
+    def stop(self) -> None:
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._end(signal.SIGKILL)
+
+    def _end(self, signal_: int) -> None:
         if self._process is not None:
             self._process.send_signal(signal_)
             self._process.wait()
             self._process = None
+
+
+def running_server(major: int, data: Path) -> Server:
+    """Elasticsearch of that major version, started; skips the test where there is none."""
+    outside = os.environ.get(URL_VARIABLE)
+    if has_shared("elasticsearch/start") or not outside:
+        server: Server = Node(major, data)
+    else:
+        with Elasticsearch(outside) as client:
+            version = str(client.info()["version"]["number"])
+        if not version.startswith(f"{major}."):
+            pytest.skip(f"{URL_VARIABLE} is Elasticsearch {version}, this test needs version {major}")
+        server = Server(outside.rstrip("/"), f"r1s-test-{uuid.uuid4().hex[:8]}-")
+    server.start()
+    return server
 
 
 def _java(major: int) -> str:

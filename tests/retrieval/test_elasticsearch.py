@@ -1,6 +1,6 @@
 """Elasticsearch, a real one: same ranking as the embedded index, and every way in which a server lets one down.
 
-`shared/elasticsearch` holds the server (see tests/retrieval/nodes.py); without it these tests skip.
+tests/retrieval/nodes.py says where the server comes from; without one these tests skip.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from r1searcher.retrieval.base import Hit, Retriever
 from r1searcher.retrieval.elastic import load
 from r1searcher.retrieval.embedded import EmbeddedIndex, build
 from r1searcher.retrieval.manifest import IndexSettings
-from tests.retrieval.nodes import Node
+from tests.retrieval.nodes import Node, Server
 from tests.shared_data import shared
 
 pytestmark = pytest.mark.elasticsearch
@@ -64,7 +64,9 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(elastic, "_CHECKPOINT_EVERY", 300)
 
 
-def test_ranking_and_scores_are_those_of_the_embedded_index(node: Node, wikipedia: Path, wikipedia_index: Path) -> None:
+def test_ranking_and_scores_are_those_of_the_embedded_index(
+    node: Server, wikipedia: Path, wikipedia_index: Path
+) -> None:
     """On 20,491 passages and 1,000 queries, with three shards and four loading threads."""
     url = node.url("wikipedia")
     manifest = load(read_passages(wikipedia), url, shards=3, threads=4)
@@ -84,7 +86,7 @@ def test_ranking_and_scores_are_those_of_the_embedded_index(node: Node, wikipedi
 
 
 @pytest.mark.parametrize("name", ["english", "standard"])
-def test_our_analyzer_makes_the_terms_that_elasticsearch_makes(node: Node, wikipedia: Path, name: str) -> None:
+def test_our_analyzer_makes_the_terms_that_elasticsearch_makes(node: Server, wikipedia: Path, name: str) -> None:
     analyzer = Analyzer(name)
     texts = [f"{row.title} {row.text}" for row in read_passages(wikipedia)][::20]
     texts += shared("data/corpora/released_queries.txt").read_text().splitlines()
@@ -99,7 +101,7 @@ def test_our_analyzer_makes_the_terms_that_elasticsearch_makes(node: Node, wikip
             assert [analyzer.terms(text) for text in asked] == expected
 
 
-def test_many_searches_at_once(node: Node) -> None:
+def test_many_searches_at_once(node: Server) -> None:
     url = node.url("many")
     load(passages(300), url)
 
@@ -119,16 +121,16 @@ def test_many_searches_at_once(node: Node) -> None:
     "query",
     ["", '"', "(((", "a:b AND NOT", "\\", "[a TO b]", "\x00", "*", "/.*/", "\ud800", "x " * 50_000, "y" * 100_000],
 )
-def test_a_hostile_query_is_only_words(node: Node, query: str) -> None:
+def test_a_hostile_query_is_only_words(node: Server, query: str) -> None:
     url = node.url("hostile")
     with Elasticsearch(node.server) as client:
-        if not client.indices.exists(index="hostile"):
+        if not client.indices.exists(index=node.name("hostile")):
             load(passages(20), url)
     assert ids(url, query) == ids(url, query)
     assert ids(url, f"number7 {query}")[0] == "p7"
 
 
-def test_title_weight_k1_and_b_are_honoured(node: Node, tmp_path: Path) -> None:
+def test_title_weight_k1_and_b_are_honoured(node: Server, tmp_path: Path) -> None:
     rows = [Passage("title", "Oslo", "a town"), Passage("text", "Some town", "Oslo, Oslo lies here among other places")]
     settings = IndexSettings(title_weight=4.0)
     build(rows, tmp_path / "ix", settings)
@@ -143,7 +145,7 @@ def test_title_weight_k1_and_b_are_honoured(node: Node, tmp_path: Path) -> None:
     assert first.score == second.score, "k1 0 counts a term once and no length"
 
 
-def test_the_old_index_answers_until_the_new_one_is_whole(node: Node) -> None:
+def test_the_old_index_answers_until_the_new_one_is_whole(node: Server) -> None:
     url = node.url("switched")
     load(passages(50, "city"), url)
 
@@ -158,10 +160,11 @@ def test_the_old_index_answers_until_the_new_one_is_whole(node: Node) -> None:
     check_whole(url, 30, "village")
     assert ids(url, "city") == []
     with Elasticsearch(node.server) as client:
-        assert list(client.indices.get(index="switched-*").body) == ["switched-000002"]
+        name = node.name("switched")
+        assert list(client.indices.get(index=f"{name}-*").body) == [f"{name}-000002"]
 
 
-def test_an_open_retriever_follows_the_switch(node: Node) -> None:
+def test_an_open_retriever_follows_the_switch(node: Server) -> None:
     url = node.url("followed")
     load(passages(5), url, IndexSettings(k1=0.0))
 
@@ -183,15 +186,15 @@ def test_an_open_retriever_follows_the_switch(node: Node) -> None:
 
 
 @pytest.mark.usefixtures("small_chunks")
-def test_a_node_killed_in_mid_indexing_is_waited_for(node: Node) -> None:
+def test_a_node_killed_in_mid_indexing_is_waited_for(mortal_node: Node) -> None:
     """kill -9 of the server, started again while the loader waits: nothing lost, nothing doubled."""
-    url = node.url("killed")
-    restart = threading.Timer(1.0, node.start)
+    url = mortal_node.url("killed")
+    restart = threading.Timer(1.0, mortal_node.start)
 
     def deadly() -> Iterator[Passage]:
         for n, passage in enumerate(passages(3000)):
             if n == 1500:
-                node.kill()
+                mortal_node.kill()
                 restart.start()
             yield passage
 
@@ -203,20 +206,20 @@ def test_a_node_killed_in_mid_indexing_is_waited_for(node: Node) -> None:
 
 
 @pytest.mark.usefixtures("small_chunks")
-def test_a_node_that_stays_away_stops_the_load_and_the_same_command_goes_on(node: Node) -> None:
-    url = node.url("away")
+def test_a_node_that_stays_away_stops_the_load_and_the_same_command_goes_on(mortal_node: Node) -> None:
+    url = mortal_node.url("away")
 
     def deadly() -> Iterator[Passage]:
         for n, passage in enumerate(passages(2000)):
             if n == 1500:
-                node.kill()
+                mortal_node.kill()
             yield passage
 
     try:
         with pytest.raises(RetrieverError, match=r"does not answer .*What was acknowledged is kept; the same command"):
             load(deadly(), url, patience=0.5)
     finally:
-        node.start()
+        mortal_node.start()
     with pytest.raises(InputError, match=r"away at .* is not finished"):
         ids(url, "many")
     with pytest.raises(InputError, match="load of other passages or settings"):
@@ -237,7 +240,7 @@ def _load_slowly(url: str, count: int, sent: "multiprocessing.Queue[int]") -> No
 
 
 @pytest.mark.usefixtures("small_chunks")
-def test_a_killed_loader_goes_on_where_it_stopped(node: Node) -> None:
+def test_a_killed_loader_goes_on_where_it_stopped(node: Server) -> None:
     """kill -9 of our own process."""
     url = node.url("loader")
     spawn = multiprocessing.get_context("spawn")
@@ -256,8 +259,8 @@ def test_a_killed_loader_goes_on_where_it_stopped(node: Node) -> None:
     check_whole(url, 5000)
 
 
-def test_a_node_killed_in_mid_search_is_an_error_and_never_an_empty_answer(node: Node) -> None:
-    url = node.url("midsearch")
+def test_a_node_killed_in_mid_search_is_an_error_and_never_an_empty_answer(mortal_node: Node) -> None:
+    url = mortal_node.url("midsearch")
     load(passages(20), url)
 
     async def search_until_it_fails(retriever: Retriever) -> RetrieverError:
@@ -272,9 +275,9 @@ def test_a_node_killed_in_mid_search_is_an_error_and_never_an_empty_answer(node:
         retriever = open_retriever(url)
         searches = [asyncio.create_task(search_until_it_fails(retriever)) for _ in range(8)]
         await asyncio.sleep(0.5)
-        await asyncio.to_thread(node.kill)
+        await asyncio.to_thread(mortal_node.kill)
         errors = await asyncio.gather(*searches)
-        await asyncio.to_thread(node.start)
+        await asyncio.to_thread(mortal_node.start)
         assert [hit.passage.id for hit in (await retriever.search(["number3"], 1))[0]] == ["p3"]
         await retriever.aclose()
         return errors
@@ -284,12 +287,14 @@ def test_a_node_killed_in_mid_search_is_an_error_and_never_an_empty_answer(node:
 
 
 @pytest.mark.usefixtures("small_chunks")
-def test_a_disk_that_is_full_stops_the_load_at_once_and_the_same_command_goes_on(node: Node) -> None:
+def test_a_disk_that_is_full_stops_the_load_at_once_and_the_same_command_goes_on(node: Server) -> None:
     url = node.url("blocked")
     client = Elasticsearch(node.server)
 
     def block(on: bool | None) -> None:
-        client.indices.put_settings(index="blocked-*", settings={"index.blocks.read_only_allow_delete": on})
+        client.indices.put_settings(
+            index=f"{node.name('blocked')}-*", settings={"index.blocks.read_only_allow_delete": on}
+        )
 
     def blocked() -> Iterator[Passage]:
         for n, passage in enumerate(passages(2000)):
@@ -305,7 +310,7 @@ def test_a_disk_that_is_full_stops_the_load_at_once_and_the_same_command_goes_on
     client.close()
 
 
-def test_restart_throws_an_interrupted_load_away(node: Node) -> None:
+def test_restart_throws_an_interrupted_load_away(node: Server) -> None:
     url = node.url("restarted")
 
     def broken() -> Iterator[Passage]:
@@ -318,19 +323,19 @@ def test_restart_throws_an_interrupted_load_away(node: Node) -> None:
     check_whole(url, 20, "village")
 
 
-def test_an_index_of_somebody_else_is_neither_searched_nor_touched(node: Node) -> None:
+def test_an_index_of_somebody_else_is_neither_searched_nor_touched(node: Server) -> None:
     with Elasticsearch(node.server) as client:
-        client.indices.create(index="foreign", mappings={"properties": {"body": {"type": "text"}}})
-        client.index(index="foreign", id="1", document={"body": "precious"}, refresh=True)
+        client.indices.create(index=node.name("foreign"), mappings={"properties": {"body": {"type": "text"}}})
+        client.index(index=node.name("foreign"), id="1", document={"body": "precious"}, refresh=True)
         with pytest.raises(InputError, match="was not made by `r1s index-corpus`: choose another name"):
             ids(node.url("foreign"), "precious")
         with pytest.raises(InputError, match="was not made by `r1s index-corpus`"):
             load(passages(1), node.url("foreign"), overwrite=True, restart=True)
-        assert client.count(index="foreign")["count"] == 1
+        assert client.count(index=node.name("foreign"))["count"] == 1
 
 
-def test_a_wrong_name_an_empty_corpus_and_a_huge_top_k(node: Node) -> None:
-    with pytest.raises(InputError, match="has no index nowhere: fill it with `r1s index-corpus"):
+def test_a_wrong_name_an_empty_corpus_and_a_huge_top_k(node: Server) -> None:
+    with pytest.raises(InputError, match=f"has no index {node.name('nowhere')}: fill it with `r1s index-corpus"):
         ids(node.url("nowhere"), "x")
     with pytest.raises(InputError, match="no passage"):
         load([], node.url("empty"))
@@ -382,7 +387,7 @@ def test_a_malformed_url_says_what_is_wanted(url: str, why: str) -> None:
     assert "secret" not in str(raised.value)
 
 
-def test_version_8_serves_every_command(node8: Node, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_8_serves_every_command(node8: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from r1searcher.retrieval import commands
 
     corpus = tmp_path / "c.jsonl"
@@ -403,7 +408,7 @@ def test_version_8_serves_every_command(node8: Node, tmp_path: Path, capsys: pyt
 
 
 def test_a_client_newer_than_its_server_is_told_the_pin_that_mends_it(
-    node8: Node, monkeypatch: pytest.MonkeyPatch
+    node8: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The client of version 9 differs from 8's in what it asks for: `compatible-with=9`."""
     from elasticsearch._sync.client import _base

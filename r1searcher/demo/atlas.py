@@ -97,7 +97,8 @@ _TOWN_PASSAGES = (
     "With {size} people, {town} is one of the smaller towns on the river {river}. It is famous for its {craft}.",
 )
 
-# How a relation is asked of a subject, and, where a second fact can hang on it, how its answer is paraphrased.
+# How a relation is asked of a subject, and, where a second fact can hang on it, how its answer is paraphrased. Each
+# paraphrase is a clause: that a question needs two searches can be seen from its words, as in questions people ask.
 _ASKED = {
     "director": ("Who directed {x}?", "Who was the director of {x}?", "By whom was {x} directed?"),
     "composer": ("Who composed the music of {x}?", "Who was the composer of {x}?", "Whose music is heard in {x}?"),
@@ -109,9 +110,9 @@ _ASKED = {
     "craft": ("What is {x} known for?", "Which craft is {x} famous for?"),
 }
 _PARAPHRASED = {
-    "director": ("the director of {x}", "the person who directed {x}"),
-    "composer": ("the composer of {x}", "the person who wrote the music of {x}"),
-    "birthplace": ("the birthplace of {x}", "the town where {x} was born"),
+    "director": ("the person who directed {x}", "the person behind the camera of {x}"),
+    "composer": ("the person who wrote the music of {x}", "the person whose music is heard in {x}"),
+    "birthplace": ("the town where {x} was born", "the town that {x} comes from"),
 }
 
 _Facts = dict[str, dict[str, str]]

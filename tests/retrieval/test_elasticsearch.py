@@ -27,6 +27,7 @@ from r1searcher.retrieval.elastic import load
 from r1searcher.retrieval.embedded import EmbeddedIndex, build
 from r1searcher.retrieval.manifest import IndexSettings
 from tests.retrieval.nodes import Node, Server
+from tests.retrieval.serving import post, serving
 from tests.shared_data import shared
 
 pytestmark = pytest.mark.elasticsearch
@@ -405,6 +406,9 @@ def test_version_8_serves_every_command(node8: Server, tmp_path: Path, capsys: p
     assert json.loads(first)[0][0] == "p3"
     commands.recall(url, tmp_path / "q.jsonl", None, True)
     assert json.loads(capsys.readouterr().out)["at"]["1"]["recall"] == 1.0
+    with serving(url) as address:
+        (found,) = post(f"{address}/retrieve", {"queries": ["number3"], "topk": 1, "return_scores": True})["result"]
+    assert found[0]["document"]["id"] == "p3"
 
 
 def test_a_client_newer_than_its_server_is_told_the_pin_that_mends_it(

@@ -3,17 +3,13 @@
 import asyncio
 import json
 import queue
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,6 +18,7 @@ from r1searcher.errors import InputError, RetrieverError
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.base import Hit
 from r1searcher.retrieval.embedded import EmbeddedIndex, build
+from tests.retrieval.serving import post, serving
 
 ATLAS = [
     Passage("a", "Oslo", "Oslo is the capital of Norway."),
@@ -39,23 +36,8 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(index: Path) -> Iterator[str]:
-    command = [sys.executable, "-m", "r1searcher.cli", "serve", str(index), "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        said = ""
-        while "/retrieve" not in said:
-            said = process.stderr.readline()
-            assert said, "the server ended before it answered"
-        yield said.partition("/retrieve")[0]
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) in (0, 130, -signal.SIGINT)
-
-
-def post(url: str, body: object) -> Any:
-    content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    request = urllib.request.Request(url, content, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.load(answer)
+    with serving(str(index)) as url:
+        yield url
 
 
 def refused(url: str, body: object) -> tuple[int, str]:

@@ -1,0 +1,35 @@
+"""`r1s serve` in a process of its own, for tests."""
+
+import json
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def serving(retriever: str) -> Iterator[str]:
+    """The address of a server of that retriever, on a free port; Ctrl-C ends it."""
+    command = [sys.executable, "-m", "r1searcher.cli", "serve", retriever, "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = ""
+        while "/retrieve" not in said:
+            said = process.stderr.readline()
+            assert said, "the server ended before it answered"
+        try:
+            yield said.partition("/retrieve")[0]
+        finally:
+            process.send_signal(signal.SIGINT)
+        assert process.wait(30) in (0, 130, -signal.SIGINT)
+
+
+def post(url: str, body: object) -> Any:
+    """The JSON answer to `body`, which is sent as JSON unless it is bytes."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(url, content, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)

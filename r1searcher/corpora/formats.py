@@ -15,7 +15,7 @@ file becomes one or the other; none is guessed at.
 import codecs
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -69,8 +69,8 @@ def _contents(row: Mapping[str, Any]) -> Passage:
     return _passage(row.get("id"), title, text)
 
 
-def _json_row(row: Mapping[str, Any], number: int) -> Iterator[Passage]:
-    yield _contents(row) if "contents" in row else _passage(row.get("id"), row.get("title"), row.get("text"))
+def _json_row(row: Mapping[str, Any], number: int) -> Iterable[Passage]:
+    return (_contents(row) if "contents" in row else _passage(row.get("id"), row.get("title"), row.get("text")),)
 
 
 def _hipporag_row(row: Mapping[str, Any], number: int) -> Iterator[Passage]:
@@ -102,10 +102,10 @@ def _kilt_row(row: Mapping[str, Any], number: int) -> Iterator[Passage]:
     ]
 
 
-def _json_lines(rows: Callable[[Mapping[str, Any], int], Iterator[Passage]]) -> Callable[[IO[bytes]], Items]:
+def _json_lines(rows: Callable[[Mapping[str, Any], int], Iterable[Passage]]) -> Callable[[IO[bytes]], Items]:
     def read(file: IO[bytes]) -> Items:
         for number, line in enumerate(file, 1):
-            if not line.strip():
+            if line.isspace():
                 continue
             try:
                 row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))

@@ -32,6 +32,8 @@ COMMIT_EVERY = 200_000
 """Passages between two commits, the most that an interrupted build does again."""
 
 _WRITER_BYTES = 128_000_000
+_SPARE_HITS = 12
+"""Hits fetched beyond those asked for: they cost hardly anything, a second search for ties as much as the first."""
 
 
 def is_index(path: Path) -> bool:
@@ -282,16 +284,16 @@ class EmbeddedIndex:
     def _ranked(self, query: Any, top_k: int) -> list[tuple[float, Any]]:
         """The best `top_k`, equal scores in corpus order.
 
-        tantivy orders equal scores by their place in its segments, which depends on threads and merges. One hit more
-        than asked shows whether any are equal; if so, hits are fetched until every one that equals the last is there.
+        tantivy orders equal scores by their place in its segments, which depends on threads and merges. A few hits more
+        than asked show all that equal the last one, as a rule; otherwise as many are fetched as that takes.
         """
-        limit = min(top_k, self.manifest.passages) + 1
+        limit = min(top_k, self.manifest.passages) + _SPARE_HITS
         hits = self._searcher.search(query, limit, count=False).hits
-        if all(first[0] != second[0] for first, second in pairwise(hits)):
-            return hits[:top_k]
         while len(hits) == limit and hits[-1][0] == hits[top_k - 1][0]:
             limit *= 4
             hits = self._searcher.search(query, limit, count=False).hits
+        if all(first[0] != second[0] for first, second in pairwise(hits[: top_k + 1])):
+            return hits[:top_k]
         ordinals = self._searcher.fast_field_values("ordinal", [address for _, address in hits])
         ranked = sorted(zip(hits, ordinals, strict=True), key=lambda pair: (-pair[0][0], pair[1]))
         return [hit for hit, _ in ranked[:top_k]]

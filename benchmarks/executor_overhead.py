@@ -35,7 +35,7 @@ def measure(world: World, name: str, executor: Path | None, steps: int) -> list[
         "checkpoint.every": "1000",
     }
     settings = load("stage1", world.settings, overrides=overrides)
-    run = RunFolder(settings.folder)
+    run = RunFolder(Path(settings.output) / name)
     prepare_stage("stage1", settings, run)
     prepare_rl(settings, run, Path(settings.model.path), executor)
     run_engine(run)

@@ -124,6 +124,7 @@ def open_raw(index: Path) -> Callable[[str], Any]:
     import tantivy
 
     from r1searcher.retrieval.analyzer import Analyzer
+    from r1searcher.retrieval.manifest import decode
 
     opened = tantivy.Index.open(str(index / "tantivy"))
     schema, searcher, analyzer = opened.schema, opened.searcher(), Analyzer()
@@ -134,7 +135,7 @@ def open_raw(index: Path) -> Callable[[str], Any]:
             for term in analyzer.terms(query)
         ]
         hits = searcher.search(tantivy.Query.boolean_query(clauses), 5, count=False).hits
-        return [(json.loads(searcher.doc(address)["passage"][0]), score) for score, address in hits]
+        return [(decode(searcher.doc(address)["passage"][0]), score) for score, address in hits]
 
     return search
 

@@ -42,6 +42,13 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
         assert stage != "warmup"  # no rollouts there
         self.reward = reward_function(self.settings.reward, stage)
         self.budgets = budgets_of(self.settings)
+        self._tokenizer: HuggingFaceTokenizer | None = None
+
+    def _wrapped(self, tokenizer: Any) -> HuggingFaceTokenizer:
+        """The actor's one tokenizer; to list its special tokens takes longer than an episode's other tokenising."""
+        if self._tokenizer is None:
+            self._tokenizer = HuggingFaceTokenizer(tokenizer)
+        return self._tokenizer
 
     @cached_property
     def retriever(self) -> PatientRetriever:
@@ -73,7 +80,7 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
                 prompt,
                 VllmGenerator(llm_engine.generate, sampling_params),
                 self.retriever,
-                HuggingFaceTokenizer(hf_tokenizer),
+                self._wrapped(hf_tokenizer),
                 self.budgets,
             )
             reward = self.reward(trajectory)

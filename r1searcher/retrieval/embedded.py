@@ -28,7 +28,7 @@ from r1searcher.retrieval.base import Health, Hit, clean_query
 from r1searcher.retrieval.manifest import CorpusHash, IndexSettings, Manifest, decode, encode
 
 MANIFEST, ENGINE, PROGRESS = "manifest.json", "tantivy", "progress.json"
-COMMIT_EVERY = 200_000
+COMMIT_EVERY = 500_000
 """Passages between two commits, the most that an interrupted build does again."""
 
 _WRITER_BYTES = 128_000_000

@@ -10,7 +10,7 @@ from r1searcher.corpora.passage import Passage
 from r1searcher.errors import InputError
 from r1searcher.retrieval.analyzer import Analyzer
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever an index written before would be read wrongly."""
 
 
@@ -82,13 +82,13 @@ class CorpusHash:
         return self._sha256.hexdigest()
 
 
-_quoted = json.JSONEncoder(ensure_ascii=False).encode  # of one string three times as fast as json.dumps of them all
-
-
 def encode(passage: Passage) -> bytes:
-    """One passage as bytes: a JSON array of id, title and text."""
-    return f"[{_quoted(passage.id)}, {_quoted(passage.title)}, {_quoted(passage.text)}]".encode()
+    """One passage as bytes: a line with the lengths of id and title in characters, then id, title and text."""
+    id_, title = passage.id, passage.title
+    return f"{len(id_)} {len(title)}\n{id_}{title}{passage.text}".encode()
 
 
 def decode(encoded: bytes) -> Passage:
-    return Passage(*json.loads(encoded))
+    lengths, _, content = encoded.decode().partition("\n")
+    id_, title = map(int, lengths.split())
+    return Passage(content[:id_], content[id_ : id_ + title], content[id_ + title :])

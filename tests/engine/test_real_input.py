@@ -9,7 +9,6 @@ import os
 import random
 import signal
 import subprocess
-from pathlib import Path
 
 import pytest
 import tomli_w
@@ -20,7 +19,7 @@ from r1searcher.episodes.trajectory import Author, StopReason, Trajectory
 from r1searcher.runs.folder import read_rows
 from r1searcher.runs.records import from_row
 from tests.engine.test_training import wait_for
-from tests.engine.toy import World, write_rows
+from tests.engine.toy import World, make_model, write_rows
 from tests.shared_data import shared
 
 pytestmark = pytest.mark.training
@@ -29,40 +28,6 @@ pytest.importorskip("vllm")
 
 EPISODES = 16
 CONTEXT, TURN, SEARCHES = 256, 32, 2
-
-
-def make_model(folder: Path, texts: list[str]) -> Path:
-    """An untrained Qwen2 of 0.8 M parameters and a byte-level BPE tokenizer trained on real text."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
-
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    specials = ["<|endoftext|>", *TAGS]
-    bpe.train_from_iterator(
-        texts,
-        trainers.BpeTrainer(vocab_size=4000, special_tokens=specials, initial_alphabet=alphabet, show_progress=False),
-    )
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|endoftext|>", pad_token="<|endoftext|>")
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
-        eos_token_id=0,
-        pad_token_id=0,
-    )
-    Qwen2ForCausalLM(config).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +54,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         "output": str(folder / "runs"),
         "model": {
             "path": str(
-                make_model(folder / "model", [p["text"] for p in passages] + [q["question"] for q in questions])
+                make_model(folder / "model", [p["text"] for p in passages] + [q["question"] for q in questions], 4000)
             ),
             "prompt": str(folder / "prompt.txt"),
             "chat_template": False,

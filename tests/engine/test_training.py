@@ -50,6 +50,21 @@ def test_the_engine_learns_to_search(world):
     assert (run.model / "model.safetensors").exists()
 
 
+def test_the_guard_stops_a_run_whose_rollouts_drift(world):
+    """Rounding alone is the drift here, under a limit that is smaller still."""
+    run = world.folder_of("guarded")
+    words = ("stage1", str(world.settings), "--from", str(world.folder_of("warmup").path), "--name", "guarded")
+    command = world.command(*words, "--set", "engine.vllm_kl_limit=1e-12", "--set", "checkpoint.every=1")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=one_thread())
+    said = " ".join(done.stderr.split())
+    assert done.returncode == 1, said
+    assert "the rollouts no longer come from the trained weights" in said
+    assert "Traceback" not in said
+    stopped = [row["step"] for row in read_rows(run.metrics)][-1]
+    assert checkpoint_step(run) == stopped - 1, "the step that is not trusted leaves no checkpoint"
+    assert not (run.path / "summary.json").exists()
+
+
 def test_a_stage_killed_and_interrupted_in_the_middle_goes_on_with_the_data_in_order(world):
     # Enough steps that it is still at work when a machine at its fastest has done two more than were waited for.
     last = 12

@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,21 +23,19 @@ TAGS = (
 TOWNS = ("barado", "cordell", "fenwick", "gormis", "halvan", "miradell", "torstead", "delvan")
 
 
-def make_model(folder: Path, seed: int = 0) -> Path:
-    """An untrained Qwen2 with a byte-level BPE tokenizer in which each protocol tag is one token."""
+def make_model(folder: Path, texts: Iterable[str] | None = None, vocab_size: int = 360, seed: int = 0) -> Path:
+    """An untrained Qwen2; its byte-level BPE, learnt from `texts`, has a token for each protocol tag."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-    rng = random.Random(0)
-    corpus = [f"Where is {rng.choice(TOWNS)}? {rng.choice(TOWNS)} is in {rng.choice(TOWNS)}." for _ in range(500)]
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     bpe.train_from_iterator(
-        corpus,
+        texts or sentences(),
         trainers.BpeTrainer(
-            vocab_size=360,
+            vocab_size=vocab_size,
             special_tokens=["<|endoftext|>", *TAGS],
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
@@ -59,6 +58,12 @@ def make_model(folder: Path, seed: int = 0) -> Path:
     )
     Qwen2ForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+def sentences() -> list[str]:
+    """What the toy world's questions and documents are made of."""
+    rng = random.Random(0)
+    return [f"Where is {rng.choice(TOWNS)}? {rng.choice(TOWNS)} is in {rng.choice(TOWNS)}." for _ in range(500)]
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
-"""`r1s serve` in a process of its own, for tests."""
+"""A retriever as tests ask it: through our interface, and through `r1s serve` in a process of its own."""
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -8,6 +9,9 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from r1searcher.retrieval import open_retriever
+from r1searcher.retrieval.base import Hit
 
 
 @contextmanager
@@ -33,3 +37,16 @@ def post(url: str, body: object) -> Any:
     request = urllib.request.Request(url, content, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=60) as answer:
         return json.load(answer)
+
+
+def search(url: str, queries: list[str], top_k: int = 5) -> list[list[Hit]]:
+    """Through the retriever that the URL names."""
+
+    async def run() -> list[list[Hit]]:
+        retriever = open_retriever(url)
+        try:
+            return await retriever.search(queries, top_k)
+        finally:
+            await retriever.aclose()
+
+    return asyncio.run(run())

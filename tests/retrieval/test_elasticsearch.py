@@ -27,7 +27,7 @@ from r1searcher.retrieval.elastic import load
 from r1searcher.retrieval.embedded import EmbeddedIndex, build
 from r1searcher.retrieval.manifest import IndexSettings
 from tests.retrieval.nodes import Node, Server
-from tests.retrieval.serving import post, serving
+from tests.retrieval.serving import post, search, serving
 from tests.shared_data import shared
 
 pytestmark = pytest.mark.elasticsearch
@@ -36,17 +36,6 @@ pytestmark = pytest.mark.elasticsearch
 def passages(count: int, word: str = "town") -> Iterator[Passage]:
     for n in range(count):
         yield Passage(f"p{n}", f"Place {n % 7}", f"A {word} of many words, number{n}.")
-
-
-def search(url: str, queries: list[str], top_k: int = 5) -> list[list[Hit]]:
-    async def run() -> list[list[Hit]]:
-        retriever = open_retriever(url)
-        try:
-            return await retriever.search(queries, top_k)
-        finally:
-            await retriever.aclose()
-
-    return asyncio.run(run())
 
 
 def ids(url: str, query: str, top_k: int = 5) -> list[str]:

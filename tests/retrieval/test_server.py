@@ -18,7 +18,7 @@ from r1searcher.errors import InputError, RetrieverError
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.base import Hit
 from r1searcher.retrieval.embedded import EmbeddedIndex, build
-from tests.retrieval.serving import post, serving
+from tests.retrieval.serving import post, search, serving
 
 ATLAS = [
     Passage("a", "Oslo", "Oslo is the capital of Norway."),
@@ -46,17 +46,6 @@ def refused(url: str, body: object) -> tuple[int, str]:
     detail = json.load(raised.value)["detail"]
     assert detail.endswith(".")
     return raised.value.code, detail
-
-
-def search(url: str, queries: list[str], top_k: int = 3) -> list[list[Hit]]:
-    async def run() -> list[list[Hit]]:
-        retriever = open_retriever(url)
-        try:
-            return await retriever.search(queries, top_k)
-        finally:
-            await retriever.aclose()
-
-    return asyncio.run(run())
 
 
 def test_search_r1_with_scores(address: str, index: Path) -> None:

@@ -9,7 +9,6 @@ protocol do by default. Prints requests a second and errors of both, from one ru
 import argparse
 import http.client
 import json
-import signal
 import subprocess
 import sys
 import threading
@@ -114,7 +113,7 @@ def main() -> None:
             wait_for(options.port + number)
             rates[name], errors = load(options.port + number, options.clients, requests)
         finally:
-            process.send_signal(signal.SIGINT)
+            process.terminate()
             process.wait(30)
         print(f"| {name} | {requests:,} | {rates[name]:,.0f} | {errors} |", flush=True)
     print(f"\nr1s serve / reference: {rates['r1s serve'] / rates['reference']:.1f}")

@@ -51,10 +51,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         world = make_world(Path(folder))
         world.run("sft", str(world.settings), "--name", "warmup")
+        ratios = []
         for number in range(asked.rounds):
             for name, executor in (("stock", STOCK), ("ours", None)):
                 print(f"round {number + 1}: {name}", file=sys.stderr)
                 rows[name] += measure(world, f"{name}{number}", executor, asked.steps + 1)
+            stock, ours = (statistics.median(row["timing/step_total"] for row in rows[n][-asked.steps :]) for n in rows)
+            ratios.append(ours / stock)
     table = Table("executor", "steps", "s a step", "s rollouts", "tokens a sample", "searches")
     medians = {}
     for name, of_name in rows.items():
@@ -69,6 +72,7 @@ def main() -> None:
         )
     Console().print(table)
     print(f"ours / stock, seconds a step: {medians['ours'] / medians['stock']:.3f}")
+    print(f"round by round, which shows the machine's own swings: {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
 
 
 if __name__ == "__main__":

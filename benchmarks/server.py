@@ -1,9 +1,10 @@
 """`r1s serve` beside the shape of the reference servers: Flask's own server, one request at a time, the same index.
 
     python benchmarks/server.py --requests 10000 --clients 64      (pip install flask)
+    python benchmarks/server.py --elasticsearch 127.0.0.1:9200     (a running server, which both then ask)
 
-Both serve the embedded index of --passages passages; each client sends one question a request, as clients of the
-protocol do by default. Prints requests a second and errors of both, from one run.
+Both serve the embedded index of --passages passages, or the same index in Elasticsearch; each client sends one question
+a request, as clients of the protocol do by default. Prints requests a second and errors of both, from one run.
 """
 
 import argparse
@@ -22,16 +23,32 @@ REFERENCE = """
 import sys
 from pathlib import Path
 from flask import Flask, jsonify, request
-from r1searcher.retrieval.embedded import EmbeddedIndex
 
 app = Flask("reference")
-index = EmbeddedIndex(Path(sys.argv[1]))
+place = sys.argv[1]
+if place.startswith("es://"):
+    from elasticsearch import Elasticsearch
+
+    server, _, name = place.removeprefix("es://").partition("/")
+    client = Elasticsearch("http://" + server)
+
+    def search(query, k):
+        hits = client.search(index=name, query={"match": {"contents": query}}, size=k)["hits"]["hits"]
+        return [hit["_source"] for hit in hits]
+else:
+    from r1searcher.retrieval.embedded import EmbeddedIndex
+
+    index = EmbeddedIndex(Path(place))
+
+    def search(query, k):
+        found = [hit.passage for hit in index.search_one(query, k)]
+        return [{"id": passage.id, "title": passage.title, "text": passage.text} for passage in found]
 
 @app.route("/queries", methods=["POST"])
 def answer():
     asked = request.get_json()
-    found = [[f"{hit.passage.id}\\tTitle: {hit.passage.title} Text: {hit.passage.text}"
-              for hit in index.search_one(query, asked["k"])] for query in asked["queries"]]
+    found = [[f"{row['id']}\\tTitle: {row['title']} Text: {row['text']}" for row in search(query, asked["k"])]
+             for query in asked["queries"]]
     return jsonify({"queries": asked["queries"], "answers": found})
 
 import logging
@@ -89,19 +106,19 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--reference-requests", type=int, default=2_000, help="Fewer: it is slow.")
     parser.add_argument("--port", type=int, default=8123)
+    parser.add_argument("--elasticsearch", help="host:port of a running server.")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     corpus = options.work / f"corpus-{options.passages}.jsonl"
-    index = options.work / f"r1searcher-{options.passages}"
+    index = str(options.work / f"r1searcher-{options.passages}")
+    if options.elasticsearch:
+        index = f"es://{options.elasticsearch}/bench-server-{options.passages}"
     write_corpus(corpus, options.passages)
-    if not index.exists():
-        from r1searcher.corpora.readers import Corpus
-        from r1searcher.retrieval.embedded import build
-
-        build(Corpus(corpus), index)
+    fill = ["index-corpus", str(corpus), "--to", index, "--overwrite"]
+    subprocess.run([sys.executable, "-m", "r1searcher.cli", *fill], check=True, stderr=subprocess.DEVNULL)
     servers = {
-        "reference": [sys.executable, "-c", REFERENCE, str(index), str(options.port)],
-        "r1s serve": [sys.executable, "-m", "r1searcher.cli", "serve", str(index), "--port", str(options.port + 1)],
+        "reference": [sys.executable, "-c", REFERENCE, index, str(options.port)],
+        "r1s serve": [sys.executable, "-m", "r1searcher.cli", "serve", index, "--port", str(options.port + 1)],
     }
     rates = {}
     print(f"{options.clients} clients, {options.passages:,} passages\n\n| server | requests | requests/s | errors |")

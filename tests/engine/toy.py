@@ -13,17 +13,14 @@ import tomli_w
 
 from r1searcher.corpora.passage import Passage
 from r1searcher.episodes.documents import render
+from r1searcher.episodes.protocol import TAGS
 from r1searcher.retrieval import embedded
 from r1searcher.runs.folder import RunFolder
 
-TAGS = (
-    "<think>", "</think>", "<answer>", "</answer>",
-    "<|begin_of_query|>", "<|end_of_query|>", "<|begin_of_documents|>", "<|end_of_documents|>",
-)  # fmt: skip
 TOWNS = ("barado", "cordell", "fenwick", "gormis", "halvan", "miradell", "torstead", "delvan")
 
 
-def make_model(folder: Path, texts: Iterable[str] | None = None, vocab_size: int = 360, seed: int = 0) -> Path:
+def make_model(folder: Path, texts: Iterable[str] | None = None, vocab_size: int = 360) -> Path:
     """An untrained Qwen2; its byte-level BPE, learnt from `texts`, has a token for each protocol tag."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -43,7 +40,7 @@ def make_model(folder: Path, texts: Iterable[str] | None = None, vocab_size: int
     )
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|endoftext|>", pad_token="<|endoftext|>")
     tokenizer.save_pretrained(folder)
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     config = Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=128,

@@ -22,6 +22,7 @@ def save_curves(stages: Mapping[str, Sequence[Mapping[str, Any]]], file: Path, t
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
     figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
     rows = [row for stage in stages.values() for row in stage]
@@ -35,7 +36,7 @@ def save_curves(stages: Mapping[str, Sequence[Mapping[str, Any]]], file: Path, t
         axes.text(start + 0.6, 1.01, name, transform=axes.get_xaxis_transform(), fontsize=9, color="0.4")
         start += len(stage)
     axes.set_xlabel("step")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     axes.set_title(title, pad=18)
     axes.grid(alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))

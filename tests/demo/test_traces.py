@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,17 @@ async def test_the_shares_of_the_mixture_hold(traces: list[Trace]) -> None:
     assert sum(searches(trace) > 0 for trace in traces) == 120
     assert sum(bool(violations(as_trajectory(trace))) for trace in traces) == 40
     assert sum(len(trace.question.hops) == 2 for trace in traces) == 100
+
+
+@pytest.mark.parametrize("hops", [1, 2])
+async def test_every_kind_of_question_is_searched_for_equally_often(traces: list[Trace], hops: int) -> None:
+    kinds = Counter(
+        tuple(hop.relation for hop in trace.question.hops)
+        for trace in traces
+        if searches(trace) and len(trace.question.hops) == hops
+    )
+    assert len(kinds) == {1: 8, 2: 6}[hops]
+    assert max(kinds.values()) - min(kinds.values()) <= 1
 
 
 async def test_a_trace_that_searches_goes_all_the_way_to_the_gold(traces: list[Trace]) -> None:

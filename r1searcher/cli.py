@@ -229,11 +229,12 @@ def serve(
     retriever: Annotated[str, typer.Argument(help="Index folder or search engine URL.")],
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
     host: Annotated[str, typer.Option(help="Address to listen on. There is no access control.")] = "127.0.0.1",
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one a core, at most 8, if left out.")] = None,
 ) -> None:
     """Serve a search engine over HTTP: Search-R1's /retrieve, R1-Searcher's /queries, /health."""
     from r1searcher.retrieval import commands
 
-    commands.serve(retriever, host, port)
+    commands.serve(retriever, host, port, workers)
 
 
 @app.command(rich_help_panel="Search")

@@ -35,6 +35,10 @@ class Mixture:
     two_hop: float = 0.5
     """Share of questions of two hops."""
 
+    whole: float = 0.55
+    """Share told to its end. Of the others only the first turn is kept, which holds both decisions and no document: it
+    costs a fraction of the later turns, so many more questions are planned than searched for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Trace:
@@ -78,8 +82,9 @@ async def make_traces(
         )
 
     traces = []
-    shares = zip(*(_flags(rng, share) for share in (mixture.two_hop, mixture.searching, mixture.broken)), strict=True)
-    for _, (two_hop, searching, broken) in zip(range(count), shares, strict=False):
+    shares = (mixture.two_hop, mixture.searching, mixture.broken, mixture.whole)
+    flags = zip(*(_flags(rng, share) for share in shares), strict=True)
+    for _, (two_hop, searching, broken, whole) in zip(range(count), flags, strict=False):
         question = next(drawn[two_hop, searching])
         segments = [(Author.PROMPT, prompt(question.question))]
         if searching:
@@ -91,7 +96,7 @@ async def make_traces(
         else:
             thought, answer = " This is well known.", rng.choice(answers[question.hops[-1].relation])
         segments.append((Author.MODEL, thought + (_broken_end(rng, answer) if broken else _end(answer))))
-        traces.append(Trace(question, tuple(segments)))
+        traces.append(Trace(question, tuple(segments if whole else segments[:2])))
     return traces
 
 

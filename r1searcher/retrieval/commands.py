@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import shutil
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -14,11 +15,14 @@ from rich.console import Console
 from r1searcher.corpora.named import NAMED, cache_folder, fetch
 from r1searcher.corpora.readers import Corpus
 from r1searcher.errors import InputError
-from r1searcher.retrieval.base import Hit
+from r1searcher.retrieval.base import Health, Hit
 from r1searcher.retrieval.manifest import IndexSettings, Manifest
 from r1searcher.retrieval.urls import open_retriever
 
 QUERIES_AT_ONCE = 64
+MOST_WORKERS = 8
+"""Processes of a server that is not told how many: a machine with a hundred cores has others to do."""
+
 _INDEX_SHARE = 0.9
 """Bytes of an embedded index for a byte of text; twice that while its parts are merged."""
 _PACKED = 3.5
@@ -185,17 +189,28 @@ def _show(query: str | None, hits: Sequence[Hit]) -> None:
         console.print("Nothing matches.", "")
 
 
-def serve(url: str, host: str, port: int) -> None:
-    """Serve a retriever over HTTP until interrupted."""
+def serve(url: str, host: str, port: int, workers: int | None) -> None:
+    """Serve a retriever over HTTP until interrupted, by as many processes as there are cores unless told otherwise."""
     from r1searcher.retrieval import server
 
     console = Console(stderr=True, highlight=False)
-    retriever = open_retriever(url)
-    said = asyncio.run(retriever.health())
+    said = asyncio.run(_health(url))
     console.print(f"{said.name}, {said.passages:,} passages.")
     server.serve(
-        retriever, host, port, lambda address: console.print(f"{address}/retrieve and {address}/queries answer now.")
+        url,
+        host,
+        port,
+        workers=workers or min(os.cpu_count() or 1, MOST_WORKERS),
+        on_start=lambda address: console.print(f"{address}/retrieve and {address}/queries answer now."),
     )
+
+
+async def _health(url: str) -> Health:
+    retriever = open_retriever(url)
+    try:
+        return await retriever.health()
+    finally:
+        await retriever.aclose()
 
 
 def recall(url: str, dataset: Path, limit: int | None, as_json: bool) -> None:

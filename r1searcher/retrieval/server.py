@@ -12,7 +12,9 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -20,16 +22,19 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from uvicorn.supervisors import Multiprocess
 
 from r1searcher.corpora.passage import Passage
-from r1searcher.errors import InputError, R1Error
+from r1searcher.errors import InputError, R1Error, RetrieverError
 from r1searcher.retrieval.base import MAX_QUERY_CHARS, Hit, Retriever, clean_query
+from r1searcher.retrieval.urls import open_retriever
 
 DEFAULT_TOP_K = 3
 MAX_TOP_K = 1000
 MAX_QUERIES = 10_000
 MAX_BODY_BYTES = 32 << 20
 _BATCH = 64
+_START_SECONDS = 120
 
 
 class _RefusedError(Exception):
@@ -41,8 +46,13 @@ class _RefusedError(Exception):
 
 
 def make_app(retriever: Retriever) -> Starlette:
-    """The server as an ASGI application. It does not close the retriever."""
+    """The server as an ASGI application, which closes the retriever when it ends."""
     batcher = _Batcher(retriever)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        await retriever.aclose()
 
     async def retrieve(request: Request) -> Response:
         body = await _body(request)
@@ -78,6 +88,7 @@ def make_app(retriever: Retriever) -> Starlette:
             Route("/health", health),
         ],
         exception_handlers={_RefusedError: refused, R1Error: failed},
+        lifespan=lifespan,
     )
 
 
@@ -168,32 +179,73 @@ def _json(content: Any, status: int = 200) -> Response:
     return Response(json.dumps(content), status, media_type="application/json")
 
 
-def serve(retriever: Retriever, host: str, port: int, on_start: Callable[[str], None] = lambda address: None) -> None:
-    """Serve until interrupted. `on_start` gets the address; port 0 takes a free one."""
+def serve(
+    url: str, host: str, port: int, *, workers: int = 1, on_start: Callable[[str], None] = lambda address: None
+) -> None:
+    """Serve the retriever that `url` names until interrupted; raises `InputError` for a port in use.
+
+    Python runs one thread of a process at a time, so `workers` processes share the port. `on_start` gets the address as
+    soon as clients may call; port 0 takes a free one.
+    """
+    config = uvicorn.Config(
+        partial(_app_of, url),
+        factory=True,
+        workers=workers,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        timeout_worker_healthcheck=60,  # beside a training a healthy process may not get its turn for seconds
+    )
+    port = _free_port(host, port)
+    address = f"http://{host}:{port}"
+    if workers > 1:
+        _Workers(config, host, port, lambda: on_start(address)).run()
+    else:
+        with _listen(host, port) as listening:
+            on_start(address)
+            uvicorn.Server(config).run(sockets=[listening])
+
+
+def _free_port(host: str, port: int) -> int:
     try:
-        listening = socket.create_server((host, port), backlog=1024)
+        with socket.create_server((host, port)) as taken:  # alone: ports that are shared don't say that they are in use
+            return int(taken.getsockname()[1])
     except OSError as error:
         raise InputError(f"Port {port} of {host} cannot be used ({error.strerror}): choose another --port.") from error
-    address = f"http://{host}:{listening.getsockname()[1]}"
-    server = uvicorn.Server(
-        uvicorn.Config(_closing(retriever, on_start, address), log_level="warning", access_log=False)
-    )
-    with listening:
-        server.run(sockets=[listening])
 
 
-def _closing(retriever: Retriever, on_start: Callable[[str], None], address: str) -> Any:
-    app = make_app(retriever)
+def _listen(host: str, port: int) -> socket.socket:
+    return socket.create_server((host, port), backlog=1024, reuse_port=True)
 
-    async def with_lifespan(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "lifespan":
-            await app(scope, receive, send)
-            return
-        await receive()
-        on_start(address)
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await retriever.aclose()
-        await send({"type": "lifespan.shutdown.complete"})
 
-    return with_lifespan
+class _Port(socket.socket):
+    """A port that becomes a listening socket in each process it is sent to, so that the kernel deals the connections
+    out. A burst of them at one socket of all would go to whichever process wakes up first."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__()
+        self._place = (host, port)
+
+    def __reduce__(self) -> Any:
+        return _listen, self._place
+
+
+class _Workers(Multiprocess):
+    """uvicorn's processes, started anew where they die; `on_start` is called when all of them answer."""
+
+    def __init__(self, config: uvicorn.Config, host: str, port: int, on_start: Callable[[], None]) -> None:
+        super().__init__(config, [_Port(host, port)])
+        self._on_start = on_start
+
+    def init_processes(self) -> None:
+        super().init_processes()
+        if all(process.wait_until_ready(_START_SECONDS, self.should_exit) for process in self.processes):
+            self._on_start()
+        elif not self.signal_queue:
+            self.terminate_all()
+            raise RetrieverError("The server's processes did not start; --workers 1 shows why.")
+
+
+def _app_of(url: str) -> Starlette:
+    """The application of one process, with a retriever of its own."""
+    return make_app(open_retriever(url))

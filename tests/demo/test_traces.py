@@ -1,5 +1,6 @@
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from r1searcher.retrieval.embedded import EmbeddedIndex, build
 from r1searcher.rewards.format import answer_of_trajectory, violations
 from r1searcher.stages.warmup import read_traces
 
-MIXTURE = Mixture(searching=0.6, broken=0.2, two_hop=0.5)
+MIXTURE = Mixture(searching=0.6, broken=0.2, two_hop=0.5, whole=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -20,15 +21,19 @@ def atlas() -> Atlas:
     return make_atlas(0)
 
 
-@pytest.fixture
-async def traces(atlas: Atlas, tmp_path: Path) -> list[Trace]:
-    build(atlas.passages, tmp_path / "index")
-    retriever = EmbeddedIndex(tmp_path / "index")
+async def made_of(mixture: Mixture, atlas: Atlas, index: Path) -> list[Trace]:
+    build(atlas.passages, index)
+    retriever = EmbeddedIndex(index)
     made = await make_traces(
-        atlas.train, retriever, "{}\n<think>".format, 200, top_k=2, max_document_words=40, mixture=MIXTURE, seed=1
+        atlas.train, retriever, "{}\n<think>".format, 200, top_k=2, max_document_words=40, mixture=mixture, seed=1
     )
     await retriever.aclose()
     return made
+
+
+@pytest.fixture
+async def traces(atlas: Atlas, tmp_path: Path) -> list[Trace]:
+    return await made_of(MIXTURE, atlas, tmp_path / "index")
 
 
 def as_trajectory(trace: Trace) -> Trajectory:
@@ -57,6 +62,15 @@ async def test_every_kind_of_question_is_searched_for_equally_often(traces: list
     )
     assert len(kinds) == {1: 8, 2: 6}[hops]
     assert max(kinds.values()) - min(kinds.values()) <= 1
+
+
+async def test_traces_not_told_to_their_end_are_the_openings_of_those_that_are(atlas: Atlas, tmp_path: Path) -> None:
+    whole = await made_of(MIXTURE, atlas, tmp_path / "whole")
+    cut = await made_of(replace(MIXTURE, whole=0.4), atlas, tmp_path / "cut")
+    shorter = [(long, short) for long, short in zip(whole, cut, strict=True) if long != short]
+    assert shorter
+    assert all(short.segments == long.segments[:2] and searches(long) for long, short in shorter)
+    assert len(shorter) == sum(searches(long) > 0 for long in whole) - sum(searches(short) > 0 for short in cut)
 
 
 async def test_a_trace_that_searches_goes_all_the_way_to_the_gold(traces: list[Trace]) -> None:

@@ -232,15 +232,15 @@ def test_unreachable_wrong_path_and_port_in_use_are_one_sentence_each(index: Pat
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=f"Port {port} of 127.0.0.1 cannot be used"):
-            serve(EmbeddedIndex(index), "127.0.0.1", port)
+            serve(str(index), "127.0.0.1", port)
 
 
 def test_a_lost_engine_is_a_503_with_its_sentence() -> None:
     from r1searcher.retrieval.server import serve
 
     started: queue.Queue[str] = queue.Queue()
-    lost = open_retriever("http://127.0.0.1:9/retrieve")
-    threading.Thread(target=serve, args=(lost, "127.0.0.1", 0, started.put), daemon=True).start()
+    lost = ("http://127.0.0.1:9/retrieve", "127.0.0.1", 0)
+    threading.Thread(target=serve, args=lost, kwargs={"on_start": started.put}, daemon=True).start()
     code, detail = refused(f"{started.get(timeout=60)}/retrieve", {"queries": ["x"]})
     assert code == 503
     assert "http://127.0.0.1:9/retrieve does not answer" in detail

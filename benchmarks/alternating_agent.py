@@ -1,4 +1,4 @@
-"""The benchmark's environment on OpenRLHF's stock multi-turn executor: same searches, documents and stops."""
+"""OpenRLHF's stock multi-turn executor and ours by turns, a step each, over the same searches, documents and stops."""
 
 import os
 from copy import deepcopy
@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from openrlhf.utils.agent import AgentInstanceBase, MultiTurnAgentExecutor
+from openrlhf.utils.agent import AgentExecutorBase, AgentInstanceBase, MultiTurnAgentExecutor
 
+from r1searcher.engine.executor import AgentExecutor as Ours
 from r1searcher.episodes.documents import fit
 from r1searcher.episodes.protocol import STOPS, query_of
 from r1searcher.retrieval.urls import open_retriever
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.resolved import read_run
 
-_, SETTINGS = read_run(RunFolder(Path(os.environ["R1S_RUN"])))
+RUN = RunFolder(Path(os.environ["R1S_RUN"]))
+_, SETTINGS = read_run(RUN)
 RETRIEVER = open_retriever(SETTINGS.retrieval.url)
 
 
@@ -42,7 +44,7 @@ class AgentInstance(AgentInstanceBase):
         }
 
 
-class AgentExecutor(MultiTurnAgentExecutor):
+class Stock(MultiTurnAgentExecutor):
     def __init__(self) -> None:
         super().__init__(AgentInstance)
 
@@ -50,3 +52,13 @@ class AgentExecutor(MultiTurnAgentExecutor):
         sampling = deepcopy(sampling_params)  # the samples of a question share it, and the stock executor writes to it
         sampling.stop, sampling.include_stop_str_in_output = list(STOPS), True
         return await super().execute(prompt, label, sampling, *args, **options)
+
+
+class AgentExecutor(AgentExecutorBase):
+    """The first step and every other one behind it are the stock executor's."""
+
+    def __init__(self) -> None:
+        self.executors = (Stock(), Ours())
+
+    async def execute(self, *args: Any, **options: Any) -> Any:
+        return await self.executors[RUN.finished_steps() % 2].execute(*args, **options)

@@ -36,8 +36,6 @@ MAX_TOP_K = 10_000
 _META = "r1searcher"
 _SEARCH_THREADS = 16
 _QUERIES_AT_ONCE = 64
-_SPARE_HITS = 4
-"""Hits fetched beyond those asked for: they show as a rule all passages that equal the last one."""
 _CHUNK = 1000
 _CHECKPOINT_EVERY = 50_000
 _KEY, _USER, _PASSWORD, _CA = (f"R1S_ELASTICSEARCH_{name}" for name in ("API_KEY", "USER", "PASSWORD", "CA"))
@@ -169,64 +167,41 @@ class ElasticsearchIndex:
         label = next(reversed(self._labels.values()), None) or self._reload()
         found: list[list[Hit]] = []
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
-            asked = queries[start : start + _QUERIES_AT_ONCE]
-            answers = self._ask([_best(label, query, top_k + _SPARE_HITS) for query in asked], label)
-            cut = [place for place, hits in enumerate(answers) if _ties_are_cut(hits, top_k)]
-            in_order = self._ask([_in_order(label, asked[place], top_k) for place in cut], label) if cut else []
-            for place, hits in zip(cut, in_order, strict=True):
-                answers[place] = hits
-            found += [[self._hit(row) for row in sorted(hits, key=_rank)[:top_k]] for hits in answers]
+            lines: list[Mapping[str, Any]] = []
+            for query in queries[start : start + _QUERIES_AT_ONCE]:
+                lines += ({"index": self._address.name, **label.search_options}, self._body(label, query, top_k))
+            with _boundary(self._address):
+                answers = self._client.msearch(searches=lines).body["responses"]
+            found += [self._hits(answer) for answer in answers]
         return found
 
-    def _ask(self, bodies: Sequence[Mapping[str, Any]], label: "_Label") -> list[list[Mapping[str, Any]]]:
-        """What each of the requests finds, in one call."""
-        header = {"index": self._address.name, **label.search_options}
-        with _boundary(self._address):
-            answers = self._client.msearch(searches=[line for body in bodies for line in (header, body)]).body
-        for answer in answers["responses"]:
-            if "error" in answer:
-                raise _translated(self._address, answer.get("status", 500), *_error_of(answer))
-            if answer["timed_out"] or answer["_shards"]["failed"]:
-                raise RetrieverError(f"Elasticsearch at {self._address.server} could not search all of its shards.")
-        return [answer["hits"]["hits"] for answer in answers["responses"]]
+    def _body(self, label: "_Label", query: str, top_k: int) -> Mapping[str, Any]:
+        text = clean_query(query)
+        weight = label.manifest.settings.title_weight
+        match: Mapping[str, Any] = {"match": {"contents": text}}
+        if weight is not None:
+            should = [{"match": {"title": {"query": text, "boost": weight}}}, {"match": {"text": text}}]
+            match = {"bool": {"should": should}}
+        return {
+            "size": top_k,
+            "query": match,
+            "sort": [{"_score": "desc"}, {"ordinal": "asc"}],
+            "_source": ["id", "title", "text"],
+            "track_total_hits": False,
+        }
 
-    def _hit(self, row: Mapping[str, Any]) -> Hit:
-        label = self._labels.get(row["_index"]) or self._reload()  # the alias was moved meanwhile
-        source = row["_source"]
-        passage = Passage(source["id"], source["title"], source["text"])
-        return Hit(passage, row["_score"] / (label.manifest.settings.k1 + 1))
-
-
-def _best(label: "_Label", query: str, size: int) -> dict[str, Any]:
-    """A request for the best passages. Equal scores come in any order: without a sort the engine skips what cannot
-    be among the best, with one it scores all that matches."""
-    text = clean_query(query)
-    weight = label.manifest.settings.title_weight
-    match: Mapping[str, Any] = {"match": {"contents": text}}
-    if weight is not None:
-        should = [{"match": {"title": {"query": text, "boost": weight}}}, {"match": {"text": text}}]
-        match = {"bool": {"should": should}}
-    return {
-        "size": min(size, MAX_TOP_K),
-        "query": match,
-        "_source": ["id", "title", "text"],
-        "docvalue_fields": ["ordinal"],
-        "track_total_hits": False,
-    }
-
-
-def _in_order(label: "_Label", query: str, top_k: int) -> dict[str, Any]:
-    """The same request with equal scores in corpus order."""
-    return {**_best(label, query, top_k), "sort": [{"_score": "desc"}, {"ordinal": "asc"}], "track_scores": True}
-
-
-def _ties_are_cut(hits: Sequence[Mapping[str, Any]], top_k: int) -> bool:
-    """Whether passages beyond those fetched might equal the last one that counts."""
-    return len(hits) >= min(top_k + _SPARE_HITS, MAX_TOP_K) and hits[-1]["_score"] == hits[top_k - 1]["_score"]
-
-
-def _rank(row: Mapping[str, Any]) -> tuple[float, int]:
-    return -row["_score"], row["fields"]["ordinal"][0]
+    def _hits(self, answer: Mapping[str, Any]) -> list[Hit]:
+        if "error" in answer:
+            raise _translated(self._address, answer.get("status", 500), *_error_of(answer))
+        if answer["timed_out"] or answer["_shards"]["failed"]:
+            raise RetrieverError(f"Elasticsearch at {self._address.server} could not search all of its shards.")
+        hits = []
+        for hit in answer["hits"]["hits"]:
+            label = self._labels.get(hit["_index"]) or self._reload()  # the alias was moved meanwhile
+            source = hit["_source"]
+            passage = Passage(source["id"], source["title"], source["text"])
+            hits.append(Hit(passage, hit["sort"][0] / (label.manifest.settings.k1 + 1)))
+        return hits
 
 
 @dataclass(frozen=True, slots=True)

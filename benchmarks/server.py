@@ -14,7 +14,10 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
@@ -75,30 +78,59 @@ def message(query: str) -> bytes:
     return f"{head}{len(body)}\r\n\r\n".encode() + body
 
 
+class Client(asyncio.Protocol):
+    """Sends one message after the other, over one connection if the server keeps it. The clients share two cores with
+    what they measure, so they do no more than that: HTTP libraries take as long as the servers themselves."""
+
+    def __init__(self, messages: Iterator[bytes], errors: list[str], done: asyncio.Future[None]) -> None:
+        self.messages, self.errors, self.done = messages, errors, done
+        self.waits = False
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self.send()
+
+    def send(self) -> None:
+        self.received = b""
+        sent = next(self.messages, None)
+        self.waits = sent is not None
+        if sent is None:
+            self.transport.close()
+            self.done.set_result(None)
+        else:
+            self.transport.write(sent)
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+        head, _, body = self.received.partition(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
+        if length is None or len(body) < int(length[1]):
+            return
+        self.waits = False
+        if head.split(b" ", 2)[1] != b"200" or len(json.loads(body)["answers"]) != 1:
+            self.errors.append(f"{self.received!r}")
+        if head.startswith(b"HTTP/1.1") and b"close" not in head:
+            self.send()
+        else:
+            self.transport.close()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self.waits:
+            self.errors.append(f"hung up on: {error!r}")
+        if not self.done.done():
+            self.done.set_exception(ConnectionResetError())
+
+
 async def client(port: int, messages: list[bytes], errors: list[str]) -> None:
-    """Sends one message after the other, over one connection if the server keeps it. The clients share a core with what
-    they measure, so they do no more than that: HTTP libraries take as long as the servers themselves."""
-    writer = None
-    for sent in messages:
-        if writer is None:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(sent)
+    loop = asyncio.get_running_loop()
+    left = iter(messages)
+    while True:
+        done = loop.create_future()
+        await loop.create_connection(partial(Client, left, errors, done), "127.0.0.1", port)
         try:
-            head = (await reader.readuntil(b"\r\n\r\n")).lower()
-            length = re.search(rb"content-length: (\d+)", head)
-            assert length
-            body = await reader.readexactly(int(length[1]))
-            if head.split(b" ", 2)[1] != b"200" or len(json.loads(body)["answers"]) != 1:
-                errors.append(f"{head!r} {body!r}")
-            keep = head.startswith(b"http/1.1") and b"connection: close" not in head
-        except (OSError, EOFError) as error:
-            errors.append(repr(error))
-            keep = False
-        if not keep:
-            writer.close()
-            writer = None
-    if writer is not None:
-        writer.close()
+            return await done
+        except ConnectionResetError:
+            pass
 
 
 async def load(port: int, clients: int, requests: int) -> tuple[float, list[str]]:

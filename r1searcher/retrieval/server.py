@@ -111,7 +111,7 @@ class _Batcher:
     def __init__(self, retriever: Retriever) -> None:
         self._retriever = retriever
         self._waiting: list[tuple[str, int, asyncio.Future[list[Hit]]]] = []
-        self._workers: set[asyncio.Task[None]] = set()
+        self._workers: set[asyncio.Task[None] | None] = set()
         self._most_workers = os.cpu_count() or 1
 
     async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
@@ -119,9 +119,7 @@ class _Batcher:
         answers: list[asyncio.Future[list[Hit]]] = [loop.create_future() for _ in queries]
         self._waiting += zip(queries, [top_k] * len(queries), answers, strict=True)
         if len(self._workers) < self._most_workers:
-            worker = asyncio.create_task(self._work())
-            self._workers.add(worker)
-            worker.add_done_callback(self._workers.discard)
+            self._workers.add(asyncio.create_task(self._work()))
         return await asyncio.gather(*answers)
 
     async def _work(self) -> None:
@@ -139,6 +137,8 @@ class _Batcher:
                 for (_, _, answer), hits in zip(batch, found, strict=True):
                     if not answer.done():  # its client may have hung up
                         answer.set_result(hits)
+        # Here and not in a callback, which comes later: queries that arrive in between would wait for nobody.
+        self._workers.discard(asyncio.current_task())
 
 
 async def _body(request: Request) -> dict[str, Any]:

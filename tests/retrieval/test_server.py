@@ -7,17 +7,19 @@ import socket
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from r1searcher.corpora.passage import Passage
 from r1searcher.errors import InputError, RetrieverError
 from r1searcher.retrieval import open_retriever
-from r1searcher.retrieval.base import Hit
+from r1searcher.retrieval.base import Hit, Retriever
 from r1searcher.retrieval.embedded import EmbeddedIndex, build
+from r1searcher.retrieval.server import _Batcher
 from tests.retrieval.serving import post, search, serving
 
 ATLAS = [
@@ -134,6 +136,21 @@ def test_64_clients_at_once_get_their_own_answers(address: str) -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+async def test_queries_that_arrive_while_the_last_search_ends_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    late: list[asyncio.Task[list[list[Hit]]]] = []
+
+    class Engine:
+        async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
+            if not late:  # its first step comes right after this search has ended
+                late.append(asyncio.create_task(batcher.search(["late"], 1)))
+            return [[] for _ in queries]
+
+    batcher = _Batcher(cast(Retriever, Engine()))
+    assert await batcher.search(["early"], 1) == [[]]
+    assert await asyncio.wait_for(late[0], 10) == [[]]
 
 
 @pytest.mark.parametrize("path", ["retrieve", "queries"])

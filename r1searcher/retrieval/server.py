@@ -10,7 +10,9 @@ is away a 503, each with a sentence under `detail`.
 
 import asyncio
 import json
+import multiprocessing
 import os
+import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -73,6 +75,7 @@ def make_app(retriever: Retriever) -> Router:
 
     @asynccontextmanager
     async def lifespan(app: Router) -> AsyncIterator[None]:
+        _end_with_parent()
         yield
         await retriever.aclose()
 
@@ -253,6 +256,19 @@ class _Workers(Multiprocess):
         elif not self.signal_queue:
             self.terminate_all()
             raise RetrieverError("The server's processes did not start; --workers 1 shows why.")
+
+
+def _end_with_parent() -> None:
+    """Has a process of `_Workers` end when its parent is killed: it would hold the port until somebody finds it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        loop = asyncio.get_running_loop()
+
+        def end() -> None:
+            loop.remove_reader(parent.sentinel)
+            signal.raise_signal(signal.SIGTERM)
+
+        loop.add_reader(parent.sentinel, end)
 
 
 def _app_of(url: str) -> Router:

@@ -15,9 +15,9 @@ from r1searcher.retrieval.base import Hit
 
 
 @contextmanager
-def serving(retriever: str) -> Iterator[str]:
-    """The address of a server of that retriever, on a free port; Ctrl-C ends it."""
-    command = [sys.executable, "-m", "r1searcher.cli", "serve", retriever, "--port", "0"]
+def started(retriever: str, *options: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """A server on a free port that answers, and its address. It is the caller's to end."""
+    command = [sys.executable, "-m", "r1searcher.cli", "serve", retriever, "--port", "0", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         said = ""
@@ -25,7 +25,18 @@ def serving(retriever: str) -> Iterator[str]:
             said = process.stderr.readline()
             assert said, "the server ended before it answered"
         try:
-            yield said.partition("/retrieve")[0]
+            yield process, said.partition("/retrieve")[0]
+        except BaseException:  # or its end would be waited for
+            process.kill()
+            raise
+
+
+@contextmanager
+def serving(retriever: str) -> Iterator[str]:
+    """The address of a server of that retriever, on a free port; Ctrl-C ends it."""
+    with started(retriever) as (process, address):
+        try:
+            yield address
         finally:
             process.send_signal(signal.SIGINT)
         assert process.wait(30) in (0, 130, -signal.SIGINT)

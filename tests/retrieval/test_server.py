@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import os
 import queue
+import signal
 import socket
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -20,7 +23,7 @@ from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.base import Hit, Retriever
 from r1searcher.retrieval.embedded import EmbeddedIndex, build
 from r1searcher.retrieval.server import _Batcher
-from tests.retrieval.serving import post, search, serving
+from tests.retrieval.serving import post, search, serving, started
 
 ATLAS = [
     Passage("a", "Oslo", "Oslo is the capital of Norway."),
@@ -250,6 +253,44 @@ def test_unreachable_wrong_path_and_port_in_use_are_one_sentence_each(index: Pat
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=f"Port {port} of 127.0.0.1 cannot be used"):
             serve(str(index), "127.0.0.1", port)
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_no_process_outlives_the_one_that_was_started(index: Path, end: signal.Signals) -> None:
+    with started(str(index), "--workers", "2") as (process, address):
+        assert [hit["id"] for hit in post(f"{address}/retrieve", {"queries": ["rome"]})["result"][0]] == ["c"]
+        process.send_signal(end)
+        port = int(address.rpartition(":")[2])
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=5).close()
+            except ConnectionError:
+                break
+            time.sleep(0.1)
+        else:
+            pytest.fail("something still listens")
+
+
+def test_a_process_that_dies_is_replaced(index: Path) -> None:
+    with started(str(index), "--workers", "2") as (process, address):
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        workers = {
+            pid for pid in children.read_text().split() if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        }
+        assert len(workers) == 2
+        for pid in workers:
+            os.kill(int(pid), signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                assert post(f"{address}/retrieve", {"queries": ["rome"]})["result"][0][0]["id"] == "c"
+                break
+            except (urllib.error.URLError, ConnectionError):
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
 
 
 def test_a_lost_engine_is_a_503_with_its_sentence() -> None:

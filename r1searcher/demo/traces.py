@@ -35,7 +35,7 @@ class Mixture:
     two_hop: float = 0.5
     """Share of questions of two hops."""
 
-    whole: float = 0.55
+    whole: float = 0.3
     """Share told to its end. Of the others only the first turn is kept, which holds both decisions and no document: it
     costs a fraction of the later turns, so many more questions are planned than searched for."""
 

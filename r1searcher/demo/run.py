@@ -49,7 +49,7 @@ FIGURES = {
 """What the closing table shows: key in `summary.json` -> words."""
 
 
-TRACES = 1440
+TRACES = 720
 """Warm-up traces written; the preset's warm-up takes as many as its steps need."""
 
 

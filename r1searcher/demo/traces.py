@@ -35,10 +35,6 @@ class Mixture:
     two_hop: float = 0.5
     """Share of questions of two hops."""
 
-    whole: float = 0.3
-    """Share told to its end. Of the others only the first turn is kept, which holds both decisions and no document: it
-    costs a fraction of the later turns, so many more questions are planned than searched for."""
-
 
 @dataclass(frozen=True, slots=True)
 class Trace:
@@ -65,11 +61,7 @@ async def make_traces(
     """
     mixture = mixture or Mixture()
     rng = random.Random(seed)
-    drawn = {
-        (two_hop, searching): _of_every_kind(rng, [q for q in questions if len(q.hops) == 1 + two_hop])
-        for two_hop in (False, True)
-        for searching in (False, True)
-    }
+    pools = [[question for question in questions if len(question.hops) == hops] for hops in (1, 2)]
     answers: dict[str, list[str]] = {}
     for question in questions:
         answers.setdefault(question.hops[-1].relation, []).append(question.golds[0])
@@ -82,10 +74,9 @@ async def make_traces(
         )
 
     traces = []
-    shares = (mixture.two_hop, mixture.searching, mixture.broken, mixture.whole)
-    flags = zip(*(_flags(rng, share) for share in shares), strict=True)
-    for _, (two_hop, searching, broken, whole) in zip(range(count), flags, strict=False):
-        question = next(drawn[two_hop, searching])
+    shares = zip(*(_flags(rng, share) for share in (mixture.two_hop, mixture.searching, mixture.broken)), strict=True)
+    for _, (two_hop, searching, broken) in zip(range(count), shares, strict=False):
+        question = rng.choice(pools[two_hop])
         segments = [(Author.PROMPT, prompt(question.question))]
         if searching:
             for thought, query in _searches(question):
@@ -96,7 +87,7 @@ async def make_traces(
         else:
             thought, answer = " This is well known.", rng.choice(answers[question.hops[-1].relation])
         segments.append((Author.MODEL, thought + (_broken_end(rng, answer) if broken else _end(answer))))
-        traces.append(Trace(question, tuple(segments if whole else segments[:2])))
+        traces.append(Trace(question, tuple(segments)))
     return traces
 
 
@@ -104,20 +95,6 @@ def write_traces(traces: Iterable[Trace], file: Path) -> None:
     """One JSON object a line: {"id": …, "segments": [["prompt" | "model" | "environment", text], …]}."""
     rows = ({"id": trace.question.id, "segments": trace.segments} for trace in traces)
     file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
-
-
-def _of_every_kind(rng: random.Random, questions: Iterable[Question]) -> Iterator[Question]:
-    """Endless questions, those of every chain of relations equally often.
-
-    Drawn by their numbers, few one-hop questions would be about towns, since there are few towns, and the warm-up would
-    learn that whoever asks for a river wants two searches.
-    """
-    kinds: dict[tuple[str, ...], list[Question]] = {}
-    for question in questions:
-        kinds.setdefault(tuple(hop.relation for hop in question.hops), []).append(question)
-    while True:
-        for kind in rng.sample(list(kinds.values()), len(kinds)):
-            yield rng.choice(kind)
 
 
 def _searches(question: Question) -> Iterator[tuple[str, str]]:

@@ -62,8 +62,10 @@ app.run("127.0.0.1", int(sys.argv[2]), threaded=False)
 """
 
 
-def wait_for(port: int) -> None:
+def wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
     for _ in range(600):
+        if process.poll() is not None:  # and whoever answers at its port is somebody else
+            raise SystemExit(f"the server for port {port} has ended: is the port in use?")
         try:
             uvloop.run(client(port, [message("ready")], []))
             return
@@ -177,7 +179,7 @@ def main() -> None:
         requests = options.reference_requests if name == "reference" else options.requests
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            wait_for(options.port + number)
+            wait_for(options.port + number, process)
             rates[name], errors = uvloop.run(load(options.port + number, options.clients, requests))
         finally:
             process.terminate()

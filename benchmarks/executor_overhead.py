@@ -12,6 +12,7 @@ import argparse
 import random
 import statistics
 import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -25,10 +26,11 @@ from tests.engine.toy import World, make_world
 
 EXECUTORS = Path(__file__).with_name("alternating_agent.py")
 WARM_UP = 4
+Row = dict[str, float]
 
 
-def measure(world: World, pairs: int) -> dict[str, list[dict[str, float]]]:
-    """The metric rows of both."""
+def measure(world: World, pairs: int) -> list[tuple[Row, Row]]:
+    """The metric rows of both, a step of each at a time."""
     overrides = {
         "name": '"overhead"',
         "model.path": f'"{world.folder_of("warmup").model}"',
@@ -42,22 +44,19 @@ def measure(world: World, pairs: int) -> dict[str, list[dict[str, float]]]:
     prepare_rl(settings, run, Path(settings.model.path), EXECUTORS)
     run_engine(run)
     rows = list(read_rows(run.metrics))[WARM_UP:]
-    return {"stock": rows[::2], "ours": rows[1::2]}
+    return list(zip(rows[::2], rows[1::2], strict=True))
 
 
-def ratio(rows: dict[str, list[dict[str, float]]]) -> float:
-    stock, ours = (statistics.median(row["timing/step_total"] for row in rows[name]) for name in ("stock", "ours"))
+def ratio(steps: Iterable[tuple[Row, Row]]) -> float:
+    """Of the medians; each entry is a step of the stock executor's and ours behind it."""
+    stock, ours = (statistics.median(row["timing/step_total"] for row in rows) for rows in zip(*steps, strict=True))
     return ours / stock
 
 
-def interval(rows: dict[str, list[dict[str, float]]], draws: int = 2000) -> tuple[float, float]:
+def interval(steps: Sequence[tuple[Row, Row]], draws: int = 2000) -> tuple[float, float]:
     """Neighbouring steps are drawn together, since the machine's speed drifts."""
     rng = random.Random(0)
-    pairs = list(zip(rows["stock"], rows["ours"], strict=True))
-    ratios = sorted(
-        ratio(dict(zip(rows, map(list, zip(*rng.choices(pairs, k=len(pairs)), strict=True)), strict=True)))
-        for _ in range(draws)
-    )
+    ratios = sorted(ratio(rng.choices(steps, k=len(steps))) for _ in range(draws))
     return ratios[draws // 40], ratios[-draws // 40]
 
 
@@ -68,9 +67,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         world = make_world(Path(folder))
         world.run("sft", str(world.settings), "--name", "warmup")
-        rows = measure(world, asked.pairs)
+        steps = measure(world, asked.pairs)
     table = Table("executor", "steps", "s a step", "s rollouts", "tokens a sample", "searches")
-    for name, of_name in rows.items():
+    for name, of_name in zip(("stock", "ours"), zip(*steps, strict=True), strict=True):
         table.add_row(
             name,
             str(len(of_name)),
@@ -80,8 +79,8 @@ def main() -> None:
             f"{statistics.mean(row['searches'] for row in of_name):.2f}",
         )
     Console().print(table)
-    low, high = interval(rows)
-    print(f"ours / stock, seconds a step: {ratio(rows):.3f} ({low:.3f} to {high:.3f})")
+    low, high = interval(steps)
+    print(f"ours / stock, seconds a step: {ratio(steps):.3f} ({low:.3f} to {high:.3f})")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -157,14 +157,11 @@ def search(url: str, query: str | None, queries: Path | None, top_k: int, as_jso
 
 
 async def _searched(url: str, queries: Sequence[str], top_k: int) -> AsyncIterator[tuple[str, list[Hit]]]:
-    retriever = open_retriever(url)
-    try:
+    async with aclosing(open_retriever(url)) as retriever:
         for start in range(0, len(queries), QUERIES_AT_ONCE):
             asked = queries[start : start + QUERIES_AT_ONCE]
             for pair in zip(asked, await retriever.search(asked, top_k), strict=True):
                 yield pair
-    finally:
-        await retriever.aclose()
 
 
 def _lines(path: Path | None) -> list[str]:
@@ -206,11 +203,8 @@ def serve(url: str, host: str, port: int, workers: int | None) -> None:
 
 
 async def _health(url: str) -> Health:
-    retriever = open_retriever(url)
-    try:
+    async with aclosing(open_retriever(url)) as retriever:
         return await retriever.health()
-    finally:
-        await retriever.aclose()
 
 
 def recall(url: str, dataset: Path, limit: int | None, as_json: bool) -> None:
@@ -221,13 +215,10 @@ def recall(url: str, dataset: Path, limit: int | None, as_json: bool) -> None:
     from r1searcher.evaluation.recall import CUTOFFS, measure
 
     questions = read_questions(dataset, limit)
-    retriever = open_retriever(url)
 
     async def run() -> None:
-        try:
+        async with aclosing(open_retriever(url)) as retriever:
             result = await measure(retriever, questions)
-        finally:
-            await retriever.aclose()
         if not result.places:
             raise InputError(f"{dataset} holds yes-or-no questions only: recall of their answers means nothing.")
         at = {cutoff: result.at(cutoff) for cutoff in CUTOFFS}

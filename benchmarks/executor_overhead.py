@@ -18,9 +18,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from r1searcher.common.files import read_rows
 from r1searcher.config.settings import load
 from r1searcher.engine.launch import prepare_rl, run_engine
-from r1searcher.runs.folder import RunFolder, read_rows
+from r1searcher.runs.folder import RunFolder
 from r1searcher.stages.prepare import prepare_stage
 from tests.engine.toy import World, make_world
 

@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
+from r1searcher.common.files import append_row, read_rows, write_json
 from r1searcher.config.settings import Settings, Stage, load
 from r1searcher.demo.atlas import Atlas, make_atlas
 from r1searcher.demo.traces import Trace, make_traces, write_traces
@@ -29,7 +30,7 @@ from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.retrieval.embedded import EmbeddedIndex, build, is_index
 from r1searcher.rewards.format import answer_of_trajectory
 from r1searcher.rewards.metrics import score
-from r1searcher.runs.folder import RunFolder, append_row, read_rows, write_json
+from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.plots import save_curves, terminal_curves
 from r1searcher.runs.records import to_row
 from r1searcher.runs.view import trajectory_text

@@ -14,6 +14,7 @@ from typing import Any
 
 from openrlhf.utils.agent import AgentExecutorBase
 
+from r1searcher.common.files import append_row
 from r1searcher.engine.generator import VllmGenerator
 from r1searcher.episodes.loop import run_episode
 from r1searcher.episodes.tokens import HuggingFaceTokenizer
@@ -23,7 +24,7 @@ from r1searcher.retrieval.patient import PatientRetriever
 from r1searcher.retrieval.urls import open_retriever
 from r1searcher.rewards.format import RULES
 from r1searcher.rewards.recipes import measure, reward_function
-from r1searcher.runs.folder import RunFolder, append_row
+from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import to_row
 from r1searcher.runs.resolved import budgets_of, read_run
 

@@ -26,12 +26,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
+from r1searcher.common.files import last_row, read_rows, write_json
 from r1searcher.config.settings import Settings
 from r1searcher.engine import cpu, data, flags, main, watch
 from r1searcher.engine.model import local_model
 from r1searcher.engine.watch import Ending
 from r1searcher.errors import InputError, R1Error, RunStopped
-from r1searcher.runs.folder import RunFolder, last_row, read_rows, write_json
+from r1searcher.runs.folder import RunFolder
 
 LAUNCH_VARIABLE = "R1S_LAUNCH"
 """Environment variable by which every process of one launch is found again, whoever its parent is by then."""

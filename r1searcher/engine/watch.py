@@ -19,11 +19,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+from r1searcher.common.files import append_row, read_rows, write_json
 from r1searcher.config.settings import Settings
 from r1searcher.engine import guard, hooks
 from r1searcher.engine.hooks import Patch
 from r1searcher.errors import R1Error, RunStopped
-from r1searcher.runs.folder import RunFolder, append_row, read_rows, write_json
+from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.resolved import read_run
 
 RUN_VARIABLE = "R1S_RUN"

@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from r1searcher import __version__
+from r1searcher.common.files import append_row, read_rows, write_json
 from r1searcher.config.settings import Settings, load
 from r1searcher.episodes.prompt import prompt_text
 from r1searcher.episodes.questions import read_questions
@@ -38,7 +39,6 @@ from r1searcher.evaluation.scoring import Report, report, score_prediction
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.patient import PatientRetriever
 from r1searcher.rewards.recipes import reward_function
-from r1searcher.runs.folder import append_row, read_rows, write_json
 from r1searcher.runs.records import to_row
 from r1searcher.runs.resolved import budgets_of
 

@@ -10,10 +10,10 @@ from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
+from r1searcher.common.files import append_row, read_rows
 from r1searcher.errors import R1Error
 from r1searcher.evaluation.engines import base_url, call_json
 from r1searcher.evaluation.predictions import Prediction
-from r1searcher.runs.folder import append_row, read_rows
 
 KEY_VARIABLE = "R1S_JUDGE_KEY"
 """Environment variable with the endpoint's key; OPENAI_API_KEY is taken where it is not set."""

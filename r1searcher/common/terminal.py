@@ -1,0 +1,62 @@
+"""The one way to a terminal. What comes from outside is shown, never obeyed.
+
+Passages, queries, model output, file names and what servers answer may hold escape sequences, which move the cursor,
+set the clipboard or hide text, and square brackets, which Rich takes for markup. Consoles made here interpret neither.
+"""
+
+import json
+import sys
+import unicodedata
+from typing import IO, Any
+
+from rich.console import Console
+from rich.text import Text
+
+_SHOWN = {code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\n\t"} | {0x7F: "\u2421"}
+
+
+def visible(text: str) -> str:
+    """Text with its control characters made visible; line feeds and tabs stay.
+
+    C0 controls become their Unicode pictures; C1 controls, direction marks, lone surrogates and other characters that
+    are not printable become escapes.
+
+    >>> visible("a\\x1b[2Jb\\x9bc")
+    'a␛[2Jb\\\\x9bc'
+    """
+    if text.isprintable():
+        return text
+    return "".join(map(_visible_character, text))
+
+
+def _visible_character(c: str) -> str:
+    if c.isprintable() or c in "\n\t" or unicodedata.category(c) == "Zs":
+        return c
+    return _SHOWN.get(ord(c)) or c.encode("unicode_escape").decode()
+
+
+class SafeConsole(Console):
+    """A Rich console that takes every string, printed or inside a table or panel, for plain text from outside."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(visible(text), **{**options, "markup": False, "emoji": False})
+
+
+def console(stderr: bool = False, file: IO[str] | None = None, **options: Any) -> SafeConsole:
+    """A console on standard output (or standard error, or `file`). Style with `style=` or `Text`, not with markup."""
+    return SafeConsole(stderr=stderr, file=file, markup=False, emoji=False, highlight=False, **options)
+
+
+def outside(text: str, style: str = "") -> Text:
+    """Text from outside as a Rich `Text`, for the places where parts of a line have styles of their own."""
+    return Text(visible(text), style=style)
+
+
+def error_line(text: str) -> None:
+    """One sentence to standard error."""
+    sys.stderr.write(f"{visible(text)}\n")
+
+
+def json_line(value: Any) -> None:
+    """One JSON value on a line of standard output, in ASCII: JSON leaves C1 controls as they are otherwise."""
+    sys.stdout.write(json.dumps(value) + "\n")

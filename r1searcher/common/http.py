@@ -341,14 +341,14 @@ def connected(connect: float, total: float, failure: Callable[..., ServiceError]
     try:
         yield
     except httpx.ConnectTimeout:
-        raise failure(f"does not answer: no connection within {connect:g} s", transient=True) from None
+        raise failure(f"does not answer (no connection within {connect:g} s)", transient=True) from None
     except (TimeoutError, httpx.TimeoutException):
         raise failure(f"did not finish its answer within {total:g} s", transient=True) from None
     except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
         raise failure(f"cannot be asked: {error}") from None
     except httpx.TransportError as error:
         reason, transient = _cause(error)
-        raise failure(f"does not answer: {reason}", transient=transient) from None
+        raise failure(f"does not answer ({reason})", transient=transient) from None
 
 
 def _cause(error: BaseException) -> tuple[str, bool]:

@@ -62,7 +62,10 @@ class RetryPolicy:
         """The same for a coroutine function."""
         from tenacity import AsyncRetrying
 
-        return await AsyncRetrying(**_Failures(self, on_failure, headway).options)(work)
+        async def awaited() -> T:  # tenacity takes a lambda that returns an awaitable for an ordinary function
+            return await work()
+
+        return await AsyncRetrying(**_Failures(self, on_failure, headway).options)(awaited)
 
 
 class _Failures:

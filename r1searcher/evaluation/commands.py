@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from rich.console import Console
 from rich.text import Text
 
+from r1searcher.common.http import shown_url
 from r1searcher.episodes.loop import Generation, Generator, run_episode
 from r1searcher.episodes.tokens import Tokenizer
 from r1searcher.episodes.trajectory import StopReason, Trajectory
@@ -16,6 +17,7 @@ from r1searcher.evaluation.rollouts import prompt_maker
 from r1searcher.evaluation.tables import print_reports
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.base import Health, Hit, Retriever
+from r1searcher.retrieval.retry import RetryingRetriever
 from r1searcher.rewards.format import answer_of_trajectory
 from r1searcher.runs.resolved import budgets_of
 from r1searcher.runs.view import printable
@@ -52,10 +54,14 @@ async def _ask(question: str, request: Request, temperature: float, console: Con
     if not settings.retrieval.url:
         raise InputError("no search engine is set: give --retriever INDEX-FOLDER or a URL")
     async with AsyncExitStack() as stack:
-        retriever = open_retriever(settings.retrieval.url)
+        retriever = RetryingRetriever(
+            open_retriever(settings.retrieval.url),
+            settings.retrieval.outage_limit,
+            lambda sentence: console.print(sentence, highlight=False, markup=False),
+        )
         stack.push_async_callback(retriever.aclose)
         await retriever.health()
-        console.print(f"starting {target.model}", style="dim", markup=False, highlight=False)
+        console.print(f"starting {shown_url(target.model)}", style="dim", markup=False, highlight=False)
         engine = await open_engine(stack, request, target)
         return await run_episode(
             question,

@@ -26,18 +26,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from r1searcher import __version__
 from r1searcher.common.files import append_row, read_rows, write_json
+from r1searcher.common.http import shown_url
 from r1searcher.config.settings import Settings, load
 from r1searcher.episodes.prompt import prompt_text
 from r1searcher.episodes.questions import read_questions
 from r1searcher.errors import InputError
 from r1searcher.evaluation.datasets import Dataset, oddities, open_dataset
-from r1searcher.evaluation.engines import InferenceEngine, open_completions
-from r1searcher.evaluation.judge import Judge
+from r1searcher.evaluation.engines import InferenceEngine, completions_client, open_completions
+from r1searcher.evaluation.judge import Judge, judge_client
 from r1searcher.evaluation.predictions import of_row
 from r1searcher.evaluation.rollouts import Task, prompt_maker, roll_out, tasks_for
 from r1searcher.evaluation.scoring import Report, report, score_prediction
 from r1searcher.retrieval import open_retriever
-from r1searcher.retrieval.patient import PatientRetriever
+from r1searcher.retrieval.retry import RetryingRetriever
 from r1searcher.rewards.recipes import reward_function
 from r1searcher.runs.records import to_row
 from r1searcher.runs.resolved import budgets_of
@@ -88,7 +89,7 @@ def find_target(model: str, overrides: Mapping[str, str]) -> Target:
     folder = Path(model)
     if model.startswith(("http://", "https://")) or not folder.exists():
         if model.startswith((".", "/", "runs/")):
-            raise InputError(f"there is no model at {model}")
+            raise InputError(f"there is no model at {shown_url(model)}")
         return Target(model, load("stage2", None, None, {"episode.top_k": TOP_K, **overrides}), None)
     if (folder / "config.json").is_file():
         run = folder.parent if (folder.parent / "config.toml").is_file() else None
@@ -115,6 +116,7 @@ def evaluate(request: Request, console: Console) -> dict[str, Report]:
         raise InputError("--samples draws several answers a question; at temperature 0 they would all be the same")
     if not settings.retrieval.url:
         raise InputError("no search engine is set: give --retriever INDEX-FOLDER or a URL")
+    _check_services(request, target)
     datasets = [_with_overlap(open_dataset(name, request.data_dir, request.limit), target) for name in request.datasets]
     if len({dataset.name for dataset in datasets}) < len(datasets):
         raise InputError("two data sets have the same name: evaluate them one by one")
@@ -124,6 +126,14 @@ def evaluate(request: Request, console: Console) -> dict[str, Report]:
     with _alone(to):
         rows = _all_rows(request, target, datasets, temperature, to, console)
     return write_reports(to, rows, manifest)
+
+
+def _check_services(request: Request, target: Target) -> None:
+    """Raises `InputError` for URLs and keys that cannot be used, before an episode is played."""
+    if target.is_url:
+        completions_client(target.model)
+    if request.judge:
+        judge_client(request.judge)
 
 
 def _all_rows(
@@ -171,7 +181,7 @@ def folder_of(request: Request) -> Path:
     """Where the evaluation's files go."""
     if request.to:
         return request.to
-    model = request.model.split("://")[-1].strip("/.").replace("/", "-").replace(":", "-")
+    model = shown_url(request.model).split("://")[-1].strip("/.").replace("/", "-").replace(":", "-")
     return Path("runs") / "evaluate" / f"{model}-{'-'.join(Path(name).stem for name in request.datasets)}"
 
 
@@ -185,14 +195,14 @@ async def _manifest(
     finally:
         await retriever.aclose()
     return {
-        "model": target.model,
+        "model": shown_url(target.model),
         "model_fingerprint": fingerprint(Path(target.model)),
         "trained_by": str(target.run) if target.run else None,
         "datasets": {
             d.name: {"source": d.source, "sha256": d.sha256, "n": len(d.questions), "notes": list(d.notes)}
             for d in datasets
         },
-        "retriever": {"url": settings.retrieval.url, **asdict(health)},
+        "retriever": {"url": shown_url(settings.retrieval.url), **asdict(health)},
         "episode": settings.episode.model_dump(),
         "temperature": temperature,
         "samples": request.samples,
@@ -282,9 +292,9 @@ async def _play(request: Request, target: Target, tasks: Sequence[Task], file: P
     right = 0.0
     async with AsyncExitStack() as stack:
         progress = stack.enter_context(Progress(*columns, console=console, disable=not console.is_terminal))
-        bar = progress.add_task(f"starting {target.model}", total=len(tasks))
+        bar = progress.add_task(f"starting {shown_url(target.model)}", total=len(tasks))
         engine: InferenceEngine = await open_engine(stack, request, target)
-        retriever = PatientRetriever(
+        retriever = RetryingRetriever(
             open_retriever(settings.retrieval.url),
             settings.retrieval.outage_limit,
             lambda sentence: console.print(sentence, highlight=False, markup=False),
@@ -322,8 +332,9 @@ async def open_engine(stack: AsyncExitStack, request: Request, target: Target) -
     """The engine that `target` needs, open as long as `stack`."""
     settings = target.settings
     if target.is_url:
-        key = os.environ.get("R1S_API_KEY")
-        return open_completions(target.model, request.served_model, request.tokenizer, key, request.in_flight)
+        engine = await open_completions(target.model, request.served_model, request.tokenizer, request.in_flight)
+        stack.push_async_callback(engine.aclose)
+        return engine
     from r1searcher.engine.inference import LocalModel
     from r1searcher.engine.launch import device
 

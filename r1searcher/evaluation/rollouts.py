@@ -7,6 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
+from r1searcher.common.terminal import error_line
 from r1searcher.config.settings import Settings
 from r1searcher.episodes.loop import Budgets, run_episode
 from r1searcher.episodes.prompt import PromptMaker, prompt_text
@@ -92,14 +93,17 @@ def roll_out_model(
     temperatures: Sequence[float] = (1.0, 0.0),
     finished: Callable[[Task, Trajectory], None] = lambda _task, _trajectory: None,
     in_flight: int = 64,
+    say: Callable[[str], None] = error_line,
 ) -> dict[float, list[Trajectory]]:
     """Trajectories of a Hugging Face folder on `questions`, in their order, for each temperature; one engine start.
 
-    Prompt, budgets, retriever and seed come from `settings`. `finished` hears of each episode as it ends.
+    Prompt, budgets, retriever and seed come from `settings`. `finished` hears of each episode as it ends, `say` of
+    outages of the search engine.
     """
     from r1searcher.engine.inference import LocalModel
     from r1searcher.engine.launch import device
     from r1searcher.retrieval import open_retriever
+    from r1searcher.retrieval.retry import RetryingRetriever
 
     tasks = [task for t in temperatures for task in tasks_for(questions, t, seed=settings.seed)]
     local = LocalModel(
@@ -113,7 +117,7 @@ def roll_out_model(
 
     async def play() -> dict[Task, Trajectory]:
         played: dict[Task, Trajectory] = {}
-        retriever = open_retriever(settings.retrieval.url)
+        retriever = RetryingRetriever(open_retriever(settings.retrieval.url), settings.retrieval.outage_limit, say)
         try:
             async with local as engine:
                 make_prompt = prompt_maker(settings, engine)

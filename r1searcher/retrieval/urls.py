@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from r1searcher.common.http import shown_url
 from r1searcher.errors import InputError
 from r1searcher.retrieval.base import Retriever
 
@@ -26,7 +27,9 @@ def open_retriever(url: str) -> Retriever:
 
         return RemoteRetriever(url)
     if scheme != "file" and "://" in url:
-        raise InputError(f"{url} is no retriever: give a folder, es://host:9200/name or http://host:8000/retrieve.")
+        raise InputError(
+            f"{shown_url(url)} is not a retriever: give a folder, es://host:9200/name or http://host:8000/retrieve"
+        )
     from r1searcher.retrieval.embedded import EmbeddedIndex
 
     return EmbeddedIndex(Path(url.removeprefix("file:")))

@@ -123,7 +123,7 @@ def test_a_search_engine_that_is_gone_stops_the_evaluation_and_scores_nothing(
 def test_a_model_server_that_fails_is_no_wrong_answer(request_for: Make, searcher: Any) -> None:
     answer = searcher.answer
     searcher.answer = lambda path, body: (500, "boom") if path.endswith("/completions") else answer(path, body)
-    with pytest.raises(R1Error, match="answered 500"):
+    with pytest.raises(R1Error, match="status 500"):
         evaluate(request_for(), QUIET)
 
 

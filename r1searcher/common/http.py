@@ -127,24 +127,28 @@ class Key:
         return next((cls(name, value) for name in variables if (value := os.environ.get(name))), None)
 
     def redact(self, text: str) -> str:
-        """`text` with every piece of the key of eight characters or more (or all of a shorter one) replaced.
+        """`text` without the key."""
+        return redact(text, self.value, self.variable)
 
-        Found also where it is percent-encoded or in base64.
-        """
-        forms = {self.value, quote(self.value, safe=""), base64.b64encode(self.value.encode()).decode().rstrip("=")}
-        hidden = bytearray(len(text))
-        for form in forms:
-            size = min(_NGRAM, len(form))
-            grams = {form[i : i + size] for i in range(len(form) - size + 1)}
-            for i in range(len(text) - size + 1):
-                if text[i : i + size] in grams:
-                    hidden[i : i + size] = b"\x01" * size
-        runs = re.split(b"(\x01+)", bytes(hidden))
-        pieces, at = [], 0
-        for number, run in enumerate(runs):
-            pieces.append(f"[{self.variable}]" if number % 2 else text[at : at + len(run)])
-            at += len(run)
-        return "".join(pieces)
+
+def redact(text: str, secret: str, name: str) -> str:
+    """`text` with every piece of `secret` of eight characters or more (or all of a shorter one) replaced by its name.
+
+    Found also where it is percent-encoded or in base64.
+    """
+    forms = {secret, quote(secret, safe=""), base64.b64encode(secret.encode("utf-8", "replace")).decode().rstrip("=")}
+    hidden = bytearray(len(text))
+    for form in forms:
+        size = min(_NGRAM, len(form))
+        grams = {form[i : i + size] for i in range(len(form) - size + 1)}
+        for i in range(len(text) - size + 1):
+            if text[i : i + size] in grams:
+                hidden[i : i + size] = b"\x01" * size
+    pieces, at = [], 0
+    for number, run in enumerate(re.split(b"(\x01+)", bytes(hidden))):
+        pieces.append(f"[{name}]" if number % 2 else text[at : at + len(run)])
+        at += len(run)
+    return "".join(pieces)
 
 
 @dataclass(frozen=True, slots=True)

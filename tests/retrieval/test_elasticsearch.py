@@ -366,8 +366,8 @@ def test_a_server_that_is_not_elasticsearch_is_named_so() -> None:
     ("url", "why"),
     [
         ("es://host:9200", "write es://host:9200/name"),
-        ("es://host:port/x", "write es://host:9200/name"),
-        ("es://me:secret@host/x", "Leave user and password out"),
+        ("es://host:port/x", "host or port is malformed"),
+        ("es://me:secret@host/x", "leave user and password out of the URL; set R1S_ELASTICSEARCH_API_KEY"),
         ("es://host/Upper", "cannot name an index"),
     ],
 )

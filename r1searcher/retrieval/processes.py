@@ -26,6 +26,7 @@ import uvicorn
 from r1searcher.common.files import cause_of
 from r1searcher.common.terminal import error_line, silence_native_output
 from r1searcher.errors import InputError, R1Error, RetrieverError
+from r1searcher.retrieval.base import Retriever
 from r1searcher.retrieval.connections import Limits, limited
 from r1searcher.retrieval.reopening import ReopeningRetriever
 from r1searcher.retrieval.server import LOOPBACK_NAMES, host_name, make_app
@@ -203,12 +204,14 @@ def _work(service: Service, telling: Connection) -> None:
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
         _end_with_parent()
+        if isinstance(retriever, ReopeningRetriever):
+            await retriever.open()
         telling.send(None)
         yield
 
     try:
         listening = service.place.listen()
-        retriever = (
+        retriever: Retriever = (
             ReopeningRetriever(service.url, service.settings_hash)
             if is_embedded(service.url)
             else open_retriever(service.url)

@@ -146,7 +146,7 @@ def page_query(url: str) -> str:
 
 
 def page(url: str, hits: Sequence[Hit]) -> dict[str, Any] | None:
-    """A page as ASearcher's client reads it: all passages with its title, in the order of their ids if those are numbers.
+    """A page as ASearcher's client reads it: all passages with its title, ordered by id if ids are numbers.
 
     None where none was found.
     """

@@ -1,4 +1,4 @@
-"""An embedded index that comes back: opened when it is first needed, and again after it was found damaged."""
+"""An embedded index that comes back: opened again after it was found damaged."""
 
 import asyncio
 import time
@@ -25,6 +25,10 @@ class ReopeningRetriever:
         self._error: R1Error | None = None
         self._tried_at = float("-inf")
         self._opening = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Opens the index now; what is wrong with it is raised by searches and `health`."""
+        await self._open()
 
     async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
         retriever = await self._opened()

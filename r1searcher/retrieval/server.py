@@ -1,8 +1,8 @@
 """Any retriever as an HTTP server that speaks the protocols in use; `protocols.py` has their requests and answers.
 
-    POST /retrieve   Search-R1, SkyRL, ASearcher: {"queries" or "query", "topk", "return_scores"} -> {"result": [[…], …]}
-    POST /access     ASearcher: {"urls"} -> {"result": [{"contents", …} or null, …]}
-    POST /queries    R1-Searcher: {"queries", "k"} -> {"queries", "answers": [["17\\tTitle: X Text: …", …], …]}
+    POST /retrieve   {"queries" or "query", "topk", "return_scores"} -> {"result": [[…], …]}: Search-R1, SkyRL, ASearcher
+    POST /access     {"urls"} -> {"result": [{"contents", …} or null, …]}: ASearcher
+    POST /queries    {"queries", "k"} -> {"queries", "answers": [["17\\tTitle: X Text: …", …], …]}: R1-Searcher
     GET  /health     {"name", "passages", "settings_hash"}
 
 Queries that arrive at the same time are searched together. A request that is wrong gets a 4xx, and a search engine that
@@ -82,9 +82,11 @@ def make_app(
         asked = validated(AccessRequest, await _body(request))
         urls = iter(asked.urls)
         titles = [page_query(url) for url in asked.urls]
-        return await _answers(
-            batcher, titles, MAX_TOP_K, lambda hits: json.dumps(page(next(urls), hits)), '{"result": ['
-        )
+
+        def encoded(hits: Sequence[Hit]) -> str:
+            return json.dumps(page(next(urls), hits))
+
+        return await _answers(batcher, titles, MAX_TOP_K, encoded, '{"result": [')
 
     async def health(request: Request) -> _Pieces:
         said = await retriever.health()

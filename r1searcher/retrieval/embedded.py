@@ -265,23 +265,38 @@ class EmbeddedIndex:
         parts = [queries[start : start + size] for start in range(0, len(queries), size)]
         try:
             searches = asyncio.gather(*(loop.run_in_executor(self._pool, self._search, part, top_k) for part in parts))
-            await self._watched(searches)
+            found = await self._watched(searches)
         except RuntimeError as error:  # closed
             raise RetrieverError(f"The index {self.path} could not be searched: {error}.") from error
         except IndexDamagedError as error:
             self._damage = str(error)
             raise
         self._require_intact()
-        return [hits for part in searches.result() for hits in part]
+        return [hits for part in found for hits in part]
 
-    async def _watched(self, searches: "asyncio.Future[list[list[list[Hit]]]]") -> None:
+    async def _watched(self, searches: "asyncio.Future[list[list[list[Hit]]]]") -> list[list[list[Hit]]]:
         """Waits for the searches, but no longer than the files stay as they are."""
-        try:
-            while not (await asyncio.wait([searches], timeout=_WATCH_SECONDS))[0]:
+        loop = asyncio.get_running_loop()
+        damage: list[IndexDamagedError] = []
+
+        def look() -> None:
+            nonlocal timer
+            try:
                 self._require_intact()
-            await searches
+                timer = loop.call_later(_WATCH_SECONDS, look)
+            except IndexDamagedError as error:
+                damage.append(error)
+                searches.cancel()
+
+        timer = loop.call_later(_WATCH_SECONDS, look)
+        try:
+            return await searches
+        except asyncio.CancelledError:
+            if damage:
+                raise damage[0] from None
+            raise
         finally:
-            searches.cancel()
+            timer.cancel()
 
     def _require_intact(self) -> None:
         if self._damage is None and (name := self._files.changed()) is not None:

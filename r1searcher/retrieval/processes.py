@@ -88,12 +88,13 @@ def allowed_names(place: Place, names: list[str]) -> frozenset[str] | None:
 
     Raises `InputError` for what is not a name.
     """
+    known = {name: host_name(f"[{name}]".encode() if ":" in name else name.encode()) for name in names}
     for name in names:
-        if name != "*" and (host_name(name) is None or name.rpartition(":")[2].isdigit()):
+        if name != "*" and known[name] is None:
             raise InputError(f"--allowed-host {name[:100]!r} is not a host name: give it without scheme and port.")
     if "*" in names or (not names and not place.is_loopback):
         return None
-    return LOOPBACK_NAMES | {place.host.lower(), *(host_name(name) or "" for name in names)}
+    return LOOPBACK_NAMES | {place.host.lower(), *(name for name in known.values() if name)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Any retriever as an HTTP server that speaks the protocols in use; `protocols.py` has their requests and answers.
 
-    POST /retrieve   {"queries" or "query", "topk", "return_scores"} -> {"result": [[…], …]}: Search-R1, SkyRL, ASearcher
+    POST /retrieve   {"queries" or "query", "topk", "return_scores"} -> {"result": [[…], …]}: Search-R1, SkyRL…
     POST /access     {"urls"} -> {"result": [{"contents", …} or null, …]}: ASearcher
     POST /queries    {"queries", "k"} -> {"queries", "answers": [["17\\tTitle: X Text: …", …], …]}: R1-Searcher
     GET  /health     {"name", "passages", "settings_hash"}
@@ -15,6 +15,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import lru_cache
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -68,25 +69,23 @@ def make_app(
     async def retrieve(request: Request) -> _Pieces:
         asked = validated(SearchRequest, await _body(request))
 
-        def encoded(hits: Sequence[Hit]) -> str:
-            return json.dumps(search_r1(hits, asked.return_scores))
+        def shaped(hits: Sequence[Hit]) -> Any:
+            return search_r1(hits, asked.return_scores)
 
-        return await _answers(batcher, asked.queries, asked.topk, encoded, '{"result": [')
+        return await _answers(batcher, asked.queries, asked.topk, shaped, {}, "result")
 
     async def queries(request: Request) -> _Pieces:
         asked = validated(QueriesRequest, await _body(request))
-        head = f'{{"queries": {json.dumps(asked.queries)}, "answers": ['
-        return await _answers(batcher, asked.queries, asked.k, lambda hits: json.dumps(r1_searcher(hits)), head)
+        return await _answers(batcher, asked.queries, asked.k, r1_searcher, {"queries": asked.queries}, "answers")
 
     async def access(request: Request) -> _Pieces:
         asked = validated(AccessRequest, await _body(request))
         urls = iter(asked.urls)
-        titles = [page_query(url) for url in asked.urls]
 
-        def encoded(hits: Sequence[Hit]) -> str:
-            return json.dumps(page(next(urls), hits))
+        def shaped(hits: Sequence[Hit]) -> Any:
+            return page(next(urls), hits)
 
-        return await _answers(batcher, titles, MAX_TOP_K, encoded, '{"result": [')
+        return await _answers(batcher, list(map(page_query, asked.urls)), MAX_TOP_K, shaped, {}, "result")
 
     async def health(request: Request) -> _Pieces:
         said = await retriever.health()
@@ -120,7 +119,7 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and self._allowed_hosts is not None:
             for name, value in scope["headers"]:
-                if name == b"host" and host_name(value.decode("latin-1")) not in self._allowed_hosts:
+                if name == b"host" and host_name(value) not in self._allowed_hosts:
                     detail = (
                         f"This server does not answer to the name {value.decode('latin-1')[:200]!r}: "
                         "start it with --allowed-host NAME if it should."
@@ -129,9 +128,10 @@ class App:
         await self._router(scope, receive, send)
 
 
-def host_name(host: str) -> str | None:
+@lru_cache(1024)
+def host_name(host: bytes) -> str | None:
     """The name in a `Host` header: without port, brackets and final dot, in lower case; None if it is malformed."""
-    match = _HOST.fullmatch(host.strip().lower())
+    match = _HOST.fullmatch(host.decode("latin-1").strip().lower())
     return (match[1] or match[2].removesuffix(".")) if match else None
 
 
@@ -180,21 +180,27 @@ def _json(content: Mapping[str, Any]) -> _Pieces:
 
 
 async def _answers(
-    batcher: Batcher, queries: Sequence[str], top_k: int, encoded: Callable[[Sequence[Hit]], str], head: str
+    batcher: Batcher,
+    queries: Sequence[str],
+    top_k: int,
+    shaped: Callable[[Sequence[Hit]], Any],
+    beside: dict[str, Any],
+    key: str,
 ) -> _Pieces:
-    """`head`, one encoded answer per query, and the end of the list and object that it began.
+    """The JSON object of `beside` and, under `key`, a list of what `shaped` makes of each query's hits.
 
-    Passages are encoded as they come, so that the most that is kept of a large request is its answer.
+    It is encoded as the hits come, so that the most that is kept of a large request is its answer.
     """
     require_affordable(len(queries), top_k)
+    head, end = json.dumps({**beside, key: []}).encode()[:-2], b"]}"
     pieces, size = [], 0
     at_once = min(_QUERIES_AT_ONCE, _PASSAGES_AT_ONCE // top_k)
     for start in range(0, len(queries), at_once):
         some = queries[start : start + at_once]
         asked = [query for query in some if query.strip()]  # an empty one gets an empty list, without a search
         found = iter(await batcher.search(asked, top_k) if asked else [])
-        rows = ", ".join(encoded(next(found) if query.strip() else []) for query in some)
-        pieces.append(f"{', ' if start else head}{rows}".encode())
+        rows = json.dumps([shaped(next(found) if query.strip() else []) for query in some])[1:-1]
+        pieces.append((b", " if start else head) + rows.encode())
         size += len(pieces[-1])
         if size > MAX_ANSWER_BYTES:
             raise BadRequest(
@@ -202,10 +208,10 @@ async def _answers(
                 f"The answer is larger than {MAX_ANSWER_BYTES >> 20} MB after {start + len(some):,} of "
                 f"{len(queries):,} queries: send fewer queries at once.",
             )
-        await asyncio.sleep(0)
-    if not queries:
-        pieces.append(head.encode())
-    pieces[-1] += b"]}"
+        if start + at_once < len(queries):
+            await asyncio.sleep(0)  # others get their turn, also where queries are empty
+    pieces = pieces or [head]
+    pieces[-1] += end
     return pieces
 
 

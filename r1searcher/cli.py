@@ -214,9 +214,9 @@ def index_corpus(
 def search(
     retriever: Annotated[str, typer.Argument(help="Index folder or search engine URL.")],
     query: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
-    queries: Annotated[Path | None, typer.Option(help="File of queries, one a line.")] = None,
-    top_k: Annotated[int, typer.Option(min=1, help="Passages a query.")] = 5,
-    json_: Annotated[bool, typer.Option("--json", help="A line a query: [[id, score], …].")] = False,
+    queries: Annotated[Path | None, typer.Option(help="File of queries, one per line; `-` is standard input.")] = None,
+    top_k: Annotated[int, typer.Option(min=1, max=1000, help="Passages per query.")] = 5,
+    json_: Annotated[bool, typer.Option("--json", help="A line per query: [[id, score], …].")] = False,
 ) -> None:
     """Ask a search engine."""
     from r1searcher.retrieval import commands
@@ -229,12 +229,18 @@ def serve(
     retriever: Annotated[str, typer.Argument(help="Index folder or search engine URL.")],
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
     host: Annotated[str, typer.Option(help="Address to listen on. There is no access control.")] = "127.0.0.1",
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one a core, at most 8, if left out.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Processes; one per core, at most 8, if left out.")
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(help="A further name that clients may call the server by, such as a proxy's. Repeatable."),
+    ] = None,
 ) -> None:
-    """Serve a search engine over HTTP: Search-R1's /retrieve, R1-Searcher's /queries, /health."""
+    """Serve a search engine over HTTP: Search-R1's /retrieve, R1-Searcher's /queries, ASearcher's /access, /health."""
     from r1searcher.retrieval import commands
 
-    commands.serve(retriever, host, port, workers)
+    commands.serve(retriever, host, port, workers, allowed_host or [])
 
 
 @app.command(rich_help_panel="Search")

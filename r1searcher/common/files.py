@@ -83,7 +83,9 @@ def parse_json(text: str | bytes) -> Any:
     NaN and Infinity are refused: JSON does not have them, and they would poison every mean.
     """
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        return _DECODER.decode(
+            text if isinstance(text, str) else text.decode(json.detect_encoding(text), "surrogatepass")
+        )
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error.msg} at character {error.pos + 1}") from None
     except UnicodeDecodeError as error:
@@ -96,6 +98,9 @@ def parse_json(text: str | bytes) -> Any:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -12,12 +12,15 @@ from pathlib import Path
 
 from rich.console import Console
 
+from r1searcher.common.files import read_text, split_lines
+from r1searcher.common.terminal import console, json_line, outside, silence_native_output
 from r1searcher.corpora.named import NAMED, cache_folder, fetch
 from r1searcher.corpora.readers import Corpus
 from r1searcher.errors import InputError
 from r1searcher.retrieval.base import Health, Hit
+from r1searcher.retrieval.integrity import has_checksums
 from r1searcher.retrieval.manifest import IndexSettings, Manifest
-from r1searcher.retrieval.urls import open_retriever
+from r1searcher.retrieval.urls import is_embedded, open_retriever
 
 QUERIES_AT_ONCE = 64
 MOST_WORKERS = 8
@@ -141,15 +144,16 @@ def _say_done(corpus: Corpus, manifest: Manifest, to: str, rejects: Path, consol
 
 
 def search(url: str, query: str | None, queries: Path | None, top_k: int, as_json: bool) -> None:
-    """Print what queries find: passages to read, or a line a query `[[id, score], …]`."""
+    """Print what queries find: passages to read, or a line per query `[[id, score], …]`."""
     if (query is None) == (queries is None):
-        raise InputError('Give one query ("…") or a file of them, one a line (--queries FILE).')
+        raise InputError('Give one query ("…") or a file of them, one per line (--queries FILE).')
     asked = [query] if query is not None else _lines(queries)
+    silence_native_output()
 
     async def run() -> None:
         async for text, hits in _searched(url, asked, top_k):
             if as_json:
-                print(json.dumps([[hit.passage.id, round(hit.score, 4)] for hit in hits], ensure_ascii=False))
+                json_line([[hit.passage.id, round(hit.score, 4)] for hit in hits])
             else:
                 _show(text if queries else None, hits)
 
@@ -166,44 +170,48 @@ async def _searched(url: str, queries: Sequence[str], top_k: int) -> AsyncIterat
 
 def _lines(path: Path | None) -> list[str]:
     assert path is not None
+    if str(path) != "-":
+        return split_lines(read_text(path, "the file of queries"))
     try:
-        content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
-        return content.decode("utf-8-sig").removesuffix("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as queries, one a line: {error}") from error
+        return split_lines(sys.stdin.buffer.read().decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"standard input is not UTF-8 text (byte {error.start + 1})") from error
 
 
 def _show(query: str | None, hits: Sequence[Hit]) -> None:
-    from rich.text import Text
-
-    console = Console(highlight=False)
+    out = console()
     if query is not None:
-        console.print(Text(query, style="bold reverse"))
+        out.print(outside(query, "bold reverse"))
     for place, hit in enumerate(hits, 1):
-        console.print(Text(f"{place}  {hit.passage.title}", style="bold"), Text(f"{hit.score:.3f}  {hit.passage.id}"))
-        console.print(Text(hit.passage.text), "")
+        out.print(outside(f"{place}  {hit.passage.title}", "bold"), outside(f"{hit.score:.3f}  {hit.passage.id}"))
+        out.print(outside(hit.passage.text), "")
     if not hits:
-        console.print("Nothing matches.", "")
+        out.print("Nothing matches.", "")
 
 
-def serve(url: str, host: str, port: int, workers: int | None) -> None:
+def serve(url: str, host: str, port: int, workers: int | None, allowed_hosts: Sequence[str]) -> None:
     """Serve a retriever over HTTP until interrupted, by as many processes as there are cores unless told otherwise."""
-    from r1searcher.retrieval import server
+    from r1searcher.retrieval import processes
 
-    console = Console(stderr=True, highlight=False)
-    said = asyncio.run(_health(url))
-    console.print(f"{said.name}, {said.passages:,} passages.")
-    server.serve(
-        url,
-        host,
-        port,
-        workers=workers or min(os.cpu_count() or 1, MOST_WORKERS),
-        on_start=lambda address: console.print(f"{address}/retrieve and {address}/queries answer now."),
+    out = console(stderr=True)
+    place = processes.resolve(host, port)
+    names = processes.allowed_names(place, list(allowed_hosts))
+    silence_native_output()
+    said = asyncio.run(_checked(url))
+    out.print(f"{said.name}, {said.passages:,} passages.")
+    if not place.is_loopback:
+        out.print(f"There is no access control: whoever reaches {host} may search.")
+    processes.serve(
+        processes.Service(url, place, names, said.settings_hash),
+        workers or min(os.cpu_count() or 1, MOST_WORKERS),
+        lambda address: out.print(f"{address}/retrieve, /queries and /access answer now."),
     )
 
 
-async def _health(url: str) -> Health:
-    async with aclosing(open_retriever(url)) as retriever:
+async def _checked(url: str) -> Health:
+    """What the retriever says of itself. Every file of an embedded index is read, to compare its checksum."""
+    thorough = is_embedded(url) and has_checksums(Path(url.removeprefix("file:")))
+    async with aclosing(open_retriever(url, thorough=thorough)) as retriever:
         return await retriever.health()
 
 

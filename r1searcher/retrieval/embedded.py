@@ -1,6 +1,7 @@
 """A BM25 index in a folder of this machine, on tantivy; it ranks and scores as Lucene does.
 
     DIR/manifest.json   written last: a folder without it is no index
+    DIR/checksums.json  sizes, modification times and SHA-256 of the other files
     DIR/tantivy/        terms (made by our analyzer, joined by blanks), corpus order, the stored passages
 
 An index is built in the sibling folder `DIR.building` and renamed when it is whole. Passages are committed as they
@@ -14,6 +15,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice, pairwise
 from pathlib import Path
@@ -24,7 +26,8 @@ import tantivy
 from r1searcher.corpora.passage import Passage
 from r1searcher.errors import InputError, RetrieverError
 from r1searcher.retrieval.analyzer import Analyzer
-from r1searcher.retrieval.base import Health, Hit, clean_query
+from r1searcher.retrieval.base import Health, Hit, IndexDamagedError, clean_query
+from r1searcher.retrieval.integrity import REMEDY, IndexFiles, write_checksums
 from r1searcher.retrieval.manifest import CorpusHash, IndexSettings, Manifest, decode, encode
 
 MANIFEST, ENGINE, PROGRESS = "manifest.json", "tantivy", "progress.json"
@@ -32,6 +35,9 @@ COMMIT_EVERY = 500_000
 """Passages between two commits, the most that an interrupted build does again."""
 
 _WRITER_BYTES = 128_000_000
+_WATCH_SECONDS = 1.0
+"""Between two looks at the files while a search runs: on a file damaged at that moment, tantivy may never end."""
+
 _SPARE_HITS = 12
 """Hits fetched beyond those asked for: they cost hardly anything, a second search for ties as much as the first."""
 
@@ -114,6 +120,7 @@ class _Build:
         self._writer.wait_merging_threads()
         manifest = Manifest(self._settings, done, corpus.hexdigest())
         _write_json(self._folder / MANIFEST, manifest.to_json())
+        write_checksums(self._folder)
         return manifest
 
     def _resume(self, rows: Iterator[Passage], corpus: CorpusHash, on_progress: Callable[[int], None]) -> int:
@@ -217,25 +224,32 @@ def _fields(settings: IndexSettings) -> dict[str, float]:
 
 
 class EmbeddedIndex:
-    """A finished index, opened for searching. Searches run in threads and leave the event loop free."""
+    """A finished index, opened for searching. Searches run in threads and leave the event loop free.
 
-    def __init__(self, path: Path) -> None:
-        """Raises `InputError` where there is no finished index."""
+    Once a file is found damaged, every search and `health` raise `IndexDamagedError`: open the index again when the
+    file is restored.
+    """
+
+    def __init__(self, path: Path, *, thorough: bool = False) -> None:
+        """Raises `InputError` where there is no finished index, or a damaged one; `thorough` reads every file."""
         if not is_index(path):
             raise InputError(_why_no_index(path))
         self.path = path
+        self._files = IndexFiles(path, thorough)
+        self._damage: str | None = None
         self.manifest = Manifest.from_json(_read_json(path / MANIFEST), str(path))
         try:
-            index = tantivy.Index.open(str(path / ENGINE))
-            index.config_reader("manual")
-            self._schema = index.schema
-            self._searcher = index.searcher()
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path} is damaged ({error}): make it anew with `r1s index-corpus`.") from error
-        if self._searcher.num_docs != self.manifest.passages:
+            with _tantivy(path):
+                index = tantivy.Index.open(str(path / ENGINE))
+                index.config_reader("manual")
+                self._schema = index.schema
+                self._searcher = index.searcher()
+                found: int = self._searcher.num_docs
+        except IndexDamagedError as error:
+            raise InputError(str(error)) from error
+        if found != self.manifest.passages:
             raise InputError(
-                f"{path} is damaged: it holds {self._searcher.num_docs} passages of {self.manifest.passages}. "
-                "Make it anew with `r1s index-corpus`."
+                f"The index {path} is damaged (it holds {found:,} passages of {self.manifest.passages:,}): {REMEDY}"
             )
         self._analyzer = Analyzer(self.manifest.settings.analyzer)
         self._fields = _fields(self.manifest.settings)
@@ -244,16 +258,51 @@ class EmbeddedIndex:
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="search")
 
     async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
+        """Raises `IndexDamagedError` also where a file was written to while the search ran: its hits may be wrong."""
+        self._require_intact()
         loop = asyncio.get_running_loop()
         size = -(-len(queries) // self._threads) or 1
         parts = [queries[start : start + size] for start in range(0, len(queries), size)]
         try:
-            found = await asyncio.gather(
-                *(loop.run_in_executor(self._pool, self._search, part, top_k) for part in parts)
-            )
-        except (OSError, ValueError, RuntimeError) as error:
+            searches = asyncio.gather(*(loop.run_in_executor(self._pool, self._search, part, top_k) for part in parts))
+            found = await self._watched(searches)
+        except RuntimeError as error:  # closed
             raise RetrieverError(f"The index {self.path} could not be searched: {error}.") from error
+        except IndexDamagedError as error:
+            self._damage = str(error)
+            raise
+        self._require_intact()
         return [hits for part in found for hits in part]
+
+    async def _watched(self, searches: "asyncio.Future[list[list[list[Hit]]]]") -> list[list[list[Hit]]]:
+        """Waits for the searches, but no longer than the files stay as they are."""
+        loop = asyncio.get_running_loop()
+        damage: list[IndexDamagedError] = []
+
+        def look() -> None:
+            nonlocal timer
+            try:
+                self._require_intact()
+                timer = loop.call_later(_WATCH_SECONDS, look)
+            except IndexDamagedError as error:
+                damage.append(error)
+                searches.cancel()
+
+        timer = loop.call_later(_WATCH_SECONDS, look)
+        try:
+            return await searches
+        except asyncio.CancelledError:
+            if damage:
+                raise damage[0] from None
+            raise
+        finally:
+            timer.cancel()
+
+    def _require_intact(self) -> None:
+        if self._damage is None and (name := self._files.changed()) is not None:
+            self._damage = f"The index {self.path} is damaged ({name} was changed while it was in use): {REMEDY}"
+        if self._damage is not None:
+            raise IndexDamagedError(self._damage)
 
     def _search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
         return [self.search_one(query, top_k) for query in queries]
@@ -264,10 +313,11 @@ class EmbeddedIndex:
         if asked is None or top_k < 1:
             return []
         doc = self._searcher.doc
-        return [
-            Hit(decode(doc(address)["passage"][0]), score / self._scale)
-            for score, address in self._ranked(asked, top_k)
-        ]
+        with _tantivy(self.path):
+            return [
+                Hit(decode(doc(address)["passage"][0]), score / self._scale)
+                for score, address in self._ranked(asked, top_k)
+            ]
 
     def _query(self, text: str) -> Any | None:
         """A disjunction of terms, as Elasticsearch's `match` makes it; None where no term is left."""
@@ -299,10 +349,27 @@ class EmbeddedIndex:
         return [hit for hit, _ in ranked[:top_k]]
 
     async def health(self) -> Health:
+        self._require_intact()
         return Health(str(self.path), self.manifest.passages, self.manifest.settings_hash)
 
     async def aclose(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def _tantivy(path: Path) -> Iterator[None]:
+    """The one boundary to tantivy, which fails on nothing but damaged files, with an exception or with a panic."""
+    try:
+        yield
+    except BaseException as error:
+        # A panic of Rust is pyo3_runtime.PanicException, which is not an Exception and cannot be imported.
+        if isinstance(error, OSError | ValueError | LookupError | TypeError | OverflowError):
+            why = str(error) or type(error).__name__
+        elif type(error).__name__ == "PanicException":
+            why = "tantivy panicked"
+        else:
+            raise
+        raise IndexDamagedError(f"The index {path} is damaged ({why}): {REMEDY}") from error
 
 
 def _why_no_index(path: Path) -> str:

@@ -4,11 +4,15 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from r1searcher.corpora.passage import Passage
 from r1searcher.errors import InputError
 from r1searcher.retrieval.analyzer import Analyzer
+
+MANIFEST, ENGINE, PROGRESS = "manifest.json", "tantivy", "progress.json"
+"""What lies in the folder of an embedded index."""
 
 FORMAT = 2
 """Raised whenever an index written before would be read wrongly."""
@@ -92,3 +96,21 @@ def decode(encoded: bytes) -> Passage:
     lengths, _, content = encoded.decode().partition("\n")
     id_, title = map(int, lengths.split())
     return Passage(content[:id_], content[id_ : id_ + title], content[id_ + title :])
+
+
+def is_index(path: Path) -> bool:
+    """Whether a folder holds a finished index."""
+    return (path / MANIFEST).is_file()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        row = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return row if isinstance(row, dict) else {}
+
+
+def searched_fields(settings: IndexSettings) -> dict[str, float]:
+    """The searched fields and their weights."""
+    return {"terms": 1.0} if settings.title_weight is None else {"title": settings.title_weight, "terms": 1.0}

@@ -100,7 +100,7 @@ def test_bad_rows_are_counted_written_down_and_limited(tmp_path: Path) -> None:
     written = [json.loads(line) for line in rejects.read_text().splitlines()]
     assert [(row["line"], row["row"]) for row in written] == [(1, "junk"), (5, '{"id": 9}')]
     assert written[1] == {"file": str(source), "line": 5, "reason": "the text is missing", "row": '{"id": 9}'}
-    with pytest.raises(InputError, match=r"c.jsonl, line 5: the text is missing. 2 rows are no passage, 1 are allowed"):
+    with pytest.raises(InputError, match=r"c.jsonl, line 5: the text is missing. 2 rows are not passages, 1 are"):
         list(Corpus(source, rejects=rejects, bad_allowed=1))
     with pytest.raises(InputError, match="line 1: not JSON"):
         list(read_passages(source))

@@ -1,4 +1,4 @@
-"""What the commands `index-corpus`, `search`, `serve` and `recall` do."""
+"""What the commands `index-corpus`, `search` and `serve` do."""
 
 import asyncio
 import json
@@ -205,34 +205,3 @@ def serve(url: str, host: str, port: int, workers: int | None) -> None:
 async def _health(url: str) -> Health:
     async with aclosing(open_retriever(url)) as retriever:
         return await retriever.health()
-
-
-def recall(url: str, dataset: Path, limit: int | None, as_json: bool) -> None:
-    """Print how often the answer stands in what the engine finds for the question."""
-    from rich.table import Table
-
-    from r1searcher.episodes.questions import read_questions
-    from r1searcher.evaluation.recall import CUTOFFS, measure
-
-    questions = read_questions(dataset, limit)
-
-    async def run() -> None:
-        async with aclosing(open_retriever(url)) as retriever:
-            result = await measure(retriever, questions)
-        if not result.places:
-            raise InputError(f"{dataset} holds yes-or-no questions only: recall of their answers means nothing.")
-        at = {cutoff: result.at(cutoff) for cutoff in CUTOFFS}
-        if as_json:
-            rows = {str(k): {"recall": recall.value, "interval": [recall.low, recall.high]} for k, recall in at.items()}
-            print(json.dumps({"questions": len(result.places), "closed": result.closed, "at": rows}))
-            return
-        table = Table("passages", "answer found", "95 % confidence")
-        for cutoff, recall in at.items():
-            table.add_row(str(cutoff), f"{recall.value:.1%}", f"{recall.low:.1%} to {recall.high:.1%}")
-        console = Console(highlight=False)
-        console.print(table)
-        console.print(
-            f"{len(result.places):,} questions; {result.closed:,} more with yes or no as answer are left out."
-        )
-
-    asyncio.run(run())

@@ -16,6 +16,7 @@ from r1searcher.questions.read import read_question_file
 
 HUB = "https://huggingface.co"
 HUB_DATASET = "RUC-NLPIR/FlashRAG_datasets"
+_INSTEAD = "give a folder with the file (--data-dir, data.folder)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +167,8 @@ def _downloaded(base: str, split: str) -> Path:
         with urllib.request.urlopen(url, timeout=60) as response:
             data = response.read()
     except urllib.error.HTTPError as error:
-        raise R1Error(f"{url} answered {error.code}; give a folder with the file (--data-dir, data.folder)") from error
+        raise R1Error(f"{url} answered {error.code}; {_INSTEAD}") from error
     except OSError as error:
-        raise R1Error(
-            f"{url} can't be reached ({error}); give a folder with the file (--data-dir, data.folder)"
-        ) from error
+        raise R1Error(f"{url} can't be reached ({error}); {_INSTEAD}") from error
     write_bytes(target, data)
     return target

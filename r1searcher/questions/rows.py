@@ -11,7 +11,8 @@
 | PopQA | `question` | `possible_answers`, a list written as JSON text |
 | SQuAD rows | `question` | `answers: {text: […]}` |
 | KILT | `input` | `output: [{answer}, …]` |
-| Search-R1, verl, SkyRL | `question`, `extra_info.question`, or what follows "Question:" in `prompt` | `reward_model.ground_truth` (SkyRL: `reward_spec`) |
+| Search-R1, verl | `question`, `extra_info.question`, or the end of `prompt` | `reward_model.ground_truth` |
+| SkyRL | the same | `reward_spec.ground_truth` |
 """
 
 import re
@@ -23,9 +24,12 @@ from r1searcher.questions.question import Question
 
 GOLD_KEYS = ("golds", "golden_answers", "answers", "answer", "possible_answers", "Answer")
 COLUMNS = frozenset(
-    (*GOLD_KEYS, "id", "idx", "_id", "QuestionId", "question", "Question", "hops", "answer_aliases", "answerable")
-    + ("choices", "metadata", "prompt", "reward_model", "reward_spec", "extra_info", "input", "output", "label")
-    + ("title", "text", "contents", "wikipedia_title", "context", "segments", "predicted_answer", "query")
+    [
+        *GOLD_KEYS,
+        *("id", "idx", "_id", "QuestionId", "question", "Question", "hops", "answer_aliases", "answerable"),
+        *("choices", "metadata", "prompt", "reward_model", "reward_spec", "extra_info", "input", "output", "label"),
+        *("title", "text", "contents", "wikipedia_title", "segments", "predicted_answer", "query"),
+    ]
 )
 """Every column that is looked at, so that others need not be read from Parquet."""
 

@@ -143,7 +143,10 @@ def label_of(question: Question) -> str:
 
 
 def rendered(settings: Settings, model: str, text: str, questions: Sequence[Question]) -> list[str]:
-    """Every question's prompt, for the tokenizer of `model` (a folder, or a name on the hub). Raises `InputError` for those that leave no room for a turn: questions aren't cut."""
+    """Every question's prompt, for the tokenizer of `model` (a folder, or a name on the hub).
+
+    Raises `InputError` for those that leave no room for a turn: questions aren't cut.
+    """
     from transformers import AutoTokenizer
 
     try:

@@ -17,9 +17,9 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from r1searcher.episodes.questions import read_questions
 from r1searcher.evaluation.evaluate import Request, find_target, open_engine
 from r1searcher.evaluation.rollouts import prompt_maker, roll_out, tasks_for
+from r1searcher.questions.read import read_questions
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.base import Health, Hit, Retriever
 from r1searcher.runs.resolved import budgets_of

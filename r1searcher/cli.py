@@ -22,11 +22,14 @@ SettingsFile = Annotated[Path | None, typer.Argument(help="Settings in one TOML 
 Preset = Annotated[str | None, typer.Option(help="Settings that come with r1s: demo, paper-qwen-7b, …")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override one setting: section.key=value. Repeatable.")]
 Name = Annotated[str | None, typer.Option(help="Name of the run, its folder below the output folder.")]
-ModelPath = Annotated[str | None, typer.Option("--model", help="Hugging Face folder or name to start from.")]
-Questions = Annotated[str | None, typer.Option("--data", help="JSONL of training questions.")]
+ModelPath = Annotated[str | None, typer.Option("--model", help="Hugging Face folder or name to start from, or demo.")]
+Questions = Annotated[str | None, typer.Option("--data", help="File of training questions, or a dataset's name.")]
 RetrieverUrl = Annotated[str | None, typer.Option("--retriever", help="Index folder or search engine URL.")]
 Steps = Annotated[int | None, typer.Option(help="Steps of the stage.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything drawn at random.")]
+DATASETS = "bamboogle, hotpotqa, 2wikimultihopqa, musique, nq, triviaqa, popqa, or a file of questions."
+MODELS = "A run, a Hugging Face folder or name, demo, or a completions URL."
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder with the named datasets, instead of the hub.")]
 From = Annotated[Path | None, typer.Option("--from", help="Start from this run's model.")]
 
 
@@ -246,26 +249,24 @@ def serve(
 @app.command(rich_help_panel="Search")
 def recall(
     retriever: Annotated[str, typer.Argument(help="Index folder or search engine URL.")],
-    dataset: Annotated[Path, typer.Option(help="JSONL of questions with answers.")],
+    dataset: Annotated[str, typer.Option(help=DATASETS)],
+    data_dir: DataDir = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many questions.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """See whether a search engine finds the answers, before anything is trained on it."""
-    from r1searcher.retrieval import commands
+    from r1searcher.evaluation.recall import run_recall
 
-    commands.recall(retriever, dataset, limit, json_)
+    run_recall(retriever, dataset, data_dir, limit, json_)
 
 
 @app.command(rich_help_panel="Evaluate")
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A run, a Hugging Face folder or name, or a completions URL.")],
-    dataset: Annotated[
-        list[str],
-        typer.Option(help="bamboogle, hotpotqa, 2wikimultihopqa, musique, nq, triviaqa, popqa, or a file. Repeatable."),
-    ],
+    model: Annotated[str, typer.Argument(help=MODELS)],
+    dataset: Annotated[list[str], typer.Option(help=f"{DATASETS} Repeatable.")],
     retriever: RetrieverUrl = None,
     to: Annotated[Path | None, typer.Option(help="Folder of the report; below runs/evaluate where not given.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Folder with the data sets, instead of the hub.")] = None,
+    data_dir: DataDir = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many questions.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Answers sampled a question, for pass@k and mean@k.")] = 1,
     temperature: Annotated[float | None, typer.Option(min=0, help="0 unless several answers are sampled.")] = None,
@@ -305,7 +306,7 @@ def evaluate(
 @app.command(rich_help_panel="Evaluate")
 def ask(
     question: Annotated[str, typer.Argument(help="The question.")],
-    model: Annotated[str, typer.Option(help="A run, a Hugging Face folder or name, or a completions URL.")],
+    model: Annotated[str, typer.Option(help=MODELS)],
     retriever: RetrieverUrl = None,
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token each time.")] = 0.0,
     served_model: Annotated[str | None, typer.Option(help="For a URL: the model's name there.")] = None,

@@ -56,7 +56,11 @@ def read_bytes(path: Path, what: str) -> bytes:
 
 def read_text(path: Path, what: str) -> str:
     """The same as UTF-8 text, without a byte order mark. Raises `InputError` also for other encodings."""
-    data = read_bytes(path, what)
+    return decode(read_bytes(path, what), path, what)
+
+
+def decode(data: bytes, path: Path, what: str) -> str:
+    """The content of a file as UTF-8 text, without a byte order mark. Raises `InputError` for other encodings."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

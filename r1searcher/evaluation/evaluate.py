@@ -27,16 +27,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from r1searcher import __version__
 from r1searcher.common.files import append_row, read_rows, write_json
 from r1searcher.common.http import shown_url
+from r1searcher.common.terminal import error_line
 from r1searcher.config.settings import Settings, load
+from r1searcher.demo.weights import DEMO_MODEL, demo_model
 from r1searcher.episodes.prompt import prompt_text
-from r1searcher.episodes.questions import read_questions
 from r1searcher.errors import InputError
-from r1searcher.evaluation.datasets import Dataset, oddities, open_dataset
 from r1searcher.evaluation.engines import InferenceEngine, completions_client, open_completions
 from r1searcher.evaluation.judge import Judge, judge_client
 from r1searcher.evaluation.predictions import of_row
 from r1searcher.evaluation.rollouts import Task, prompt_maker, roll_out, tasks_for
 from r1searcher.evaluation.scoring import Report, report, score_prediction
+from r1searcher.questions.named import Dataset, local_file, open_dataset
+from r1searcher.questions.quality import overlap_warning
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.retry import RetryingRetriever
 from r1searcher.rewards.recipes import reward_function
@@ -87,6 +89,9 @@ def find_target(model: str, overrides: Mapping[str, str]) -> Target:
     for a folder that holds no model.
     """
     folder = Path(model)
+    if model == DEMO_MODEL and not folder.exists():
+        model = str(demo_model(error_line))
+        folder = Path(model)
     if model.startswith(("http://", "https://")) or not folder.exists():
         if model.startswith((".", "/", "runs/")):
             raise InputError(f"there is no model at {shown_url(model)}")
@@ -117,7 +122,8 @@ def evaluate(request: Request, console: Console) -> dict[str, Report]:
     if not settings.retrieval.url:
         raise InputError("no search engine is set: give --retriever INDEX-FOLDER or a URL")
     _check_services(request, target)
-    datasets = [_with_overlap(open_dataset(name, request.data_dir, request.limit), target) for name in request.datasets]
+    data_dir = request.data_dir or settings.data.folder
+    datasets = [_with_overlap(open_dataset(name, data_dir, limit=request.limit), target) for name in request.datasets]
     if len({dataset.name for dataset in datasets}) < len(datasets):
         raise InputError("two data sets have the same name: evaluate them one by one")
     to = folder_of(request)
@@ -169,12 +175,12 @@ def _all_rows(
 
 
 def _with_overlap(dataset: Dataset, target: Target) -> Dataset:
-    """The data set with a note on questions that the model was trained on, where a run tells."""
-    trained = Path(target.settings.data.train) if target.run and target.settings.data.train else None
-    if trained is None or not trained.is_file():
+    """The dataset with a note on questions that the model was trained on, where a run tells and its data is here."""
+    data = target.settings.data
+    if not (target.run and data.train and local_file(data.train, data.folder, training=True)):
         return dataset
-    overlap = oddities(dataset.questions, [q.text for q in read_questions(trained)])
-    return replace(dataset, notes=(*dataset.notes, *(n for n in overlap if "training data" in n)))
+    trained_on = open_dataset(data.train, data.folder, limit=data.limit, training=True)
+    return replace(dataset, notes=(*dataset.notes, *overlap_warning(dataset.questions, trained_on.questions)))
 
 
 def folder_of(request: Request) -> Path:
@@ -182,7 +188,8 @@ def folder_of(request: Request) -> Path:
     if request.to:
         return request.to
     model = shown_url(request.model).split("://")[-1].strip("/.").replace("/", "-").replace(":", "-")
-    return Path("runs") / "evaluate" / f"{model}-{'-'.join(Path(name).stem for name in request.datasets)}"
+    datasets = "-".join(Path(name).stem.replace(":", "-") for name in request.datasets)
+    return Path("runs") / "evaluate" / f"{model}-{datasets}"
 
 
 async def _manifest(

@@ -9,9 +9,9 @@ from typing import Any
 
 from r1searcher.corpora.passage import Passage
 from r1searcher.episodes.protocol import DOCUMENTS, END_ANSWER, END_DOCUMENTS, END_QUERY, query_of
-from r1searcher.episodes.questions import question_of
 from r1searcher.episodes.trajectory import Author, Search, Segment, StopReason, Trajectory
 from r1searcher.errors import InputError
+from r1searcher.questions.rows import question_of
 from r1searcher.retrieval.base import Hit
 from r1searcher.rewards.format import answer_of_trajectory
 from r1searcher.runs.records import from_row

@@ -11,9 +11,9 @@ from r1searcher.common.terminal import error_line
 from r1searcher.config.settings import Settings
 from r1searcher.episodes.loop import Budgets, run_episode
 from r1searcher.episodes.prompt import PromptMaker, prompt_text
-from r1searcher.episodes.questions import Question
 from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.evaluation.engines import InferenceEngine
+from r1searcher.questions.question import Question
 from r1searcher.retrieval.base import Retriever
 from r1searcher.runs.resolved import budgets_of
 

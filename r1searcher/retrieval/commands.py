@@ -1,14 +1,11 @@
-"""What the commands `search`, `serve` and `recall` do; `index-corpus` is in `retrieval/indexing/command.py`."""
+"""What the commands `search` and `serve` do; `index-corpus` is in `retrieval/indexing/command.py`."""
 
 import asyncio
-import json
 import os
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
-
-from rich.console import Console
 
 from r1searcher.common.files import read_text, split_lines
 from r1searcher.common.terminal import console, json_line, outside, silence_native_output
@@ -18,7 +15,7 @@ from r1searcher.retrieval.indexing.command import index_corpus
 from r1searcher.retrieval.integrity import has_checksums
 from r1searcher.retrieval.urls import is_embedded, open_retriever
 
-__all__ = ["index_corpus", "recall", "search", "serve"]
+__all__ = ["index_corpus", "search", "serve"]
 
 QUERIES_AT_ONCE = 64
 MOST_WORKERS = 8
@@ -95,34 +92,3 @@ async def _checked(url: str) -> Health:
     thorough = is_embedded(url) and has_checksums(Path(url.removeprefix("file:")))
     async with aclosing(open_retriever(url, thorough=thorough)) as retriever:
         return await retriever.health()
-
-
-def recall(url: str, dataset: Path, limit: int | None, as_json: bool) -> None:
-    """Print how often the answer stands in what the engine finds for the question."""
-    from rich.table import Table
-
-    from r1searcher.episodes.questions import read_questions
-    from r1searcher.evaluation.recall import CUTOFFS, measure
-
-    questions = read_questions(dataset, limit)
-
-    async def run() -> None:
-        async with aclosing(open_retriever(url)) as retriever:
-            result = await measure(retriever, questions)
-        if not result.places:
-            raise InputError(f"{dataset} holds yes-or-no questions only: recall of their answers means nothing.")
-        at = {cutoff: result.at(cutoff) for cutoff in CUTOFFS}
-        if as_json:
-            rows = {str(k): {"recall": recall.value, "interval": [recall.low, recall.high]} for k, recall in at.items()}
-            print(json.dumps({"questions": len(result.places), "closed": result.closed, "at": rows}))
-            return
-        table = Table("passages", "answer found", "95 % confidence")
-        for cutoff, recall in at.items():
-            table.add_row(str(cutoff), f"{recall.value:.1%}", f"{recall.low:.1%} to {recall.high:.1%}")
-        console = Console(highlight=False)
-        console.print(table)
-        console.print(
-            f"{len(result.places):,} questions; {result.closed:,} more with yes or no as answer are left out."
-        )
-
-    asyncio.run(run())

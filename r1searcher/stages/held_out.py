@@ -18,9 +18,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from r1searcher.common.files import append_row, read_rows, write_json
-from r1searcher.episodes.questions import Question, read_questions
 from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.errors import R1Error
+from r1searcher.questions.named import open_dataset
+from r1searcher.questions.question import Question
 from r1searcher.rewards.recipes import measure
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import from_row, to_row
@@ -107,9 +108,9 @@ def figures(trajectories: Sequence[Trajectory], questions: Sequence[Question]) -
     return {key: round(value, 4) for key, value in result.items()}
 
 
-def _questions(run: RunFolder, limit: int) -> list[Question]:
+def _questions(run: RunFolder, limit: int) -> tuple[Question, ...]:
     _, settings = read_run(run)
-    return read_questions(Path(settings.data.held_out), limit)
+    return open_dataset(settings.data.held_out, settings.data.folder, limit=limit, strict=True).questions
 
 
 def _follow(child: "subprocess.Popen[bytes]", run: RunFolder, total: int, console: Console) -> None:

@@ -1,22 +1,32 @@
 """The warm-up: supervised traces that show a model the protocol's shape (ReFT's first phase, arXiv 2401.08967)."""
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from r1searcher.common.files import append_row, last_row, write_json
+from r1searcher.common.files import (
+    append_row,
+    last_row,
+    parse_json,
+    read_text,
+    sha256_of,
+    split_lines,
+    write_json,
+)
+from r1searcher.common.terminal import error_line
 from r1searcher.config.settings import Settings, load
+from r1searcher.demo.weights import model_folder
 from r1searcher.engine.launch import device, prepare_sft, require_training_packages, run_engine
 from r1searcher.engine.vocabulary import take_over
 from r1searcher.episodes.trajectory import Author
 from r1searcher.errors import InputError
 from r1searcher.runs.folder import RunFolder
-from r1searcher.stages.prepare import Checks, begin, file_sha256, manifest_of, needed, take_up
+from r1searcher.stages.prepare import Checks, begin, manifest_of, needed, take_up
 from r1searcher.stages.stage import TITLES, finished_summary
 
 Row = dict[str, str]
@@ -49,7 +59,7 @@ def train_warmup(settings: Settings, run: RunFolder, console: Console) -> dict[s
                 f"{settings.warmup.batch}"
             )
     checks.end()
-    manifest = {**manifest_of("warmup", settings), "traces_sha256": file_sha256(Path(settings.data.traces))}
+    manifest = {**manifest_of("warmup", settings), "traces_sha256": sha256_of(Path(settings.data.traces))}
     if not take_up(run, manifest):
         wanted = (settings.warmup.steps or len(rows) // settings.warmup.batch) * settings.warmup.batch
         run.questions.unlink(missing_ok=True)
@@ -94,7 +104,7 @@ def train_warmup(settings: Settings, run: RunFolder, console: Console) -> dict[s
 
 def _start_of(settings: Settings, run: RunFolder) -> Path:
     """The model folder that is trained: as given, or a copy whose reserved tokens spell the protocol's tags."""
-    model = Path(settings.model.path)
+    model = Path(model_folder(settings.model.path, error_line))
     if not settings.model.reserved_tokens:
         return model
     start = run.path / "start"
@@ -102,26 +112,31 @@ def _start_of(settings: Settings, run: RunFolder) -> Path:
     return start
 
 
+class _Trace(BaseModel):
+    """A row of a traces file as it comes in."""
+
+    segments: list[tuple[Author, str]]
+
+
 def read_traces(file: Path) -> Iterator[Row]:
-    """One row a segment that the model should write: everything before it as `input`, the segment as `output`.
+    """One row per segment that the model should write: everything before it as `input`, the segment as `output`.
 
     So a document is never an output and never trained. Rows stay in the order of the traces, whose author mixes them.
-    Raises `InputError` for the first line that is no trace.
+    Raises `InputError` for a file that cannot be read and for the first line that is not a trace.
     """
-    try:
-        lines = file.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"data.traces: {file} can't be read: {error}") from None
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(split_lines(read_text(file, "data.traces: the file")), start=1):
+        if not line.strip():
+            continue
         try:
-            segments = [(Author(author), str(text)) for author, text in json.loads(line)["segments"]]
-        except (ValueError, KeyError, TypeError):
+            trace = _Trace.model_validate(parse_json(line))
+        except ValueError as error:  # pydantic's is one too
+            reason = f" ({error})" if not isinstance(error, ValidationError) else ""
             raise InputError(
-                f'data.traces: {file}:{number} is no trace; a row is {{"segments": [["prompt", "…"], ["model", "…"], '
-                f'["environment", "…"], …]}}'
+                f"data.traces: {file}:{number} is not a trace{reason}; a row is "
+                '{"segments": [["prompt", "…"], ["model", "…"], ["environment", "…"], …]}'
             ) from None
         before = ""
-        for author, text in segments:
+        for author, text in trace.segments:
             if author is Author.MODEL:
                 yield {"input": before, "output": text}
             before += text

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from r1searcher.episodes.questions import Question
 from r1searcher.errors import InputError, R1Error
-from r1searcher.evaluation.datasets import oddities, open_dataset
+from r1searcher.questions.named import open_dataset
+from r1searcher.questions.question import Question
 from tests.shared_data import shared
 
 RELEASED = {"question": "Who?", "idx": 4, "answer": "Oslo"}

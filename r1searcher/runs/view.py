@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.padding import Padding
 from rich.panel import Panel
@@ -13,7 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from r1searcher.common.files import last_row, read_rows
+from r1searcher.common import terminal
+from r1searcher.common.terminal import SafeConsole, outside
 from r1searcher.episodes.trajectory import Author
 from r1searcher.runs.folder import RunFolder
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
+from r1searcher.common import last_resort, terminal
 from r1searcher.common.files import append_row, read_rows, write_json
 from r1searcher.episodes.questions import Question, read_questions
 from r1searcher.episodes.trajectory import Trajectory
@@ -46,7 +46,7 @@ def trajectories_file(run: RunFolder, temperature: float) -> Path:
     return folder_of(run) / f"{'sampled' if temperature else 'greedy'}.jsonl"
 
 
-def evaluate_held_out(run: RunFolder, model: Path, questions: int, console: Console) -> dict[str, Any]:
+def evaluate_held_out(run: RunFolder, model: Path, questions: int, console: SafeConsole) -> dict[str, Any]:
     """Figures of `model` on the first `questions` held-out questions of the run's settings, sampled at temperature 1,
     with the greedy ones under `greedy`. What was evaluated before is read, not done again.
 
@@ -112,9 +112,9 @@ def _questions(run: RunFolder, limit: int) -> list[Question]:
     return read_questions(Path(settings.data.held_out), limit)
 
 
-def _follow(child: "subprocess.Popen[bytes]", run: RunFolder, total: int, console: Console) -> None:
-    columns = (TextColumn("held-out questions"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+def _follow(child: "subprocess.Popen[bytes]", run: RunFolder, total: int, console: SafeConsole) -> None:
+    columns = (label("held-out questions"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with terminal.progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("held out", total=total)
         while child.poll() is None:
             done = sum(sum(1 for _ in read_rows(trajectories_file(run, t))) for t in TEMPERATURES)

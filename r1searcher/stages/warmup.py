@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
+from r1searcher.common import terminal
 from r1searcher.common.files import append_row, last_row, write_json
+from r1searcher.common.terminal import SafeConsole, label
 from r1searcher.config.settings import Settings, load
 from r1searcher.engine.launch import device, prepare_sft, require_training_packages, run_engine
 from r1searcher.engine.vocabulary import take_over
@@ -22,15 +23,15 @@ from r1searcher.stages.stage import TITLES, finished_summary
 Row = dict[str, str]
 
 
-def run_warmup(file: Path | None, preset: str | None, overrides: Mapping[str, str]) -> RunFolder:
+def run_warmup(file: Path | None, preset: str | None, overrides: Mapping[str, Any]) -> RunFolder:
     """Resolve settings and warm a model up."""
     settings = load("warmup", file, preset, overrides)
     run = RunFolder(Path(settings.output) / (settings.name or "warmup"))
-    train_warmup(settings, run, Console(stderr=True))
+    train_warmup(settings, run, terminal.console(stderr=True))
     return run
 
 
-def train_warmup(settings: Settings, run: RunFolder, console: Console) -> dict[str, Any]:
+def train_warmup(settings: Settings, run: RunFolder, console: SafeConsole) -> dict[str, Any]:
     """Train on the traces in `run` with OpenRLHF's SFT trainer; returns the summary. A finished run is left alone."""
     checks = Checks()
     rows: list[Row] = []
@@ -59,19 +60,19 @@ def train_warmup(settings: Settings, run: RunFolder, console: Console) -> dict[s
         begin(run, settings, manifest)
     finished = finished_summary(run)
     if finished is not None:
-        console.print(f"{run.path} is finished; its model is in {run.model}", highlight=False)
+        console.print(f"{run.path} is finished; its model is in {run.model}")
         return finished
-    console.print(f"{TITLES['warmup']} · {len(rows)} segments · files in {run.path}", highlight=False)
+    console.print(f"{TITLES['warmup']} · {len(rows)} segments · files in {run.path}")
     started = time.monotonic()
     updates = sum(1 for _ in run.questions.open("rb")) // settings.warmup.batch
     columns = (
-        TextColumn("warm-up"),
+        label("warm-up"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[loss]}"),
+        label("{task.fields[loss]}"),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with terminal.progress(*columns, console=console) as progress:
         task = progress.add_task("warm-up", total=updates, loss="")
 
         def follow() -> None:

@@ -139,9 +139,7 @@ def train(
     """Both stages, one after the other."""
     from r1searcher.stages.chain import run_chain
 
-    overrides = _overrides(
-        set_, name=name, model__path=model, data__train=data, retrieval__url=retriever, seed=seed
-    )
+    overrides = _overrides(set_, name=name, model__path=model, data__train=data, retrieval__url=retriever, seed=seed)
     run_chain(config, preset, overrides)
 
 

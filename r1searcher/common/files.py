@@ -7,8 +7,9 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO, Literal, NoReturn, cast
 
 from r1searcher.errors import FileError, InputError
 
@@ -103,6 +104,13 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
 
 
+def open_log(path: Path, mode: Literal["ab", "wb"]) -> BinaryIO:
+    """A file to be written as something goes on. Raises `FileError`."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return cast(BinaryIO, path.open(mode))
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file whole or not at all. Raises `FileError`."""
     part = path.with_name(path.name + ".part")
@@ -151,7 +159,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[BinaryIO]:
+def _reading(path: Path) -> Iterator[BufferedReader]:
     """A file of ours, opened. Raises `InputError` where it is a folder or a pipe, `FileError` where reading fails."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):

@@ -115,7 +115,7 @@ def _tracker() -> str:
         for entry in metadata.metadata("r1searcher").get_all("Project-URL") or []:
             label, _, url = entry.partition(",")
             if label.strip().lower() in ("issues", "issue tracker", "bug tracker", "bugs"):
-                return url.strip()
+                return str(url).strip()
     except metadata.PackageNotFoundError:
         pass
     return "the project's issue tracker"
@@ -160,5 +160,3 @@ def _discard_output() -> None:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         os.close(null)
-
-

@@ -60,6 +60,13 @@ def as_record(row: dict[str, Any], model: type[R], place: str) -> R:
         raise InputError(f"{place} is damaged ({problem_in(error)}): restore the file, or remove that line") from None
 
 
+def checked_rows(path: Path, model: type[Record]) -> Iterator[dict[str, Any]]:
+    """The rows of a JSONL file of ours as they are, each checked against its model. Raises `InputError`."""
+    for number, row in enumerate(read_rows(path), 1):
+        as_record(row, model, f"{path}: row {number}")
+        yield row
+
+
 def read_records(path: Path, model: type[R]) -> Iterator[R]:
     """The rows of a JSONL file of ours, each checked; nothing if it is not there. Raises `InputError`."""
     for number, row in enumerate(read_rows(path), 1):

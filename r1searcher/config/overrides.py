@@ -19,9 +19,7 @@ def from_assignments(assignments: Iterable[str]) -> dict[str, Any]:
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not all(part.strip() for part in key.split(".")):
-            raise InputError(
-                f"--set {assignment}: write it as section.key=value, for example --set rl.steps=4"
-            )
+            raise InputError(f"--set {assignment}: write it as section.key=value, for example --set rl.steps=4")
         overrides[key.strip()] = toml_value(text.strip())
     return overrides
 

@@ -8,7 +8,6 @@ Every part that is finished is left as it is: the same command goes on after an 
 """
 
 import asyncio
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,8 @@ from rich.panel import Panel
 from rich.table import Table
 
 from r1searcher.common import terminal
-from r1searcher.common.files import append_row, read_rows, write_json
+from r1searcher.common.files import append_row, write_json, writing
+from r1searcher.common.records import Record, read_record_if_there
 from r1searcher.common.terminal import SafeConsole
 from r1searcher.config.settings import Settings, Stage, load
 from r1searcher.demo.atlas import Atlas, make_atlas
@@ -32,7 +32,7 @@ from r1searcher.rewards.format import answer_of_trajectory
 from r1searcher.rewards.metrics import score
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.plots import save_curves, terminal_curves
-from r1searcher.runs.records import to_row
+from r1searcher.runs.records import read_metrics, to_row
 from r1searcher.runs.view import trajectory_text
 from r1searcher.stages.held_out import evaluate_held_out, read_trajectories
 from r1searcher.stages.stage import TITLES, train_stage
@@ -54,12 +54,25 @@ TRACES = 720
 """Warm-up traces written; the preset's warm-up takes as many as its steps need."""
 
 
+class Laps(Record):
+    """`seconds.json`: seconds of each part."""
+
+    __pydantic_extra__: dict[str, float]
+
+
+class World(Record):
+    """`world.json`: which world a folder holds, written when it is whole."""
+
+    seed: int
+
+
 class Stopwatch:
     """Seconds of each part, kept in a file, so that an interrupted demo still says what the whole took."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self.parts: dict[str, float] = json.loads(file.read_text("utf-8")) if file.exists() else {}
+        laps = read_record_if_there(file, Laps, "remove it: the times of an earlier start are lost, nothing else")
+        self.parts: dict[str, float] = dict(laps.model_extra or {}) if laps else {}
         self._started = time.monotonic()
 
     def lap(self, part: str) -> None:
@@ -80,7 +93,8 @@ def run_demo(output: Path, seed: int, contrast: bool, overrides: Mapping[str, An
     """
     console = terminal.console(stderr=True)
     require_training_packages()
-    output.mkdir(parents=True, exist_ok=True)
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
     watch = Stopwatch(output / ("seconds-contrast.json" if contrast else "seconds.json"))
     console.rule("an invented atlas, and a model that has never seen it")
     world = make_world(output / "world", seed, console)
@@ -127,7 +141,7 @@ def run_demo(output: Path, seed: int, contrast: bool, overrides: Mapping[str, An
     summary = {**results, "seconds": watch.total, "parts": watch.parts, "seed": seed}
     write_json(output / ("summary-contrast.json" if contrast else "summary.json"), summary)
     curve = output / ("curve-contrast.png" if contrast else "curve.png")
-    rows = {name: list(read_rows(RunFolder(output / name).metrics)) for name in names}
+    rows = {name: read_metrics(RunFolder(output / name)) for name in names}
     save_curves(rows, curve, "SmolLM2-135M learns to search")
     show_results(console, output, results, names, rows, curve, watch.total)
     return summary
@@ -136,7 +150,8 @@ def run_demo(output: Path, seed: int, contrast: bool, overrides: Mapping[str, An
 def make_world(folder: Path, seed: int, console: SafeConsole) -> Path:
     """Write the atlas, its index and the warm-up traces; a folder whose `world.json` is there is finished."""
     done = folder / "world.json"
-    if done.exists() and json.loads(done.read_text("utf-8"))["seed"] == seed:
+    before = read_record_if_there(done, World, f"remove {folder}, and the same command makes it again")
+    if before is not None and before.seed == seed:
         return folder
     for name in ("passages.jsonl", "train.jsonl", "held_out.jsonl", "traces.jsonl"):
         (folder / name).unlink(missing_ok=True)

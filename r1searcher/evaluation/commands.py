@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-
 from typing import Any
 
 from rich.text import Text
@@ -94,7 +93,11 @@ class _TellingRetriever:
         for hits in found:
             for number, hit in enumerate(hits, start=1):
                 text = " ".join(hit.passage.text.split()[: self._words])
-                parts = (outside(f"  {number}. ", "cyan"), outside(hit.passage.title, "italic"), outside(f"  {text}", "dim"))
+                parts = (
+                    outside(f"  {number}. ", "cyan"),
+                    outside(hit.passage.title, "italic"),
+                    outside(f"  {text}", "dim"),
+                )
                 self._console.print(Text.assemble(*parts), soft_wrap=True)
             if not hits:
                 self._console.print("  nothing found", style="cyan")

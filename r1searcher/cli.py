@@ -7,7 +7,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from r1searcher import __version__
-from r1searcher.errors import R1Error
+from r1searcher.common import last_resort
+from r1searcher.common.terminal import text_line
+from r1searcher.errors import InputError
 
 app = typer.Typer(
     name="r1s",
@@ -35,7 +37,7 @@ From = Annotated[Path | None, typer.Option("--from", help="Start from this run's
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(__version__)
+        text_line(__version__)
         raise typer.Exit
 
 
@@ -48,34 +50,11 @@ def _root(
     pass
 
 
-def _overrides(
-    set_: list[str] | None,
-    name: str | None,
-    model: str | None,
-    data: str | None,
-    retriever: str | None,
-    steps: int | None,
-    seed: int | None,
-    steps_key: str = "rl.steps",
-) -> dict[str, str]:
-    """Flags and `--set` as dotted keys with TOML values; the flags are shorthands of the same settings."""
-    from json import dumps
+def _overrides(set_: list[str] | None, **flags: Any) -> dict[str, Any]:
+    """Flags and `--set` as dotted keys with values; the flags are shorthands of the same settings (`rl__steps`)."""
+    from r1searcher.config.overrides import from_assignments, given
 
-    from r1searcher.errors import InputError
-
-    overrides: dict[str, str] = {}
-    for item in set_ or []:
-        key, equals, value = item.partition("=")
-        if not equals or not key.strip():
-            raise InputError(f"--set {item}: write it as section.key=value, for example --set rl.steps=4")
-        overrides[key.strip()] = value.strip()
-    for key, text in (("name", name), ("model.path", model), ("data.train", data), ("retrieval.url", retriever)):
-        if text is not None:
-            overrides[key] = dumps(text)
-    for key, number in ((steps_key, steps), ("seed", seed)):
-        if number is not None:
-            overrides[key] = str(number)
-    return overrides
+    return {**from_assignments(set_ or []), **given(**flags)}
 
 
 @app.command(rich_help_panel="Train")
@@ -86,7 +65,7 @@ def init(
     from r1searcher.config.template import write_template
 
     write_template(file)
-    typer.echo(f"{file}: set model.path, data.train and retrieval.url, then `r1s stage1 {file}`")
+    text_line(f"{file}: set model.path, data.train and retrieval.url, then `r1s stage1 {file}`")
 
 
 @app.command(rich_help_panel="Train")
@@ -102,7 +81,7 @@ def sft(
     """Warm a model up on traces, so that it knows the protocol's shape."""
     from r1searcher.stages.warmup import run_warmup
 
-    run_warmup(config, preset, _overrides(set_, name, model, None, None, steps, seed, "warmup.steps"))
+    run_warmup(config, preset, _overrides(set_, name=name, model__path=model, warmup__steps=steps, seed=seed))
 
 
 @app.command(rich_help_panel="Train")
@@ -121,7 +100,10 @@ def stage1(
     """Stage 1: learn to call the search engine (retrieval and format reward)."""
     from r1searcher.stages.stage import run_stage
 
-    run_stage("stage1", config, preset, _overrides(set_, name, model, data, retriever, steps, seed), from_)
+    overrides = _overrides(
+        set_, name=name, model__path=model, data__train=data, retrieval__url=retriever, rl__steps=steps, seed=seed
+    )
+    run_stage("stage1", config, preset, overrides, from_)
 
 
 @app.command(rich_help_panel="Train")
@@ -140,7 +122,10 @@ def stage2(
     """Stage 2: learn to use what was found (answer F1 and a stricter format)."""
     from r1searcher.stages.stage import run_stage
 
-    run_stage("stage2", config, preset, _overrides(set_, name, model, data, retriever, steps, seed), from_)
+    overrides = _overrides(
+        set_, name=name, model__path=model, data__train=data, retrieval__url=retriever, rl__steps=steps, seed=seed
+    )
+    run_stage("stage2", config, preset, overrides, from_)
 
 
 @app.command(rich_help_panel="Train")
@@ -157,7 +142,8 @@ def train(
     """Both stages, one after the other."""
     from r1searcher.stages.chain import run_chain
 
-    run_chain(config, preset, _overrides(set_, name, model, data, retriever, None, seed))
+    overrides = _overrides(set_, name=name, model__path=model, data__train=data, retrieval__url=retriever, seed=seed)
+    run_chain(config, preset, overrides)
 
 
 @app.command(rich_help_panel="Train")
@@ -170,7 +156,7 @@ def demo(
     """Watch a real 135M model learn to search in an invented atlas, on a laptop's CPU."""
     from r1searcher.demo.run import run_demo
 
-    run_demo(output, seed, contrast, _overrides(set_, None, None, None, None, None, None))
+    run_demo(output, seed, contrast, _overrides(set_))
 
 
 @app.command(rich_help_panel="Search")
@@ -293,7 +279,7 @@ def evaluate(
             limit,
             samples,
             temperature,
-            _overrides(set_, None, None, None, retriever, None, seed),
+            _overrides(set_, retrieval__url=retriever, seed=seed),
             tokenizer,
             served_model,
             judge,
@@ -317,7 +303,7 @@ def ask(
     """Ask one question and watch the model think, search and answer."""
     from r1searcher.evaluation.commands import run_ask
 
-    overrides = _overrides(set_, None, None, None, retriever, None, seed)
+    overrides = _overrides(set_, retrieval__url=retriever, seed=seed)
     run_ask(question, model, overrides, temperature, served_model, tokenizer)
 
 
@@ -348,23 +334,25 @@ def compare(
     print_comparison(a, b, json_)
 
 
-def main() -> NoReturn:
-    """Entry point: errors of ours become one sentence and their exit code, an interrupt becomes 130."""
+def _command() -> int:
+    """Run the command of `sys.argv`; returns its exit code. A usage error becomes an `InputError`."""
     try:
-        code = app(standalone_mode=False)
-    except R1Error as error:
-        typer.echo(f"r1s: {error}", err=True)
-        sys.exit(error.exit_code)
+        code = app(prog_name="r1s", standalone_mode=False)
     except typer.Abort:
-        sys.exit(130)
-    except KeyboardInterrupt:
-        typer.echo("r1s: interrupted; what was finished is saved, the same command goes on from there", err=True)
-        sys.exit(130)
+        raise KeyboardInterrupt from None
     except typer.TyperException as error:  # every usage error
-        usage: Any = error  # what it raises for these has both, and no public name
-        usage.show()
-        sys.exit(usage.exit_code)
-    sys.exit(code if isinstance(code, int) else 0)
+        usage: Any = error  # what it raises for these has a message and a context, and no public name
+        if type(error).__name__ == "NoArgsIsHelpError":
+            usage.show()
+            return int(usage.exit_code)
+        command = usage.ctx.command_path if getattr(usage, "ctx", None) else "r1s"
+        raise InputError(f"{usage.format_message().rstrip('.')}; `{command} --help` lists what it takes") from None
+    return code if isinstance(code, int) else 0
+
+
+def main() -> NoReturn:
+    """Entry point. Whatever ends a command becomes one sentence and an exit code; see `common.last_resort`."""
+    sys.exit(last_resort.run(_command))
 
 
 if __name__ == "__main__":

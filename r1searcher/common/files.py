@@ -7,8 +7,9 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, Literal, NoReturn, cast
 
 from r1searcher.errors import FileError, InputError
 
@@ -28,6 +29,11 @@ _CAUSES: Mapping[int, str] = {
 def cause_of(error: OSError) -> str:
     """Why a file operation failed, and the remedy where there is one."""
     return _CAUSES.get(error.errno or 0) or (error.strerror or str(error)).lower()
+
+
+def is_environment(error: OSError) -> bool:
+    """Whether the machine refused (disk, permission, limits), and not a mistake of this program."""
+    return error.errno in _CAUSES
 
 
 @contextmanager
@@ -107,6 +113,13 @@ def _no_constant(name: str) -> NoReturn:
 _DECODER = json.JSONDecoder(parse_constant=_no_constant)
 
 
+def open_log(path: Path, mode: Literal["ab", "wb"]) -> BinaryIO:
+    """A file to be written as something goes on. Raises `FileError`."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return cast(BinaryIO, path.open(mode))
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file whole or not at all. Raises `FileError`."""
     part = path.with_name(path.name + ".part")
@@ -148,46 +161,57 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """
     if not path.exists():
         return
-    with path.open("r", encoding="utf-8", errors="surrogatepass", newline="\n") as lines:
+    with _reading(path) as lines:
         for number, line in enumerate(lines, 1):
-            if line.endswith("\n"):
+            if line.endswith(b"\n"):
                 yield _row(line, path, number)
 
 
-def _row(line: str | bytes, path: Path, number: int | None) -> dict[str, Any]:
+@contextmanager
+def _reading(path: Path) -> Iterator[BufferedReader]:
+    """A file of ours, opened. Raises `InputError` where it is a folder or a pipe, `FileError` where reading fails."""
     try:
-        row = parse_json(line.decode("utf-8", "surrogatepass") if isinstance(line, bytes) else line)
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InputError(f"{path} is not a regular file: restore it, or remove it")
+        with path.open("rb") as handle:
+            yield handle
+    except OSError as error:
+        _refuse(error, path, "the file")
+
+
+def _row(line: bytes, path: Path, number: int | None) -> dict[str, Any]:
+    try:
+        row = parse_json(line.decode("utf-8", "surrogatepass"))
         if not isinstance(row, dict):
             raise ValueError("not a JSON object")
         return row
-    except ValueError as error:
+    except ValueError as error:  # UnicodeDecodeError among them
         where = f"line {number}" if number else "its last line"
         raise InputError(f"{path} is damaged ({where}: {error}): restore it, or remove that line") from None
 
 
 def last_row(path: Path) -> dict[str, Any] | None:
-    """The last whole row of a JSONL file, without reading the rest."""
-    try:
-        with path.open("rb") as handle:
-            size = handle.seek(0, os.SEEK_END)
-            block = 1 << 14
-            while True:
-                start = max(0, size - block)
-                handle.seek(start)
-                lines = handle.read(size - start).split(b"\n")
-                whole = lines[:-1] if start == 0 else lines[1:-1]
-                if whole:
-                    return _row(whole[-1], path, None)
-                if start == 0:
-                    return None
-                block *= 4
-    except FileNotFoundError:
+    """The last whole row of a JSONL file, without reading the rest; None where there is none."""
+    if not path.exists():
         return None
+    with _reading(path) as handle:
+        size = handle.seek(0, os.SEEK_END)
+        block = 1 << 14
+        while True:
+            start = max(0, size - block)
+            handle.seek(start)
+            lines = handle.read(size - start).split(b"\n")
+            whole = lines[:-1] if start == 0 else lines[1:-1]
+            if whole:
+                return _row(whole[-1], path, None)
+            if start == 0:
+                return None
+            block *= 4
 
 
 def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's content."""
-    with path.open("rb") as handle:
+    with _reading(path) as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 

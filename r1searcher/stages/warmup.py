@@ -6,19 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
-from r1searcher.common.files import (
-    append_row,
-    last_row,
-    parse_json,
-    read_text,
-    sha256_of,
-    split_lines,
-    write_json,
-)
-from r1searcher.common.terminal import error_line
+from r1searcher.common import terminal
+from r1searcher.common.files import append_row, parse_json, read_text, sha256_of, split_lines, write_json
+from r1searcher.common.terminal import SafeConsole, error_line, label
 from r1searcher.config.settings import Settings, load
 from r1searcher.demo.weights import model_folder
 from r1searcher.engine.launch import device, prepare_sft, require_training_packages, run_engine
@@ -26,21 +18,23 @@ from r1searcher.engine.vocabulary import take_over
 from r1searcher.episodes.trajectory import Author
 from r1searcher.errors import InputError
 from r1searcher.runs.folder import RunFolder
+from r1searcher.runs.records import finished_steps, last_metrics, read_summary
+from r1searcher.runs.view import lines_in
 from r1searcher.stages.prepare import Checks, begin, manifest_of, needed, take_up
-from r1searcher.stages.stage import TITLES, finished_summary
+from r1searcher.stages.stage import TITLES
 
 Row = dict[str, str]
 
 
-def run_warmup(file: Path | None, preset: str | None, overrides: Mapping[str, str]) -> RunFolder:
+def run_warmup(file: Path | None, preset: str | None, overrides: Mapping[str, Any]) -> RunFolder:
     """Resolve settings and warm a model up."""
     settings = load("warmup", file, preset, overrides)
     run = RunFolder(Path(settings.output) / (settings.name or "warmup"))
-    train_warmup(settings, run, Console(stderr=True))
+    train_warmup(settings, run, terminal.console(stderr=True))
     return run
 
 
-def train_warmup(settings: Settings, run: RunFolder, console: Console) -> dict[str, Any]:
+def train_warmup(settings: Settings, run: RunFolder, console: SafeConsole) -> dict[str, Any]:
     """Train on the traces in `run` with OpenRLHF's SFT trainer; returns the summary. A finished run is left alone."""
     checks = Checks()
     rows: list[Row] = []
@@ -67,27 +61,27 @@ def train_warmup(settings: Settings, run: RunFolder, console: Console) -> dict[s
             append_row(run.questions, rows[number % len(rows)])
         prepare_sft(settings, run, _start_of(settings, run), settings.episode.max_context)
         begin(run, settings, manifest)
-    finished = finished_summary(run)
+    finished = read_summary(run)
     if finished is not None:
-        console.print(f"{run.path} is finished; its model is in {run.model}", highlight=False)
+        console.print(f"{run.path} is finished; its model is in {run.model}")
         return finished
-    console.print(f"{TITLES['warmup']} · {len(rows)} segments · files in {run.path}", highlight=False)
+    console.print(f"{TITLES['warmup']} · {len(rows)} segments · files in {run.path}")
     started = time.monotonic()
-    updates = sum(1 for _ in run.questions.open("rb")) // settings.warmup.batch
+    updates = lines_in(run.questions) // settings.warmup.batch
+    finished_steps(run)  # damaged metrics are reported before anything is started
     columns = (
-        TextColumn("warm-up"),
+        label("warm-up"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[loss]}"),
+        label("{task.fields[loss]}"),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with terminal.progress(*columns, console=console) as progress:
         task = progress.add_task("warm-up", total=updates, loss="")
 
         def follow() -> None:
-            row = last_row(run.metrics)
-            if row:
-                progress.update(task, completed=row["step"], loss=f"loss {row['loss_mean']:.2f}")
+            if row := last_metrics(run):
+                progress.update(task, completed=row["step"], loss=f"loss {row.get('loss_mean', float('nan')):.2f}")
 
         ending = run_engine(run, follow)
     summary = {

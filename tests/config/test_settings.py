@@ -48,11 +48,11 @@ def test_all_mistakes_are_reported_at_once_with_key_value_and_what_is_right(tmp_
 
 def test_settings_that_contradict_each_other_name_both(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"rl\.batch = 31: must divide .* = 1024"):
-        load("stage1", overrides={"rl.batch": "31"})
+        load("stage1", overrides={"rl.batch": 31})
     with pytest.raises(InputError, match="samples_per_question = 1"):
-        load("stage1", overrides={"rl.samples_per_question": "1", "rl.batch": "64"})
+        load("stage1", overrides={"rl.samples_per_question": 1, "rl.batch": 64})
     with pytest.raises(InputError, match=r"episode\.max_context = 100"):
-        load("stage1", overrides={"episode.max_context": "100", "episode.max_new_tokens": "100"})
+        load("stage1", overrides={"episode.max_context": 100, "episode.max_new_tokens": 100})
 
 
 def test_a_stages_own_table_and_flags_override_the_shared_settings(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_stages_own_table_and_flags_override_the_shared_settings(tmp_path: Pat
         """,
     )
     assert load("stage1", file).rl.learning_rate == 1e-6
-    stage2 = load("stage2", file, overrides={"rl.kl": "0.01", "name": "unquoted"})
+    stage2 = load("stage2", file, overrides={"rl.kl": 0.01, "name": "unquoted"})
     assert (stage2.seed, stage2.rl.learning_rate, stage2.rl.kl, stage2.name) == (2, 3e-6, 0.01, "unquoted")
     warmup = load("warmup", file)
     assert (warmup.warmup.steps, warmup.engine.freeze_lower_layers) == (5, 4)
@@ -89,7 +89,7 @@ def test_a_file_overrides_a_preset(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("[rl\n", "not valid TOML"), (b"\xff\xfe", "can't be read")],
+    [("[rl\n", "not valid TOML"), (b"\xff\xfe", "is not UTF-8")],
 )
 def test_a_file_that_is_no_toml_is_one_sentence(tmp_path: Path, text: str | bytes, expected: str) -> None:
     file = tmp_path / "settings.toml"
@@ -104,4 +104,4 @@ def test_missing_file_preset_and_section_are_one_sentence_each(tmp_path: Path) -
     with pytest.raises(InputError, match=r"there is no preset 'demmo'; there are: .*demo"):
         load("stage1", preset="demmo")
     with pytest.raises(InputError, match="seed is a value, not a section"):
-        load("stage1", overrides={"seed": "3", "seed.x": "4"})
+        load("stage1", overrides={"seed": 3, "seed.x": 4})

@@ -25,7 +25,7 @@ def test_the_template_sets_the_defaults_and_names_every_key(tmp_path: Path) -> N
 def test_a_settings_file_is_never_written_over(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text("seed = 1\n")
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists already"):
         write_template(file)
     assert file.read_text() == "seed = 1\n"
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
+from r1searcher.common import terminal
 from r1searcher.errors import InputError, R1Error
 from r1searcher.evaluation.commands import run_ask
 from r1searcher.evaluation.evaluate import Request, evaluate, find_target
 from r1searcher.evaluation.predictions import read_predictions
 
-QUIET = Console(file=open(os.devnull, "w"))  # noqa: SIM115
+QUIET = terminal.console(file=open(os.devnull, "w"))  # noqa: SIM115
 
 Make = Callable[..., Request]
 
@@ -25,10 +25,10 @@ Make = Callable[..., Request]
 def request_for(index: Path, questions: Path, tmp_path: Path, searcher: Any) -> Make:
     def make(**changes: Any) -> Request:
         overrides = {
-            "retrieval.url": json.dumps(str(index)),
-            "model.prompt": json.dumps(str(prompt)),
-            "model.chat_template": "false",
-            "retrieval.outage_limit": "0.5",
+            "retrieval.url": str(index),
+            "model.prompt": str(prompt),
+            "model.chat_template": False,
+            "retrieval.outage_limit": 0.5,
             **changes.pop("overrides", {}),
         }
         arguments = {"model": searcher.url, "datasets": [str(questions)], "to": tmp_path / "report", **changes}
@@ -94,7 +94,7 @@ def test_a_finished_evaluation_asks_the_model_nothing(request_for: Make, searche
 def test_another_evaluation_is_never_mixed_in(request_for: Make) -> None:
     evaluate(request_for(), QUIET)
     with pytest.raises(InputError, match=r"holds another evaluation \(it differs in episode\)"):
-        evaluate(request_for(overrides={"episode.top_k": "2"}), QUIET)
+        evaluate(request_for(overrides={"episode.top_k": 2}), QUIET)
 
 
 def test_a_folder_of_other_things_is_left_alone(request_for: Make, tmp_path: Path) -> None:

@@ -9,13 +9,14 @@ import json
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from r1searcher.episodes.loop import Finish, Generation, Generator
 from r1searcher.episodes.protocol import STOPS
-from r1searcher.episodes.tokens import HuggingFaceTokenizer, Tokenizer
+from r1searcher.episodes.tokens import HuggingFaceTokenizer, Tokenizer, load_tokenizer
 from r1searcher.errors import InputError, R1Error
 
 
@@ -38,17 +39,25 @@ class InferenceEngine(Protocol):
 class CompletionsEngine:
     """An OpenAI-compatible completions server that takes and returns token ids (vLLM's does).
 
-    `url` is the server's base ("http://127.0.0.1:8000" or with /v1). `tokenizer` must be the model's own.
+    `url` is the server's base ("http://127.0.0.1:8000" or with /v1). `tokenizer` must be the model's own. At a
+    `concurrency` of 1 no turn reads the server's prefix cache, so that its tokens depend on its context alone.
     """
 
     def __init__(
-        self, url: str, model: str, tokenizer: Any, key: str | None = None, in_flight: int = 64, timeout: float = 600.0
+        self,
+        url: str,
+        model: str,
+        tokenizer: Any,
+        key: str | None = None,
+        concurrency: int = 64,
+        timeout: float = 600.0,
     ) -> None:
         self._url = f"{base_url(url)}/completions"
         self._model = model
         self._key = key
         self._timeout = timeout
-        self._threads = ThreadPoolExecutor(in_flight, "completions")  # each waits for one request of the server
+        self._repeatable = concurrency == 1
+        self._threads = ThreadPoolExecutor(concurrency, "completions")  # each waits for one request of the server
         self.hf_tokenizer = tokenizer
         self.tokenizer = HuggingFaceTokenizer(tokenizer)
 
@@ -69,6 +78,9 @@ class CompletionsEngine:
             "include_stop_str_in_output": True,
             "skip_special_tokens": False,
             "return_token_ids": True,
+            # A salt of its own gives a request no cached prefix. What is cached depends on earlier requests and on
+            # timing, and a prefix from the cache changes the last bits of what is computed after it.
+            **({"cache_salt": uuid.uuid4().hex} if self._repeatable else {}),
         }
         loop = asyncio.get_running_loop()
         answer = await loop.run_in_executor(self._threads, call_json, self._url, body, self._key, self._timeout)
@@ -94,7 +106,7 @@ class _CompletionsGenerator:
 
 
 def open_completions(
-    url: str, model: str | None = None, tokenizer: str | None = None, key: str | None = None, in_flight: int = 64
+    url: str, model: str | None = None, tokenizer: str | None = None, key: str | None = None, concurrency: int = 64
 ) -> CompletionsEngine:
     """The engine behind `url`, which is asked for the model it serves and for where its tokenizer lies.
 
@@ -110,16 +122,11 @@ def open_completions(
     elif names and model not in names:
         raise InputError(f"{url} does not serve {model!r}; it serves {', '.join(names)}")
     root = next((entry.get("root") for entry in served if entry["id"] == model), None)
-    source = tokenizer or root or model
     try:
-        from transformers import AutoTokenizer
-
-        loaded = AutoTokenizer.from_pretrained(source)
-    except ImportError as error:
-        raise InputError("a tokenizer needs the package transformers: pip install transformers") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"there is no tokenizer at {source!r}: name the model's folder with --tokenizer") from error
-    return CompletionsEngine(url, model, loaded, key, in_flight)
+        loaded = load_tokenizer(tokenizer or root or model)
+    except InputError as error:
+        raise InputError(f"{error}: name the model's folder with --tokenizer") from error
+    return CompletionsEngine(url, model, loaded, key, concurrency)
 
 
 def base_url(url: str) -> str:

@@ -63,7 +63,7 @@ class Request:
     served_model: str | None = None
     judge: str | None = None
     judge_model: str = "gpt-4o-mini"
-    in_flight: int = 64
+    concurrency: int = 64
 
 
 @dataclass(frozen=True)
@@ -293,7 +293,7 @@ async def _play(request: Request, target: Target, tasks: Sequence[Task], file: P
         rollouts = await stack.enter_async_context(
             aclosing(
                 roll_out(
-                    tasks, engine, retriever, prompt_maker(settings, engine), budgets_of(settings), request.in_flight
+                    tasks, engine, retriever, prompt_maker(settings, engine), budgets_of(settings), request.concurrency
                 )
             )
         )
@@ -323,7 +323,7 @@ async def open_engine(stack: AsyncExitStack, request: Request, target: Target) -
     settings = target.settings
     if target.is_url:
         key = os.environ.get("R1S_API_KEY")
-        return open_completions(target.model, request.served_model, request.tokenizer, key, request.in_flight)
+        return open_completions(target.model, request.served_model, request.tokenizer, key, request.concurrency)
     from r1searcher.engine.inference import LocalModel
     from r1searcher.engine.launch import device
 
@@ -332,7 +332,7 @@ async def open_engine(stack: AsyncExitStack, request: Request, target: Target) -
             target.model,
             settings.episode.max_context,
             device(settings),
-            concurrency=request.in_flight,
+            concurrency=request.concurrency,
             trust_remote_code=settings.model.trust_remote_code,
         )
     )

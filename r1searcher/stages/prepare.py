@@ -20,7 +20,7 @@ from r1searcher.engine.launch import device, prepare_rl, require_training_packag
 from r1searcher.episodes.loop import longest_prompt
 from r1searcher.episodes.prompt import PromptMaker, prompt_text
 from r1searcher.episodes.questions import Question, read_questions
-from r1searcher.episodes.tokens import HuggingFaceTokenizer
+from r1searcher.episodes.tokens import HuggingFaceTokenizer, load_tokenizer
 from r1searcher.errors import InputError, R1Error
 from r1searcher.retrieval.base import Health
 from r1searcher.rewards.recipes import reward_function
@@ -124,17 +124,10 @@ def label_of(question: Question) -> str:
 
 def rendered(settings: Settings, text: str, questions: list[Question]) -> list[str]:
     """Every question's prompt. Raises `InputError` for those that leave no room for a turn: questions aren't cut."""
-    from transformers import AutoTokenizer
-
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            settings.model.path, trust_remote_code=settings.model.trust_remote_code
-        )
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"model.path = {settings.model.path!r}: no tokenizer can be loaded from there ({first})"
-        ) from None
+        tokenizer = load_tokenizer(settings.model.path, settings.model.trust_remote_code)
+    except InputError as error:
+        raise InputError(f"model.path: {error}") from error
     ours = HuggingFaceTokenizer(tokenizer)
     make = PromptMaker(text, settings.model.chat_template, tokenizer, ours.special_tokens)
     prompts = [make(question.text) for question in questions]

@@ -48,7 +48,7 @@ class Slow:
 
 async def measure(arguments: argparse.Namespace) -> None:
     overrides = {"retrieval.url": arguments.retriever, **from_assignments(arguments.set)}
-    request = Request(arguments.model, (), overrides=overrides, in_flight=64)
+    request = Request(arguments.model, (), overrides=overrides, concurrency=64)
     target = find_target(arguments.model, overrides)
     tasks = tasks_for(read_questions(arguments.questions, arguments.episodes))
     seconds: dict[float, list[float]] = {0.0: [], LATENCY: []}

@@ -262,7 +262,7 @@ def evaluate(
     judge_model: Annotated[str, typer.Option(help="The judge's name at its URL.")] = "gpt-4o-mini",
     served_model: Annotated[str | None, typer.Option(help="For a URL: the model's name there.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="For a URL: folder or name of the model's tokenizer.")] = None,
-    in_flight: Annotated[int, typer.Option(min=1, help="Episodes played at once.")] = 64,
+    concurrency: Annotated[int, typer.Option(min=1, help="Episodes at once; with 1, greedy tokens repeat.")] = 64,
     seed: Seed = None,
     set_: Set = None,
 ) -> None:
@@ -284,7 +284,7 @@ def evaluate(
             served_model,
             judge,
             judge_model,
-            in_flight,
+            concurrency,
         )
     )
 

@@ -40,7 +40,7 @@ def run_ask(
     tokenizer: str | None,
 ) -> None:
     """Play one episode and print its turns and documents as they come; the answer goes to standard output."""
-    request = Request(model, (), overrides=overrides, served_model=served_model, tokenizer=tokenizer, in_flight=1)
+    request = Request(model, (), overrides=overrides, served_model=served_model, tokenizer=tokenizer, concurrency=1)
     trajectory = asyncio.run(_ask(question, request, temperature, terminal.console(stderr=True)))
     answer = answer_of_trajectory(trajectory)
     if trajectory.stop is StopReason.ANSWERED and answer is not None:

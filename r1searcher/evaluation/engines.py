@@ -4,6 +4,7 @@ Token ids go in and token ids come out of both.
 """
 
 import asyncio
+import uuid
 from collections.abc import Sequence
 from typing import Annotated, Any, Protocol
 
@@ -13,7 +14,7 @@ from r1searcher.common.http import Client, Key, Limits
 from r1searcher.common.retry import RetryPolicy
 from r1searcher.episodes.loop import Finish, Generation, Generator
 from r1searcher.episodes.protocol import STOPS
-from r1searcher.episodes.tokens import HuggingFaceTokenizer, Tokenizer
+from r1searcher.episodes.tokens import HuggingFaceTokenizer, Tokenizer, load_tokenizer
 from r1searcher.errors import InputError
 
 KEY_VARIABLE = "R1S_API_KEY"
@@ -69,14 +70,16 @@ RETRIES = RetryPolicy(tries=4, deadline=120.0)
 class CompletionsEngine:
     """An OpenAI-compatible completions server that takes and returns token ids (vLLM's does).
 
-    `url` is the server's base ("http://127.0.0.1:8000" or with /v1). `tokenizer` must be the model's own. Raises
+    `url` is the server's base ("http://127.0.0.1:8000" or with /v1). `tokenizer` must be the model's own. With
+    `repeatable` no turn reads the server's prefix cache, so that its tokens depend on its context alone. Raises
     `InputError` for a malformed URL.
     """
 
-    def __init__(self, client: Client, url: str, model: str, tokenizer: Any) -> None:
+    def __init__(self, client: Client, url: str, model: str, tokenizer: Any, repeatable: bool = False) -> None:
         self._client = client
         self._url = f"{base_url(url)}/completions"
         self._model = model
+        self._repeatable = repeatable
         self.hf_tokenizer = tokenizer
         self.tokenizer = HuggingFaceTokenizer(tokenizer)
         self._tokens = len(tokenizer) + _PADDING
@@ -102,6 +105,9 @@ class CompletionsEngine:
             "include_stop_str_in_output": True,
             "skip_special_tokens": False,
             "return_token_ids": True,
+            # A salt of its own gives a request no cached prefix. What is cached depends on earlier requests and on
+            # timing, and a prefix from the cache changes the last bits of what is computed after it.
+            **({"cache_salt": uuid.uuid4().hex} if self._repeatable else {}),
         }
 
         def read(answer: Any) -> _Choice:
@@ -130,7 +136,7 @@ class _CompletionsGenerator:
         return await self._engine.complete(token_ids, max_new_tokens, self._temperature, self._seed)
 
 
-def completions_client(url: str, in_flight: int = 64) -> Client:
+def completions_client(url: str, concurrency: int = 64) -> Client:
     """The client of a model server, with the key of `KEY_VARIABLE`. Nothing is sent yet.
 
     Raises `InputError` for a malformed URL and for a key that cannot be sent.
@@ -140,24 +146,25 @@ def completions_client(url: str, in_flight: int = 64) -> Client:
         "the model server",
         instead=f"set {KEY_VARIABLE}",
         key=Key.from_environment(KEY_VARIABLE),
-        limits=Limits(total=600.0, size=16 << 20, connections=in_flight),
+        limits=Limits(total=600.0, size=16 << 20, connections=concurrency),
     )
 
 
 async def open_completions(
-    url: str, model: str | None = None, tokenizer: str | None = None, in_flight: int = 64
+    url: str, model: str | None = None, tokenizer: str | None = None, concurrency: int = 64
 ) -> CompletionsEngine:
     """The engine of the server at `url`, which is asked for the model it serves and for where its tokenizer lies.
 
     Raises `ServiceError` where the server is not there, `InputError` where it does not serve the model or its
     tokenizer cannot be found.
     """
-    client = completions_client(url, in_flight)
+    client = completions_client(url, concurrency)
     try:
         served = await RETRIES.acall(lambda: client.get(f"{base_url(url)}/models", _Models.model_validate))
         chosen = _chosen(served.data, model, client.shown)
         source = tokenizer or chosen.root or chosen.id
-        return CompletionsEngine(client, url, chosen.id, await asyncio.to_thread(_load_tokenizer, source))
+        loaded = await asyncio.to_thread(_load_tokenizer, source)
+        return CompletionsEngine(client, url, chosen.id, loaded, repeatable=concurrency == 1)
     except BaseException:
         await client.aclose()
         raise
@@ -176,15 +183,9 @@ def _chosen(served: Sequence[_Served], model: str | None, shown: str) -> _Served
 
 def _load_tokenizer(source: str) -> Any:
     try:
-        from transformers import AutoTokenizer
-
-        return AutoTokenizer.from_pretrained(source)
-    except ImportError as error:
-        raise InputError("a tokenizer needs the package transformers: pip install transformers") from error
-    except Exception as error:  # whatever a damaged or unknown folder makes of it
-        raise InputError(
-            f"there is no tokenizer at {source[:300]!r}: name the model's folder with --tokenizer"
-        ) from error
+        return load_tokenizer(source)
+    except InputError as error:
+        raise InputError(f"{error}: name the model's folder with --tokenizer") from error
 
 
 def base_url(url: str) -> str:

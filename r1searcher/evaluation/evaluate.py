@@ -89,7 +89,7 @@ class Request:
     served_model: str | None = None
     judge: str | None = None
     judge_model: str = "gpt-4o-mini"
-    in_flight: int = 64
+    concurrency: int = 64
 
 
 @dataclass(frozen=True)
@@ -350,7 +350,7 @@ async def _play(request: Request, target: Target, tasks: Sequence[Task], file: P
         rollouts = await stack.enter_async_context(
             aclosing(
                 roll_out(
-                    tasks, engine, retriever, prompt_maker(settings, engine), budgets_of(settings), request.in_flight
+                    tasks, engine, retriever, prompt_maker(settings, engine), budgets_of(settings), request.concurrency
                 )
             )
         )
@@ -379,7 +379,7 @@ async def open_engine(stack: AsyncExitStack, request: Request, target: Target) -
     """The engine that `target` needs, open as long as `stack`."""
     settings = target.settings
     if target.is_url:
-        engine = await open_completions(target.model, request.served_model, request.tokenizer, request.in_flight)
+        engine = await open_completions(target.model, request.served_model, request.tokenizer, request.concurrency)
         stack.push_async_callback(engine.aclose)
         return engine
     from r1searcher.engine.inference import LocalModel
@@ -390,7 +390,7 @@ async def open_engine(stack: AsyncExitStack, request: Request, target: Target) -
             target.model,
             settings.episode.max_context,
             device(settings),
-            concurrency=request.in_flight,
+            concurrency=request.concurrency,
             trust_remote_code=settings.model.trust_remote_code,
         )
     )

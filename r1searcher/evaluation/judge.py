@@ -43,7 +43,7 @@ class _Chat(BaseModel):
 RETRIES = RetryPolicy(tries=4, deadline=120.0)
 
 
-def judge_client(url: str, in_flight: int = 16) -> Client:
+def judge_client(url: str, concurrency: int = 16) -> Client:
     """The client of a judge, with its key. Nothing is sent yet.
 
     Raises `InputError` for a malformed URL and for a key that cannot be sent.
@@ -53,7 +53,7 @@ def judge_client(url: str, in_flight: int = 16) -> Client:
         "the judge",
         instead=f"set {KEY_VARIABLE}",
         key=Key.from_environment(KEY_VARIABLE, "OPENAI_API_KEY"),
-        limits=Limits(total=120.0, size=1 << 20, connections=in_flight),
+        limits=Limits(total=120.0, size=1 << 20, connections=concurrency),
     )
 
 

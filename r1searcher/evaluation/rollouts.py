@@ -36,11 +36,11 @@ async def roll_out(
     retriever: Retriever,
     make_prompt: Callable[[str], str],
     budgets: Budgets,
-    in_flight: int = 64,
+    concurrency: int = 64,
 ) -> AsyncGenerator[tuple[Task, Trajectory, float], None]:
-    """Play all tasks, at most `in_flight` at a time, and yield each with its seconds as it ends (in no set order).
+    """Play all tasks, at most `concurrency` at a time, and yield each with its seconds as it ends (in no set order).
 
-    The first failure ends everything: what was yielded until then is whole, what was in flight is given up.
+    The first failure ends everything: what was yielded until then is whole, what was being played is given up.
     """
     waiting = iter(tasks)
     running: set[asyncio.Task[tuple[Task, Trajectory, float]]] = set()
@@ -62,7 +62,7 @@ async def roll_out(
         while True:
             for task in waiting:
                 running.add(asyncio.create_task(play(task)))
-                if len(running) == in_flight:
+                if len(running) == concurrency:
                     break
             if not running:
                 return
@@ -70,8 +70,8 @@ async def roll_out(
             for finished in sorted(done, key=lambda task: task.exception() is not None):  # what ended well, first
                 yield finished.result()
     finally:
-        for task_in_flight in running:
-            task_in_flight.cancel()
+        for unfinished in running:
+            unfinished.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
 
@@ -92,7 +92,7 @@ def roll_out_model(
     settings: Settings,
     temperatures: Sequence[float] = (1.0, 0.0),
     finished: Callable[[Task, Trajectory], None] = lambda _task, _trajectory: None,
-    in_flight: int = 64,
+    concurrency: int = 64,
     say: Callable[[str], None] = error_line,
 ) -> dict[float, list[Trajectory]]:
     """Trajectories of a Hugging Face folder on `questions`, in their order, for each temperature; one engine start.
@@ -110,7 +110,7 @@ def roll_out_model(
         model,
         settings.episode.max_context,
         device(settings),
-        concurrency=in_flight,
+        concurrency=concurrency,
         trust_remote_code=settings.model.trust_remote_code,
         gpu_memory_utilization=settings.engine.gpu_memory_utilization,
     )
@@ -122,7 +122,7 @@ def roll_out_model(
             async with local as engine:
                 make_prompt = prompt_maker(settings, engine)
                 async with aclosing(
-                    roll_out(tasks, engine, retriever, make_prompt, budgets_of(settings), in_flight)
+                    roll_out(tasks, engine, retriever, make_prompt, budgets_of(settings), concurrency)
                 ) as rollouts:
                     async for task, trajectory, _ in rollouts:
                         played[task] = trajectory

@@ -21,7 +21,7 @@ from r1searcher.demo.weights import model_folder
 from r1searcher.engine.launch import device, prepare_rl, require_training_packages, write_prompts
 from r1searcher.episodes.loop import longest_prompt
 from r1searcher.episodes.prompt import PromptMaker, prompt_text
-from r1searcher.episodes.tokens import HuggingFaceTokenizer
+from r1searcher.episodes.tokens import HuggingFaceTokenizer, load_tokenizer
 from r1searcher.errors import InputError, R1Error
 from r1searcher.questions.named import Dataset, open_dataset
 from r1searcher.questions.quality import overlap_warning
@@ -149,15 +149,10 @@ def rendered(settings: Settings, model: str, text: str, questions: Sequence[Ques
 
     Raises `InputError` for those that leave no room for a turn: questions aren't cut.
     """
-    from transformers import AutoTokenizer
-
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=settings.model.trust_remote_code)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"model.path = {settings.model.path!r}: no tokenizer can be loaded from there ({first})"
-        ) from None
+        tokenizer = load_tokenizer(model, settings.model.trust_remote_code)
+    except InputError as error:
+        raise InputError(f"model.path: {error}") from error
     ours = HuggingFaceTokenizer(tokenizer)
     make = PromptMaker(text, settings.model.chat_template, tokenizer, ours.special_tokens)
     prompts = [make(question.text) for question in questions]

@@ -22,7 +22,7 @@ from tests.engine.test_training import wait_for
 from tests.engine.toy import World, make_model, write_rows
 from tests.shared_data import shared
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, pytest.mark.long]
 pytest.importorskip("openrlhf")
 pytest.importorskip("vllm")
 

@@ -48,19 +48,19 @@ class FailsFor(GivenPassages):
         return await super().search(queries, top_k)
 
 
-async def play(engine: Engine, retriever: GivenPassages, tasks: list[Task], in_flight: int) -> list[Any]:
-    rollouts = roll_out(tasks, engine, retriever, lambda q: f"{q}<think>", Budgets(max_new_tokens=64), in_flight)
+async def play(engine: Engine, retriever: GivenPassages, tasks: list[Task], concurrency: int) -> list[Any]:
+    rollouts = roll_out(tasks, engine, retriever, lambda q: f"{q}<think>", Budgets(max_new_tokens=64), concurrency)
     return [one async for one in rollouts]
 
 
-@pytest.mark.parametrize("in_flight", [1, 5, 64])
-async def test_every_task_is_played_once_and_no_more_at_once_than_allowed(in_flight: int) -> None:
+@pytest.mark.parametrize("concurrency", [1, 5, 64])
+async def test_every_task_is_played_once_and_no_more_at_once_than_allowed(concurrency: int) -> None:
     engine = Engine()
     tasks = tasks_for(QUESTIONS, samples=2)
-    played = await play(engine, GivenPassages(["It lies on the Arden."]), tasks, in_flight)
+    played = await play(engine, GivenPassages(["It lies on the Arden."]), tasks, concurrency)
     assert sorted((t.place, t.sample) for t, _, _ in played) == [(t.place, t.sample) for t in tasks]
     assert all(len(trajectory.searches) == 1 for _, trajectory, _ in played)
-    assert engine.most_at_once == min(in_flight, len(tasks))
+    assert engine.most_at_once == min(concurrency, len(tasks))
 
 
 async def test_an_outage_ends_the_rollouts_and_is_no_trajectory() -> None:

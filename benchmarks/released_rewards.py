@@ -44,15 +44,55 @@ BLOCKS = (
     f"{DOCUMENTS} none {END_DOCUMENTS}",
 )
 WORDS = (
-    *("assistant", "Assistant", "ASSISTANT", "begin_of_query", "begin_of_documents", "\u6319\u5a01", "\u3042", "\u9fff"),
+    *(
+        "assistant",
+        "Assistant",
+        "ASSISTANT",
+        "begin_of_query",
+        "begin_of_documents",
+        "\u6319\u5a01",
+        "\u3042",
+        "\u9fff",
+    ),
     *("\ua000", "\n", "\n\n", " ", "\u00a0", "(1)", "\n(1)", "Oslo", "the", "True", "False", "yes", "noanswer"),
     *("<search>", "</search>", "<information>", "</information>", *TAGS, *END_TOKENS, *PROMPT_ENDS, *BLOCKS),
 )
-GOLDS = ("Oslo", "yes", "no", "True", " True ", "False", "noanswer", "the", "", "U.S.", "New_York", "a b a b", "\u00c9a")
+GOLDS = (
+    "Oslo",
+    "yes",
+    "no",
+    "True",
+    " True ",
+    "False",
+    "noanswer",
+    "the",
+    "",
+    "U.S.",
+    "New_York",
+    "a b a b",
+    "\u00c9a",
+)
 ANSWERS = (
     *GOLDS,
-    *(" Yes ", "Oslo, Norway", "the Oslo.", "US", "u s", "new york", "one two three four five six seven eight nine ten"),
-    *("1 2 3 4 5 6 7 8 9 10 11", "   ", "b a", f"{QUERY} Oslo", "begin_of_documents", "Os lo", "`Oslo`", "\u2018Oslo\u2019"),
+    *(
+        " Yes ",
+        "Oslo, Norway",
+        "the Oslo.",
+        "US",
+        "u s",
+        "new york",
+        "one two three four five six seven eight nine ten",
+    ),
+    *(
+        "1 2 3 4 5 6 7 8 9 10 11",
+        "   ",
+        "b a",
+        f"{QUERY} Oslo",
+        "begin_of_documents",
+        "Os lo",
+        "`Oslo`",
+        "\u2018Oslo\u2019",
+    ),
 )
 
 

@@ -310,16 +310,19 @@ def ask(
 @app.command(rich_help_panel="Evaluate")
 def score(
     predictions: Annotated[list[Path], typer.Argument(help="JSONL of predictions: ours, or released ones.")],
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object a file.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object per file and dataset.")] = False,
     judge: Annotated[
         str | None, typer.Option(help="URL of a chat model that judges anew; key from R1S_JUDGE_KEY.")
     ] = None,
     judge_model: Annotated[str, typer.Option(help="The judge's name at its URL.")] = "gpt-4o-mini",
+    dataset: Annotated[
+        str | None, typer.Option(help="Dataset of all rows, for its official metric; otherwise rows or file name say.")
+    ] = None,
 ) -> None:
-    """Score predictions made anywhere: EM, F1, cover EM, judge, with 95 % intervals."""
+    """Score predictions made anywhere: EM, F1, cover EM, official metrics, judge, with 95 % intervals."""
     from r1searcher.evaluation.tables import print_scores
 
-    print_scores(predictions, json_, judge, judge_model)
+    print_scores(predictions, json_, judge, judge_model, dataset)
 
 
 @app.command(rich_help_panel="Evaluate")
@@ -327,11 +330,14 @@ def compare(
     a: Annotated[Path, typer.Argument(help="JSONL of predictions.")],
     b: Annotated[Path, typer.Argument(help="JSONL of predictions on the same questions.")],
     json_: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    dataset: Annotated[
+        str | None, typer.Option(help="Dataset of all rows, for its official metric; otherwise rows or file name say.")
+    ] = None,
 ) -> None:
     """Test whether B differs from A by more than noise (paired bootstrap, question by question)."""
     from r1searcher.evaluation.tables import print_comparison
 
-    print_comparison(a, b, json_)
+    print_comparison(a, b, json_, dataset)
 
 
 def _command() -> int:

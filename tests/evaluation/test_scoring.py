@@ -14,7 +14,6 @@ from r1searcher.evaluation.scoring import report, score_file, score_prediction
 from r1searcher.evaluation.tables import as_markdown, print_comparison, print_scores
 from tests.shared_data import DATA, shared
 
-
 RESULTS = "r1-searcher/eval_results"
 
 
@@ -257,7 +256,19 @@ def test_compare_shows_official_metrics_and_names_them(tmp_path: Path, capsys) -
     out = capsys.readouterr().out
     assert "official metrics: hotpot_evaluate_v1.py of hotpotqa/hotpot (HotpotQA)" in out
     [line] = [line for line in out.splitlines() if "EM, official" in line]
-    assert line.split() == ["EM,", "official", "0.000", "1.000", "+1.000", "[+1.000,", "+1.000]", "0.000", "1", "0", "no"]
+    assert line.split() == [
+        "EM,",
+        "official",
+        "0.000",
+        "1.000",
+        "+1.000",
+        "[+1.000,",
+        "+1.000]",
+        "0.000",
+        "1",
+        "0",
+        "no",
+    ]
 
 
 def test_the_markdown_report_names_both_kinds_of_metric() -> None:
@@ -284,8 +295,8 @@ def test_several_processes_find_the_damaged_line(tmp_path: Path, monkeypatch: py
     with file.open("ab") as out:
         out.write(b"\n{\n")
     monkeypatch.setattr(scoring, "LARGE", 0)
-    with pytest.raises(InputError, match="p.jsonl:3002 is not JSON"):
+    with pytest.raises(InputError, match=r"p\.jsonl:3002 is not JSON"):
         score_file(file, processes=2)
     file.write_bytes(b"\xff\n")
-    with pytest.raises(InputError, match="p.jsonl:1 is not UTF-8"):
+    with pytest.raises(InputError, match=r"p\.jsonl:1 is not UTF-8"):
         score_file(file, processes=2)

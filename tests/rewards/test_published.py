@@ -71,7 +71,9 @@ BLOCK = "\n\n<|begin_of_documents|>\n(1)Title: A Text: B\n<|end_of_documents|>\n
 )
 def test_rules_of_the_released_servers(solution: str, llama1: float, llama2: float, qwen: float) -> None:
     case = {"text": solution, "golds": ["Oslo"]}
-    found = [reward_of(name, case) for name in ("released-llama/stage1", "released-llama/stage2", "released-qwen/stage2")]
+    found = [
+        reward_of(name, case) for name in ("released-llama/stage1", "released-llama/stage2", "released-qwen/stage2")
+    ]
     assert found == pytest.approx([llama1, llama2, qwen])
 
 

@@ -26,9 +26,7 @@ def broken(file: Path, recipe: str) -> int:
     return sum(min(parts.values()) < 0 for parts in rewards(file, recipe))
 
 
-@pytest.mark.parametrize(
-    ("name", "paper", "qwen", "fixed"), [("bamboogle_qwen", 0, 6, 0), ("hotpotqa_qwen", 2, 20, 3)]
-)
+@pytest.mark.parametrize(("name", "paper", "qwen", "fixed"), [("bamboogle_qwen", 0, 6, 0), ("hotpotqa_qwen", 2, 20, 3)])
 def test_how_many_trajectories_each_recipe_finds_broken(name: str, paper: int, qwen: int, fixed: int) -> None:
     """The cut holds every broken trajectory of the released files. One model wrote "Assistant Director" itself."""
     file = DATA / RESULTS / f"{name}.jsonl"

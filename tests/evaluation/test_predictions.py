@@ -90,7 +90,7 @@ def test_a_wrong_file_gets_a_sentence_with_its_line(tmp_path: Path, lines: str, 
 
 
 def test_a_missing_file_gets_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="none.jsonl does not exist"):
+    with pytest.raises(InputError, match=r"none\.jsonl does not exist"):
         list(read_predictions(tmp_path / "none.jsonl"))
 
 

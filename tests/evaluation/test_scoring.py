@@ -295,8 +295,8 @@ def test_several_processes_find_the_damaged_line(tmp_path: Path, monkeypatch: py
     with file.open("ab") as out:
         out.write(b"\n{\n")
     monkeypatch.setattr(scoring, "LARGE", 0)
-    with pytest.raises(InputError, match="p.jsonl:3002 is not JSON"):
+    with pytest.raises(InputError, match=r"p\.jsonl:3002 is not JSON"):
         score_file(file, processes=2)
     file.write_bytes(b"\xff\n")
-    with pytest.raises(InputError, match="p.jsonl:1 is not UTF-8"):
+    with pytest.raises(InputError, match=r"p\.jsonl:1 is not UTF-8"):
         score_file(file, processes=2)

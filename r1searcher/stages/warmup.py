@@ -3,9 +3,9 @@
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -25,6 +25,7 @@ from r1searcher.engine.launch import device, prepare_sft, require_training_packa
 from r1searcher.engine.vocabulary import take_over
 from r1searcher.episodes.trajectory import Author
 from r1searcher.errors import InputError
+from r1searcher.questions.rows import check_characters
 from r1searcher.runs.folder import RunFolder
 from r1searcher.stages.prepare import Checks, begin, manifest_of, needed, take_up
 from r1searcher.stages.stage import TITLES, finished_summary
@@ -115,7 +116,7 @@ def _start_of(settings: Settings, run: RunFolder) -> Path:
 class _Trace(BaseModel):
     """A row of a traces file as it comes in."""
 
-    segments: list[tuple[Author, str]]
+    segments: list[tuple[Author, Annotated[str, AfterValidator(check_characters)]]]
 
 
 def read_traces(file: Path) -> Iterator[Row]:

@@ -9,6 +9,7 @@ from r1searcher import cli
 from r1searcher.config.settings import Data
 from r1searcher.errors import InputError, R1Error
 from r1searcher.questions.named import NAMED, local_file, open_dataset
+from r1searcher.questions.quality import overlap_warning, quality_warnings
 from r1searcher.questions.question import Question
 from tests.shared_data import DATA, has_shared, shared
 

@@ -92,6 +92,19 @@ def test_recall(index: Path, tmp_path: Path) -> None:
     assert "3 questions; 1 more with yes or no" in out
 
 
+def test_recall_takes_the_names_that_evaluate_takes(index: Path, tmp_path: Path) -> None:
+    (tmp_path / "bamboogle.jsonl").write_text(
+        '{"question": "What is the capital of Peru?", "answer": "Lima"}\n{"question": "Capital?", "answer": ""}\n'
+    )
+    code, out, err = r1s("recall", index, "--dataset", "bamboogle", "--data-dir", tmp_path, "--json")
+    assert code == 0
+    assert json.loads(out)["at"]["1"]["recall"] == 1.0
+    assert "bamboogle: 1 unusable row, the first in line 2" in err
+    code, out, err = r1s("recall", index, "--dataset", "nq", "--data-dir", tmp_path)
+    assert (code, out) == (2, "")
+    assert "holds no nq:test" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -176,7 +176,8 @@ def kind_of(row: Any) -> str | None:
     keys = row.keys()
     if "segments" in keys and "question" not in keys:
         return "warm-up traces (data.traces), not questions"
-    if keys & {"predicted_answer", "pred_ans", "prediction", "pred"} or ("sp" in keys and "answer" in keys):
+    predicted = keys & {"predicted_answer", "pred_ans", "prediction", "pred"} and "question" not in keys
+    if predicted or ("sp" in keys and "answer" in keys):
         return "predictions without the questions they answer (`r1s score` takes rows of question, answer, prediction)"
     if "input" in keys and keys & {"label", "output"}:
         return "prompts of a run, rendered for one model (give the question file the run was made from)"

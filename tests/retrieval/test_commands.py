@@ -120,7 +120,11 @@ def test_recall_takes_the_names_that_evaluate_takes(index: Path, tmp_path: Path)
         (("index-corpus", "{corpus}", "--to", "{new}", "--title-weight", "-1"), "it must be more than 0"),
         (("index-corpus", "{corpus}", "--to", "{new}", "--analyzer", "x"), "no analyzer 'x'"),
         (("index-corpus", "{corpus}", "--to", "http://h:1/retrieve"), "cannot be filled"),
-        (("recall", "{index}", "--dataset", "nowhere"), "nowhere"),
+        (("recall", "{index}", "--dataset", "nowhere"), "there is no dataset 'nowhere': give a file of questions"),
+        (("recall", "{index}", "--dataset", "bambogle"), "did you mean bamboogle?"),
+        (("recall", "{index}", "--dataset", "{corpus}"), "holds passages, not questions"),
+        (("recall", "{index}", "--dataset", "{index}"), "is a folder: give a file"),
+        (("recall", "{index}", "--dataset", ""), "there is no dataset ''"),
         (("serve", "nowhere"), "There is no index nowhere"),
     ],
 )

@@ -32,8 +32,8 @@ def quality_warnings(questions: Sequence[Question], max_answer_words: int = MAX_
         )
     if listed := [q for q in questions if any(map(_LIST_AS_TEXT.fullmatch, q.golds))]:
         found.append(
-            f"{_questions(len(listed), 'has', 'have')} a gold answer that is a list written as text, so only the "
-            f"whole text counts: write a JSON list (first: id {listed[0].id})"
+            f"{_questions(len(listed), 'has', 'have')} a list written as text for a gold answer, and only all of "
+            f"it counts: write a JSON list (first: id {listed[0].id})"
         )
     return found
 

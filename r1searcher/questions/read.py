@@ -65,7 +65,7 @@ def _question(row: Any, number: int) -> Question:
 
 def _nothing(file: Path, kind: str | None, refused: list[str]) -> str:
     if kind:
-        return f"the question file {file} holds {kind}; {WHAT_WORKS}"
+        return f"the question file {file} holds {kind}, see {refused[0]}; {WHAT_WORKS}"
     if refused:
         return f"the question file {file} holds no question that can be scored ({refused[0]}); {WHAT_WORKS}"
     return f"the question file {file} is empty; {WHAT_WORKS}"

@@ -22,11 +22,13 @@ from typing import Any
 from r1searcher.common.files import parse_json
 from r1searcher.questions.question import Question
 
+ID_KEYS = ("id", "idx", "_id", "qid", "question_id", "QuestionId")
 GOLD_KEYS = ("golds", "golden_answers", "answers", "answer", "possible_answers", "Answer")
 COLUMNS = frozenset(
     [
         *GOLD_KEYS,
-        *("id", "idx", "_id", "QuestionId", "question", "Question", "hops", "answer_aliases", "answerable"),
+        *ID_KEYS,
+        *("question", "Question", "hops", "answer_aliases", "answerable"),
         *("choices", "metadata", "prompt", "reward_model", "reward_spec", "extra_info", "input", "output", "label"),
         *("title", "text", "contents", "wikipedia_title", "segments", "predicted_answer", "query"),
     ]
@@ -51,11 +53,11 @@ def question_of(row: Mapping[str, Any], default_id: str) -> Question:
         )
     if row.get("answerable") is False:
         raise ValueError("the row says `answerable: false`, so its answer cannot be found")
-    identity = next((row[key] for key in ("id", "idx", "_id", "QuestionId") if row.get(key) is not None), default_id)
+    identity = next((row[key] for key in ID_KEYS if row.get(key) is not None), default_id)
     if not isinstance(identity, (str, int, float)):
         raise ValueError("the row's id is neither text nor a number")
     for part in (text, *golds, str(identity)):
-        _check_characters(part)
+        check_characters(part)
     hops = row.get("hops")
     return Question(str(identity), text.strip(), golds, hops if type(hops) is int else 0)
 
@@ -155,7 +157,8 @@ def _chosen(answer: str | int | float, choices: list[str]) -> str:
     return choices[index]
 
 
-def _check_characters(text: str) -> None:
+def check_characters(text: str) -> str:
+    """The text itself. Raises `ValueError` for characters that no tokenizer and no UTF-8 file takes."""
     if "\0" in text:
         raise ValueError("it holds a NUL character")
     if not text.isascii():
@@ -163,6 +166,7 @@ def _check_characters(text: str) -> None:
             text.encode()
         except UnicodeEncodeError:
             raise ValueError("it holds half a character (a lone surrogate)") from None
+    return text
 
 
 def kind_of(row: Any) -> str | None:
@@ -172,7 +176,8 @@ def kind_of(row: Any) -> str | None:
     keys = row.keys()
     if "segments" in keys and "question" not in keys:
         return "warm-up traces (data.traces), not questions"
-    if keys & {"predicted_answer", "pred_ans", "prediction", "pred"} or ("sp" in keys and "answer" in keys):
+    predicted = keys & {"predicted_answer", "pred_ans", "prediction", "pred"} and "question" not in keys
+    if predicted or ("sp" in keys and "answer" in keys):
         return "predictions without the questions they answer (`r1s score` takes rows of question, answer, prediction)"
     if "input" in keys and keys & {"label", "output"}:
         return "prompts of a run, rendered for one model (give the question file the run was made from)"

@@ -3,9 +3,9 @@
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, ValidationError
 from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
 from r1searcher.common import terminal
@@ -17,6 +17,7 @@ from r1searcher.engine.launch import device, prepare_sft, require_training_packa
 from r1searcher.engine.vocabulary import take_over
 from r1searcher.episodes.trajectory import Author
 from r1searcher.errors import InputError
+from r1searcher.questions.rows import check_characters
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import finished_steps, last_metrics, read_summary
 from r1searcher.runs.view import lines_in
@@ -109,7 +110,7 @@ def _start_of(settings: Settings, run: RunFolder) -> Path:
 class _Trace(BaseModel):
     """A row of a traces file as it comes in."""
 
-    segments: list[tuple[Author, str]]
+    segments: list[tuple[Author, Annotated[str, AfterValidator(check_characters)]]]
 
 
 def read_traces(file: Path) -> Iterator[Row]:

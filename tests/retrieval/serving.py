@@ -42,11 +42,11 @@ def serving(retriever: str) -> Iterator[str]:
         assert process.wait(30) in (0, 130, -signal.SIGINT)
 
 
-def post(url: str, body: object) -> Any:
+def post(url: str, body: object, seconds: float = 60) -> Any:
     """The JSON answer to `body`, which is sent as JSON unless it is bytes."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     request = urllib.request.Request(url, content, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=seconds) as answer:
         return json.load(answer)
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from r1searcher.errors import R1Error
 from r1searcher.retrieval.embedded import EmbeddedIndex
-from tests.retrieval.damage import KINDS, LONGEST_ANSWER, QUERIES, Damage, ask, attack, damages, make_index
+from tests.retrieval.damage import KINDS, LONGEST_ANSWER, QUERIES, Damage, ask, attack, damages, make_index, outcome
 from tests.retrieval.serving import started
 
 Tally = Counter[tuple[str, str, str]]
@@ -60,9 +60,7 @@ def while_served(index: Path, cases: list[Damage]) -> tuple[Tally, Counter[str],
                         answer = ask(address, query)
                     except TimeoutError:
                         answer = "LATE"
-                    meanwhile[
-                        answer if isinstance(answer, str) else "right" if answer == intact[query] else "WRONG"
-                    ] += 1
+                    meanwhile[outcome(answer, intact[query])] += 1
                     time.sleep(0.005)
 
         clients = [threading.Thread(target=client) for _ in range(2)]

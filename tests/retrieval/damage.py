@@ -79,12 +79,15 @@ def ask(address: str, query: str) -> Any:
         return post(f"{address}/retrieve", {"queries": [query], "return_scores": True}, LONGEST_ANSWER)["result"]
     except urllib.error.HTTPError as error:
         detail = json.load(error)["detail"]
-        assert error.code == 503 and "damaged" in detail, (error.code, detail)
-        return "503"
+        return "503" if error.code == 503 and "damaged" in detail else f"WRONG: {error.code} {detail}"
     except (urllib.error.URLError, ConnectionError, http.client.HTTPException) as error:
         if isinstance(getattr(error, "reason", None), TimeoutError):
             raise TimeoutError from error
         return "hung up"
+
+
+def outcome(answer: Any, intact: Any) -> str:
+    return answer if isinstance(answer, str) else "right" if answer == intact else "WRONG"
 
 
 def attack(address: str, intact: dict[str, Any], cases: Sequence[Damage], tally: Counter[tuple[str, str, str]]) -> None:
@@ -93,8 +96,7 @@ def attack(address: str, intact: dict[str, Any], cases: Sequence[Damage], tally:
         case.do()
         for query in QUERIES:
             answer = ask(address, query)
-            what = answer if isinstance(answer, str) else "right" if answer == intact[query] else "WRONG"
-            tally[case.file.suffix or case.file.name, case.kind, what] += 1
+            tally[case.file.suffix or case.file.name, case.kind, outcome(answer, intact[query])] += 1
         case.undo()
         deadline = time.monotonic() + 60
         while any(ask(address, query) != intact[query] for query in QUERIES[:1] * 4):  # each process, as a rule

@@ -5,6 +5,7 @@
 
 import asyncio
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,9 @@ __all__ = ["EmbeddedIndex", "build", "is_index"]
 _WATCH_SECONDS = 1.0
 """Between two looks at the files while a search runs: on a file damaged at that moment, tantivy may never end."""
 
+_TRUST_SECONDS = 0.01
+"""After a look at the files, before another search looks first: the look after it decides, this one spares tantivy."""
+
 _SPARE_HITS = 12
 """Hits fetched beyond those asked for: they cost hardly anything, a second search for ties as much as the first."""
 
@@ -45,6 +49,7 @@ class EmbeddedIndex:
         self.path = path
         self._files = IndexFiles(path, thorough)
         self._damage: str | None = None
+        self._looked_at = float("-inf")
         self.manifest = Manifest.from_json(read_json(path / MANIFEST), str(path))
         try:
             with _tantivy(path):
@@ -67,7 +72,8 @@ class EmbeddedIndex:
 
     async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
         """Raises `IndexDamagedError` also where a file was written to while the search ran: its hits may be wrong."""
-        self._require_intact()
+        if self._damage is not None or time.monotonic() - self._looked_at > _TRUST_SECONDS:
+            self._require_intact()
         loop = asyncio.get_running_loop()
         size = -(-len(queries) // self._threads) or 1
         parts = [queries[start : start + size] for start in range(0, len(queries), size)]
@@ -86,18 +92,17 @@ class EmbeddedIndex:
         """Waits for the searches, but no longer than the files stay as they are."""
         loop = asyncio.get_running_loop()
         damage: list[IndexDamagedError] = []
-        timer: asyncio.TimerHandle | None = None
+        timers: list[asyncio.TimerHandle] = []
 
         def look() -> None:
-            nonlocal timer
             try:
                 self._require_intact()
-                timer = loop.call_later(_WATCH_SECONDS, look)
+                timers[:] = [loop.call_later(_WATCH_SECONDS, look)]
             except IndexDamagedError as error:
                 damage.append(error)
                 searches.cancel()
 
-        timer = loop.call_later(_WATCH_SECONDS, look)
+        timers.append(loop.call_later(_WATCH_SECONDS, look))
         try:
             return await searches
         except asyncio.CancelledError:
@@ -105,14 +110,14 @@ class EmbeddedIndex:
                 raise damage[0] from None
             raise
         finally:
-            if timer is not None:
-                timer.cancel()
+            timers[0].cancel()
 
     def _require_intact(self) -> None:
         if self._damage is None and (name := self._files.changed()) is not None:
             self._damage = f"The index {self.path} is damaged ({name} was changed while it was in use): {REMEDY}"
         if self._damage is not None:
             raise IndexDamagedError(self._damage)
+        self._looked_at = time.monotonic()
 
     def _search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
         return [self.search_one(query, top_k) for query in queries]

@@ -76,13 +76,14 @@ class IndexFiles:
                 f"{folder} has no checksums, since an earlier version made it, so it cannot be checked: "
                 "make it again with `r1s index-corpus`."
             )
-        self._opened: list[tuple[str, int, _Stamp]] = []
+        self._mapped: list[tuple[str, int, int, int]] = []
         for name in known or _names(folder):
             try:
                 descriptors.append(os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC))
             except (OSError, ValueError) as error:
                 raise self._damaged(name, cause_of(error) if isinstance(error, OSError) else "bad name") from error
-            self._opened.append((name, descriptors[-1], _stamp(descriptors[-1])))
+            if not name.endswith(".json"):  # those are read once
+                self._mapped.append((name, descriptors[-1], *_stamp(descriptors[-1])))
             if known:
                 self._check(name, known[name], descriptors[-1], thorough)
 
@@ -97,9 +98,10 @@ class IndexFiles:
         return InputError(f"The index {self._folder} is damaged ({name}: {why}): {REMEDY}")
 
     def changed(self) -> str | None:
-        """The name of a file that was written to since it was opened. A few microseconds."""
-        for name, descriptor, stamp in self._opened:
-            if _stamp(descriptor) != stamp:
+        """The name of a file mapped by tantivy that was written to since it was opened. Some microseconds per file."""
+        for name, descriptor, size, modified_ns in self._mapped:
+            status = os.fstat(descriptor)
+            if status.st_mtime_ns != modified_ns or status.st_size != size:
                 return name
         return None
 

@@ -8,7 +8,8 @@ from r1searcher.errors import R1Error
 from r1searcher.retrieval.base import Health, Hit, IndexDamagedError, Retriever
 from r1searcher.retrieval.urls import open_retriever
 
-_PAUSE = 1.0
+_PAUSE, _LOAD = 0.2, 0.1
+"""Seconds between two attempts at least, and the share of the time that attempts on a large index may take."""
 
 
 class ReopeningRetriever:
@@ -23,7 +24,7 @@ class ReopeningRetriever:
         self._settings_hash = settings_hash
         self._retriever: Retriever | None = None
         self._error: R1Error | None = None
-        self._tried_at = float("-inf")
+        self._next_attempt = float("-inf")
         self._opening = asyncio.Lock()
 
     async def open(self) -> None:
@@ -55,7 +56,7 @@ class ReopeningRetriever:
             return self._retriever
         async with self._opening:
             if self._retriever is None:
-                if time.monotonic() - self._tried_at >= _PAUSE:
+                if time.monotonic() >= self._next_attempt:
                     await self._open()
                 if self._error is not None:
                     raise IndexDamagedError(str(self._error)) from self._error
@@ -63,6 +64,7 @@ class ReopeningRetriever:
         return self._retriever
 
     async def _open(self) -> None:
+        began = time.monotonic()
         try:
             retriever = await asyncio.to_thread(open_retriever, self._url, thorough=self._error is not None)
         except R1Error as error:
@@ -73,10 +75,11 @@ class ReopeningRetriever:
                 self._error = IndexDamagedError(f"{self._url} is another index now: start the server again.")
             else:
                 self._retriever, self._error = retriever, None
-        self._tried_at = time.monotonic()
+        ended = time.monotonic()
+        self._next_attempt = ended + max(_PAUSE, (ended - began) / _LOAD)
 
     def _give_up(self, retriever: Retriever, error: IndexDamagedError) -> None:
         """Forgets a retriever. It is not closed: other searches may still be at work in it, and end in an error."""
         if self._retriever is retriever:
             self._retriever, self._error = None, error
-            self._tried_at = time.monotonic()
+            self._next_attempt = time.monotonic() + _PAUSE

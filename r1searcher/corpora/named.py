@@ -1,7 +1,6 @@
 """Corpora known by name: where they lie, how they are told from a damaged copy, and how they are fetched."""
 
 import hashlib
-import os
 import re
 import time
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import urllib3
 
+from r1searcher.common import files
 from r1searcher.errors import InputError
 
 
@@ -65,8 +65,8 @@ TRIES = 5
 
 
 def cache_folder() -> Path:
-    """Where fetched corpora are kept: `$R1S_CACHE/corpora`, by default `~/.cache/r1searcher/corpora`."""
-    return Path(os.environ.get("R1S_CACHE") or Path.home() / ".cache" / "r1searcher") / "corpora"
+    """Where fetched corpora are kept: `corpora` in r1s's cache folder (R1S_CACHE moves it)."""
+    return files.cache_folder("corpora")
 
 
 def fetch(

@@ -18,7 +18,7 @@ from r1searcher.errors import InputError, RetrieverError
 from r1searcher.retrieval.analyzer import Analyzer
 from r1searcher.retrieval.base import Health, Hit, clean_query
 from r1searcher.retrieval.indexing.embedded import build
-from r1searcher.retrieval.manifest import ENGINE, MANIFEST, Manifest, decode, is_index, read_json, searched_fields
+from r1searcher.retrieval.manifest import ENGINE, decode, is_index, read_manifest, searched_fields
 
 __all__ = ["EmbeddedIndex", "build", "is_index"]
 
@@ -34,7 +34,7 @@ class EmbeddedIndex:
         if not is_index(path):
             raise InputError(_why_no_index(path))
         self.path = path
-        self.manifest = Manifest.from_json(read_json(path / MANIFEST), str(path))
+        self.manifest = read_manifest(path)
         try:
             index = tantivy.Index.open(str(path / ENGINE))
             index.config_reader("manual")

@@ -163,9 +163,9 @@ def test_a_finished_index_is_replaced_only_when_asked(tmp_path: Path) -> None:
 
 def test_nothing_of_the_users_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_text("precious")
-    with pytest.raises(InputError, match="is not an index|current folder or one above"):
+    with pytest.raises(InputError, match=r"is not an index|current folder or one above"):
         build(ATLAS, tmp_path, overwrite=True)
-    with pytest.raises(InputError, match="is not an index|current folder or one above"):
+    with pytest.raises(InputError, match=r"is not an index|current folder or one above"):
         build(ATLAS, tmp_path / "photo.jpg")
     assert (tmp_path / "photo.jpg").read_text() == "precious"
 

@@ -77,7 +77,11 @@ def build(
             _empty(building)
         fresh = not (building / ENGINE).exists()
         try:
-            manifest = _Build(building, settings, threads).run(passages, commit_every, on_progress)
+            work = _Build(building, settings, threads)
+            try:
+                manifest = work.run(passages, commit_every, on_progress)
+            finally:
+                work.close()
         except BaseException:
             if fresh and not (building / PROGRESS).exists():
                 shutil.rmtree(building, ignore_errors=True)  # nothing is committed: leave nothing
@@ -210,6 +214,10 @@ class _Build:
         manifest = Manifest(self._settings, done, corpus.hexdigest())
         _write_json(self._folder / MANIFEST, manifest.to_json())
         return manifest
+
+    def close(self) -> None:
+        """Gives tantivy's own lock back, even while a traceback still refers to this build."""
+        self._writer: Any = None
 
     def _resume(self, rows: Iterator[Passage], corpus: CorpusHash, on_progress: Callable[[int], None]) -> int:
         """Reads the passages that are committed already, and makes sure that they are the same."""

@@ -59,7 +59,7 @@ NAMED = {
 
 
 def cache_folder() -> Path:
-    """Where fetched corpora are kept: `$R1S_CACHE/corpora`, by default `~/.cache/r1searcher/corpora`."""
+    """Where fetched corpora are kept: `corpora` in r1s's cache folder (R1S_CACHE moves it)."""
     return files.cache_folder("corpora")
 
 

@@ -12,7 +12,7 @@ import tarfile
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any, Self, cast
 
@@ -135,12 +135,13 @@ class Corpus:
 
     def _items_of(self, name: str, raw: IO[bytes], layers: int = 0) -> Iterator[tuple[str, Passage | BadRow]]:
         try:
-            file, start, layers = _open(raw, layers)
+            above = layers
+            file, start, layers = _open(raw, above)
             if start[257:262] == b"ustar":
                 for member, content in _members(file):
                     yield from self._items_of(f"{name}:{member}", content, layers + 1)
             elif start:
-                yield from self._rows_of(name, file, raw, start)
+                yield from self._rows_of(name, file, raw if layers == above else None, start)
         except (UnusableShapeError, _LayersError) as error:
             raise InputError(f"{name} {error}.") from error
         except _BROKEN as error:
@@ -151,12 +152,12 @@ class Corpus:
             ) from error
 
     def _rows_of(
-        self, name: str, file: IO[bytes], raw: IO[bytes], start: bytes
+        self, name: str, file: IO[bytes], plain: IO[bytes] | None, start: bytes
     ) -> Iterator[tuple[str, Passage | BadRow]]:
         format_ = self._format or detect_format(start, name)
         shared = format_ == PARAGRAPHS
         if format_ == "parquet":
-            file = _seekable(file, raw)
+            file = _seekable(file, plain)
             shared = check_columns(open_parquet(file).schema_arrow)
         rows = 0
         for item in FORMATS[format_](file, self._rows):
@@ -182,7 +183,8 @@ class _Rejects:
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # `write` has flushed, and said what was wrong
+                self._file.close()
 
     def write(self, name: str, item: BadRow) -> None:
         """Raises `FileError`."""
@@ -300,7 +302,7 @@ def _peek(raw: IO[bytes]) -> bytes:
     return start
 
 
-_ZSTD_PIECE = 1 << 12
+_ZSTD_PIECE = 1 << 10
 """Bytes decompressed at once: zstd makes at most some 32,000 of one, and its object hands out all of them."""
 
 
@@ -315,7 +317,7 @@ class _Zstd(io.RawIOBase):
         self._error = zstandard.ZstdError
         self._frame: Any = None
         self._packed = b""
-        self._ready = b""
+        self._ready = memoryview(b"")
 
     def readable(self) -> bool:
         return True
@@ -330,7 +332,7 @@ class _Zstd(io.RawIOBase):
             if self._frame is None:
                 self._frame = self._new_frame()
             try:
-                self._ready = self._frame.decompress(self._packed)
+                self._ready = memoryview(self._frame.decompress(self._packed))
             except self._error as error:
                 raise OSError(str(error)) from error
             self._packed = self._frame.unused_data
@@ -348,11 +350,11 @@ _COMPRESSIONS: dict[bytes, Callable[[IO[bytes]], IO[bytes]]] = {
 }
 
 
-def _seekable(file: IO[bytes], raw: IO[bytes]) -> IO[bytes]:
+def _seekable(file: IO[bytes], plain: IO[bytes] | None) -> IO[bytes]:
     """Parquet is read from its end: a plain file as it is, anything else from a temporary copy on disk."""
-    if isinstance(raw, io.BufferedReader) and raw.seekable():
-        raw.seek(0)
-        return raw
+    if isinstance(plain, io.BufferedReader) and isinstance(plain.raw, io.FileIO) and plain.seekable():
+        plain.seek(0)
+        return plain
     with writing(tempfile.gettempdir(), "TMPDIR names another folder"):
         copy = cast(IO[bytes], tempfile.TemporaryFile(buffering=0))  # noqa: SIM115  # the reader keeps it
     while piece := file.read(1 << 20):

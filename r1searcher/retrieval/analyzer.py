@@ -39,12 +39,13 @@ _LETTERS = rf"{_LETTER}+(?:{_INSIDE_WORD}{_LETTER}+)*"
 _NUMBER = rf"{_DIGIT}+(?:{_INSIDE_NUMBER}{_DIGIT}+)*"
 _RUN = rf"(?:(?:{_HEBREW}+(?:\"{_MARKS}{_HEBREW}+)+|{_LETTERS}|{_NUMBER})+|{_KATAKANA}+)"
 # Pictographs of Unicode 12, which Lucene has; later versions of the property leave most dingbats and symbols out.
-_PICTURE = (
-    r"(?:[\p{Extended_Pictographic}©®‼⁉™\u2388\u2600-\u2605\u2607-\u2612\u2614-\u2685\u2690-\u2705\u2708-\u2712"
+_PICTURES = (
+    r"\p{Extended_Pictographic}©®‼⁉™\u2388\u2600-\u2605\u2607-\u2612\u2614-\u2685\u2690-\u2705\u2708-\u2712"
     r"\u2763-\u2767\U0001F000-\U0001F0F5\U0001F10D-\U0001F10F\U0001F12F\U0001F16C-\U0001F16F\U0001F260-\U0001F265"
     r"\U0001F300-\U0001F64F\U0001F680-\U0001F6FF\U0001F774-\U0001F77F\U0001F7D5-\U0001F7FF\U0001F8AE-\U0001F8FF"
-    r"\U0001FA00-\U0001FFFD]\uFE0F?\p{EMod}?)"
+    r"\U0001FA00-\U0001FFFD"
 )
+_PICTURE = rf"(?:[{_PICTURES}]\uFE0F?\p{{EMod}}?)"
 _EMOJI = rf"(?:\p{{RI}}\p{{RI}}|{_PICTURE}(?:\u200D{_PICTURE})*)"
 
 _WORD = regex.compile(
@@ -58,7 +59,7 @@ _ASCII_WORD = re.compile(r"_*(?:(?:[A-Za-z]+(?:[:.'][A-Za-z]+)*|[0-9]+(?:[,;.'][
 _ASCII_START, _ASCII_CONNECTORS = re.compile(r"\w"), re.compile(r"_+")
 _START = regex.compile(
     r"[\p{WB=ALetter}\p{WB=Hebrew_Letter}\p{WB=Numeric}\p{WB=Katakana}\p{WB=ExtendNumLet}\u202F\p{Han}\p{Hiragana}"
-    rf"\p{{LB=Complex_Context}}\p{{RI}}]|{_PICTURE}",
+    rf"\p{{LB=Complex_Context}}\p{{RI}}{_PICTURES}]",
     regex.V1,
 )
 """What a word can begin with."""
@@ -88,8 +89,11 @@ def _words_in_windows(text: str, ascii_: bool) -> list[str]:
     word, start, connectors = patterns
     narrow = ascii_ or max(text) < "\U00010000"
     found, position = [], 0
-    while begin := start.search(text, position):
-        position = begin.start()
+    while position < len(text):
+        if not start.match(text, position):
+            if not (begin := start.search(text, position)):
+                break
+            position = begin.start()
         window = position + MAX_TERM_CHARS
         if not narrow:
             window = position + len(_fitting(text[position:window]))

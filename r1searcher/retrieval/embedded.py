@@ -21,7 +21,7 @@ from r1searcher.retrieval.analyzer import Analyzer
 from r1searcher.retrieval.base import Health, Hit, IndexDamagedError, clean_query
 from r1searcher.retrieval.indexing.embedded import build
 from r1searcher.retrieval.integrity import REMEDY, IndexFiles
-from r1searcher.retrieval.manifest import ENGINE, MANIFEST, Manifest, decode, is_index, read_json, searched_fields
+from r1searcher.retrieval.manifest import ENGINE, decode, is_index, read_manifest, searched_fields
 
 __all__ = ["EmbeddedIndex", "build", "is_index"]
 
@@ -50,7 +50,7 @@ class EmbeddedIndex:
         self._files = IndexFiles(path, thorough)
         self._damage: str | None = None
         self._looked_at = float("-inf")
-        self.manifest = Manifest.from_json(read_json(path / MANIFEST), str(path))
+        self.manifest = read_manifest(path)
         try:
             with _tantivy(path):
                 index = tantivy.Index.open(str(path / ENGINE))

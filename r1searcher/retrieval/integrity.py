@@ -16,7 +16,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, Field, ValidationError
 
 from r1searcher.common.files import cause_of, parse_json, write_json
-from r1searcher.errors import InputError
+from r1searcher.errors import FileError, InputError
 
 CHECKSUMS = "checksums.json"
 _ENGINE = "tantivy"
@@ -61,7 +61,8 @@ def has_checksums(folder: Path) -> bool:
 class IndexFiles:
     """The files of an index, held open, so that a later change of any of them is noticed.
 
-    Raises `InputError` where one is missing, was cut, or has another content than it was built with. `thorough` reads
+    Raises `InputError` where one is missing, was cut, or has another content than it was built with, and `FileError`
+    where one may not be read. `thorough` reads
     all of them; otherwise only those whose modification time is not that of the build. Indexes of earlier versions have
     no checksums: their files are watched, not checked, and `thorough` refuses them.
     """
@@ -80,6 +81,8 @@ class IndexFiles:
         for name in known or _names(folder):
             try:
                 descriptors.append(os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC))
+            except PermissionError as error:
+                raise FileError(f"The index {folder} cannot be read ({name}): {cause_of(error)}") from error
             except (OSError, ValueError) as error:
                 raise self._damaged(name, cause_of(error) if isinstance(error, OSError) else "bad name") from error
             if not name.endswith(".json"):  # those are read once
@@ -118,6 +121,8 @@ def _read(folder: Path) -> dict[str, _File] | None:
         return files
     except FileNotFoundError:
         return None
+    except PermissionError as error:
+        raise FileError(f"The index {folder} cannot be read ({CHECKSUMS}): {cause_of(error)}") from error
     except (OSError, ValidationError, ValueError) as error:
         raise InputError(f"The index {folder} is damaged ({CHECKSUMS} cannot be read): {REMEDY}") from error
 

@@ -169,9 +169,9 @@ def test_a_finished_index_is_replaced_only_when_asked(tmp_path: Path) -> None:
 
 def test_nothing_of_the_users_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_text("precious")
-    with pytest.raises(InputError, match="is no index"):
+    with pytest.raises(InputError, match=r"is not an index|current folder or one above"):
         build(ATLAS, tmp_path, overwrite=True)
-    with pytest.raises(InputError, match="is no index"):
+    with pytest.raises(InputError, match=r"is not an index|current folder or one above"):
         build(ATLAS, tmp_path / "photo.jpg")
     assert (tmp_path / "photo.jpg").read_text() == "precious"
 
@@ -244,7 +244,7 @@ def test_an_interrupted_build_of_another_corpus_is_not_continued(tmp_path: Path)
 def test_two_builds_into_one_folder_do_not_mix(tmp_path: Path) -> None:
     def second_build_meanwhile() -> object:
         yield ATLAS[0]
-        with pytest.raises(InputError, match="another build may be at work"):
+        with pytest.raises(InputError, match=rf"is being built by process {os.getpid()} on "):
             build(ATLAS, tmp_path / "ix")
         yield ATLAS[1]
 

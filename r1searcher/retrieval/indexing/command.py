@@ -5,12 +5,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from rich.console import Console
 
+from r1searcher.common.files import cause_of
+from r1searcher.common.terminal import console as terminal
 from r1searcher.corpora.named import NAMED, cache_folder, fetch
 from r1searcher.corpora.readers import Corpus
-from r1searcher.errors import InputError
+from r1searcher.errors import FileError, InputError
 from r1searcher.retrieval.manifest import IndexSettings, Manifest
 
 _INDEX_SHARE = 0.9
@@ -33,19 +36,50 @@ def index_corpus(
     shards: int = 1,
 ) -> None:
     """Read a corpus and index it where the URL says, with progress on standard error."""
-    console = Console(stderr=True)
-    folder = None if to.startswith(("es:", "es+https:")) else Path(to.removeprefix("file:"))
+    console = terminal(stderr=True)
+    folder = _target_folder(to)
     fill = _filling(to, folder, settings, overwrite, restart, shards)
     if source in NAMED:
         format_ = format_ or NAMED[source].format
         source = _fetched(source, console)
     rejects = rejects or Path(f"{folder or to.rpartition('/')[2]}.rejects.jsonl")
+    _refuse_overlap(source, folder, rejects)
     corpus = Corpus(source, format_, limit=limit, rejects=rejects, bad_allowed=bad_rows)
     if folder is not None:
         _say_disk(corpus, source, folder, console)
     with _progress(corpus, console) as on_progress:
         manifest = fill(corpus, on_progress=on_progress)
     _say_done(corpus, manifest, to, rejects, console)
+
+
+def _target_folder(to: str) -> Path | None:
+    """The folder to fill; None for Elasticsearch. Raises `InputError` for a name that is neither."""
+    if "\0" in to:
+        raise InputError("--to holds a NUL character: give a folder, or es://host:9200/name.")
+    try:
+        urlsplit(to)
+    except ValueError as error:
+        raise InputError(f"{to} is not a URL ({error}): give a folder, or es://host:9200/name.") from None
+    if to.startswith(("es:", "es+https:")):
+        return None
+    name = to.removeprefix("file:")
+    if not name.strip():
+        raise InputError("--to is empty: give a folder, or es://host:9200/name.")
+    return Path(name)
+
+
+def _refuse_overlap(source: str, folder: Path | None, rejects: Path) -> None:
+    """Raises `InputError` where what is written would lie in what is read, or take its place."""
+    if source == "-" or source in NAMED or not source:
+        return
+    try:
+        read = Path(source).resolve()
+        if folder is not None and read.is_dir() and read in folder.absolute().parents:
+            raise InputError(f"--to {folder} lies inside the corpus folder {source}: choose a folder elsewhere.")
+        if rejects.exists() and read.exists() and rejects.samefile(read):
+            raise InputError(f"--rejects {rejects} is the corpus itself: name another file.")
+    except (OSError, ValueError, RuntimeError):
+        return  # what is wrong with the names is said where they are opened
 
 
 def _filling(
@@ -57,7 +91,7 @@ def _filling(
 
         elastic.check_target(to, overwrite)
         return partial(elastic.load, url=to, settings=settings, overwrite=overwrite, restart=restart, shards=shards)
-    if "://" in to:
+    if "://" in to and not to.startswith("file:"):
         raise InputError(f"{to} cannot be filled: give a folder, or es://host:9200/name.")
     from r1searcher.retrieval.indexing import embedded
 
@@ -89,7 +123,10 @@ def _say_disk(corpus: Corpus, source: str, folder: Path, console: Console) -> No
     packed = source.endswith((".gz", ".bz2", ".zst", ".parquet")) or Path(source).is_dir()
     needed = size * (_PACKED if packed else 1) * _INDEX_SHARE
     there = next(parent for parent in folder.absolute().parents if parent.exists())
-    free = shutil.disk_usage(there).free
+    try:
+        free = shutil.disk_usage(there).free
+    except OSError as error:
+        raise FileError(f"{there} cannot be read: {cause_of(error)}") from error
     console.print(f"The index needs about {_gb(needed)} in {there}, twice that while it is made; {_gb(free)} are free.")
     if free < needed:
         raise InputError(f"{there} has too little room: free some, or choose another --to.")
@@ -124,7 +161,9 @@ def _progress(corpus: Corpus, console: Console) -> Iterator[Callable[[int], None
 
 
 def _say_done(corpus: Corpus, manifest: Manifest, to: str, rejects: Path, console: Console) -> None:
-    console.print(f"{to} holds {manifest.passages:,} passages.", highlight=False)
+    console.print(f"{to} holds {manifest.passages:,} passages.")
+    if corpus.repeated:
+        console.print(f"{corpus.repeated:,} paragraphs that questions share were taken once.")
     if corpus.bad:
         rows = "1 row was" if corpus.bad == 1 else f"{corpus.bad:,} rows were"
-        console.print(f"{rows} left out, with the reasons in {rejects}.", highlight=False)
+        console.print(f"{rows} left out, with the reasons in {rejects}.")

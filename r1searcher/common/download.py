@@ -117,7 +117,7 @@ async def _transfer(wanted: _Wanted, part: BufferedRandom) -> str | None:
     host = split_url(wanted.url, "the download's URL", "files are fetched without").hostname or ""
     async with http_client(host, limits) as http:
         with connected(limits.connect, _WINDOW, wanted.failure):
-            checksum = wanted.checksum or await _stated_checksum(http, wanted.url)
+            checksum = wanted.checksum or await _stated_checksum(http, wanted)
             done = _size(part)
             if done and checksum is None:
                 part.truncate(done := 0)  # nothing would tell that the rest is of another file
@@ -134,12 +134,7 @@ async def _append(http: "httpx.AsyncClient", wanted: _Wanted, part: BufferedRand
         if response.status_code == 416 and done:  # everything is there
             return
         if response.status_code not in (200, 206):
-            status = response.status_code
-            raise wanted.failure(
-                f"answered with status {status}",
-                transient=is_transient(status),
-                retry_after=retry_after(response.headers),
-            )
+            raise _status_failure(wanted, response)
         done = _start(response, done)
         with writing(wanted.part):
             part.truncate(done)
@@ -195,12 +190,20 @@ async def _followed(http: "httpx.AsyncClient", wanted: _Wanted, headers: dict[st
     raise wanted.failure(f"redirects more than {_REDIRECTS} times")
 
 
-async def _stated_checksum(http: "httpx.AsyncClient", url: str) -> str | None:
+async def _stated_checksum(http: "httpx.AsyncClient", wanted: _Wanted) -> str | None:
     """What Hugging Face says of a large file before it redirects to it."""
     async with asyncio.timeout(_ANSWER):
-        answer = await http.head(url)
+        answer = await http.head(wanted.url)
+    if is_transient(answer.status_code):
+        raise _status_failure(wanted, answer)
     digest = answer.headers.get("X-Linked-Etag", "").strip('"')
     return f"sha256:{digest}" if re.fullmatch("[0-9a-f]{64}", digest) else None
+
+
+def _status_failure(wanted: _Wanted, answer: "httpx.Response") -> ServiceError:
+    status = answer.status_code
+    asked = retry_after(answer.headers)
+    return wanted.failure(f"answered with status {status}", transient=is_transient(status), retry_after=asked)
 
 
 def _verify(wanted: _Wanted, part: BufferedRandom, checksum: str | None) -> None:

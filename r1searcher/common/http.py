@@ -323,7 +323,7 @@ def is_loopback(host: str) -> bool:
 
 def is_transient(status: int) -> bool:
     """Whether the same request may succeed later: a time-out, too many requests, the server's own trouble."""
-    return status in (408, 429) or status >= 500
+    return status in (408, 429) or (status >= 500 and status not in (501, 505))  # not implemented, not this HTTP
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -383,10 +383,8 @@ class _Label:
 
 def _indexes(client: Elasticsearch, address: Address, pattern: str, **options: Any) -> dict[str, _State]:
     """Indexes of that name, alias or pattern; none where there is nothing of that name."""
-    found = client.options(ignore_status=404).indices.get(index=pattern, **options).body
-    if isinstance(found, Mapping) and "error" in found:
-        return {}
-    return _read(address, _States, found).root
+    found = client.options(ignore_status=404).indices.get(index=pattern, **options)
+    return {} if found.meta.status == 404 else _read(address, _States, found.body).root
 
 
 def _read_label(client: Elasticsearch, address: Address) -> _Label:

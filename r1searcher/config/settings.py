@@ -142,7 +142,8 @@ class Part(Section):
 
 class Reward(Section):
     recipe: str = "paper"
-    """paper, released-llama, released-qwen, search-r1, search-r1-format or reft; see docs/rewards.md."""
+    """paper, released-llama, released-qwen, released-qwen-fixed, search-r1, search-r1-format or reft; see
+    docs/rewards.md."""
 
     parts: Annotated[tuple[Part, ...], Field(strict=False)] = ()
     """A composition of your own instead of a recipe."""

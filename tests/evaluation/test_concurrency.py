@@ -17,8 +17,8 @@ def test_only_one_at_a_time_every_request_has_a_cache_of_its_own(
 ) -> None:
     (tmp_path / "prompt.txt").write_text("Question: {question}\n")
     overrides = {
-        "retrieval.url": json.dumps(str(index)),
-        "model.prompt": json.dumps(str(tmp_path / "prompt.txt")),
+        "retrieval.url": str(index),
+        "model.prompt": str(tmp_path / "prompt.txt"),
         "model.chat_template": "false",
     }
     with open(os.devnull, "w") as nowhere:

@@ -55,7 +55,7 @@ def test_every_question_is_played_scored_and_reported(request_for: Make, searche
     assert manifest["episode"]["top_k"] == 5
     for key in ("seed", "prompt_sha256", "versions"):
         assert manifest[key]
-    assert "| EM |" in (request.to / "report.md").read_text()
+    assert "| EM" in (request.to / "report.md").read_text()
     predictions = list(read_predictions(request.to / "predictions.jsonl"))
     assert next(p.question for p in predictions) == "What is the capital of Norway?"
     assert all(p.trajectory.token_ids for p in predictions)

@@ -261,7 +261,7 @@ def test_a_judge_is_asked_once_for_the_same_prompt(tmp_path: Path) -> None:
 
 def test_a_damaged_memory_of_verdicts_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "judge.jsonl").write_text('{"key": "a", "verdict": true}\n{"key": 3}\n')
-    with pytest.raises(InputError, match="is damaged \\(row 2"):
+    with pytest.raises(InputError, match="row 2 is damaged"):
         Judge("http://127.0.0.1:9", "j", tmp_path / "judge.jsonl")
 
 

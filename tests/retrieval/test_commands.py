@@ -110,7 +110,7 @@ def test_recall_takes_the_names_that_evaluate_takes(index: Path, tmp_path: Path)
     [
         (("search", "nowhere", "x"), "There is no index nowhere: make it with `r1s index-corpus FILE --to nowhere`."),
         (("search", "{index}"), "Give one query"),
-        (("search", "{index}", "--queries", "nowhere"), "nowhere cannot be read as queries"),
+        (("search", "{index}", "--queries", "nowhere"), "the file of queries nowhere does not exist"),
         (("index-corpus", "nowhere", "--to", "x"), "There is no corpus nowhere"),
         (("index-corpus", "{corpus}", "--to", "{index}"), "holds an index already"),
         (("index-corpus", "{corpus}", "--to", "{new}", "--bad-rows", "0"), "line 4: not JSON"),

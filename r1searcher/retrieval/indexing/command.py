@@ -7,10 +7,9 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from rich.console import Console
-
 from r1searcher.common.files import cause_of
-from r1searcher.common.terminal import console as terminal
+from r1searcher.common import terminal
+from r1searcher.common.terminal import SafeConsole
 from r1searcher.corpora.named import NAMED, cache_folder, fetch
 from r1searcher.corpora.readers import Corpus
 from r1searcher.errors import FileError, InputError
@@ -36,7 +35,7 @@ def index_corpus(
     shards: int = 1,
 ) -> None:
     """Read a corpus and index it where the URL says, with progress on standard error."""
-    console = terminal(stderr=True)
+    console = terminal.console(stderr=True)
     folder = _target_folder(to)
     fill = _filling(to, folder, settings, overwrite, restart, shards)
     if source in NAMED:
@@ -99,7 +98,7 @@ def _filling(
     return partial(embedded.build, path=folder, settings=settings, overwrite=overwrite, restart=restart)
 
 
-def _fetched(name: str, console: Console) -> str:
+def _fetched(name: str, console: SafeConsole) -> str:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     corpus = NAMED[name]
@@ -116,7 +115,7 @@ def _fetched(name: str, console: Console) -> str:
     return str(path)
 
 
-def _say_disk(corpus: Corpus, source: str, folder: Path, console: Console) -> None:
+def _say_disk(corpus: Corpus, source: str, folder: Path, console: SafeConsole) -> None:
     size = corpus.total_bytes
     if size is None:
         return
@@ -137,7 +136,7 @@ def _gb(size: float) -> str:
 
 
 @contextmanager
-def _progress(corpus: Corpus, console: Console) -> Iterator[Callable[[int], None]]:
+def _progress(corpus: Corpus, console: SafeConsole) -> Iterator[Callable[[int], None]]:
     """A bar over the bytes of the source, with passages, their rate and the time left."""
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -160,7 +159,7 @@ def _progress(corpus: Corpus, console: Console) -> Iterator[Callable[[int], None
         yield on_progress
 
 
-def _say_done(corpus: Corpus, manifest: Manifest, to: str, rejects: Path, console: Console) -> None:
+def _say_done(corpus: Corpus, manifest: Manifest, to: str, rejects: Path, console: SafeConsole) -> None:
     console.print(f"{to} holds {manifest.passages:,} passages.")
     if corpus.repeated:
         console.print(f"{corpus.repeated:,} paragraphs that questions share were taken once.")

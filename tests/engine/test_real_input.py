@@ -102,7 +102,8 @@ def check(trajectory: Trajectory) -> None:
     """What must hold of any episode on any text."""
     assert trajectory.golds
     assert trajectory.segments[0].author is Author.PROMPT
-    assert trajectory.question in trajectory.segments[0].text
+    asked = " ".join(trajectory.question.split())  # blanks in a row become one in the prompt
+    assert asked in trajectory.segments[0].text
     assert len(trajectory.token_ids) <= CONTEXT
     assert len(trajectory.searches) <= SEARCHES
     for segment in trajectory.segments:

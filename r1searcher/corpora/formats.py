@@ -209,7 +209,6 @@ def _tsv_row(raw: bytes, number: int) -> Passage | BadRow:
 
 def _dpr(file: IO[bytes], before: int = 0, /) -> Items:
     """DPR's `psgs_w100.tsv`: columns by the names of the header line."""
-    csv.field_size_limit(MAX_ROW_BYTES)  # of the whole process; csv's own limit is 128 KB
     _, header = next(lines(file), (1, b""))
     names = header.decode("utf-8", "replace").strip().split("\t") if isinstance(header, bytes) else []
     if not {"id", "text"} <= set(names):
@@ -219,7 +218,7 @@ def _dpr(file: IO[bytes], before: int = 0, /) -> Items:
             yield BadRow(number + 1, row.reason, row.row)
             continue
         try:
-            (fields,) = csv.reader([row.decode().rstrip("\r\n")], delimiter="\t", strict=True)
+            fields = _tsv_fields(row.decode().rstrip("\r\n"))
             if len(fields) != len(names):
                 raise ValueError(f"{len(fields)} columns, and the header has {len(names)}")
             columns = dict(zip(names, fields, strict=True))
@@ -228,6 +227,15 @@ def _dpr(file: IO[bytes], before: int = 0, /) -> Items:
             yield BadRow(number + 1, "a quote is opened and not closed, or not doubled inside", excerpt(row))
         except ValueError as error:
             yield BadRow(number + 1, reason_of(error), excerpt(row))
+
+
+def _tsv_fields(line: str) -> list[str]:
+    before = csv.field_size_limit(MAX_ROW_BYTES)  # csv's own limit is 128 KB; it is one of the whole process
+    try:
+        (fields,) = csv.reader([line], delimiter="\t", strict=True)
+    finally:
+        csv.field_size_limit(before)
+    return fields
 
 
 _PARQUET_COLUMNS = (*ID_KEYS, "title", "text", "contents", "context", "paragraphs", "metadata")

@@ -5,6 +5,7 @@
 
 import asyncio
 import os
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -53,7 +54,8 @@ class EmbeddedIndex:
         self.manifest = read_manifest(path)
         try:
             with _tantivy(path):
-                index = tantivy.Index.open(str(path / ENGINE))
+                self._engine = _openable(path / ENGINE)
+                index = tantivy.Index.open(str(self._engine))
                 index.config_reader("manual")
                 self._schema = index.schema
                 self._searcher = index.searcher()
@@ -185,6 +187,28 @@ def _tantivy(path: Path) -> Iterator[None]:
         else:
             raise
         raise IndexDamagedError(f"The index {path} is damaged ({why}): {REMEDY}") from error
+
+
+class _Links:
+    """A folder of links to the files of an index that this process may read and not write to.
+
+    tantivy opens a lock file for writing before it reads, also where nothing will ever be written.
+    """
+
+    def __init__(self, engine: Path) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="r1s-index-")
+        for file in engine.iterdir():
+            if file.suffix != ".lock":
+                (Path(self._folder.name) / file.name).symlink_to(file.absolute())
+
+    def __str__(self) -> str:
+        return self._folder.name
+
+
+def _openable(engine: Path) -> Path | _Links:
+    """What tantivy can open: the folder itself, or links to its files where its lock file cannot be written."""
+    lock = engine / ".tantivy-meta.lock"
+    return engine if os.access(lock if lock.exists() else engine, os.W_OK) else _Links(engine)
 
 
 def _why_no_index(path: Path) -> str:

@@ -82,7 +82,7 @@ class IndexFiles:
             try:
                 descriptors.append(os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC))
             except PermissionError as error:
-                raise FileError(f"The index {folder} cannot be read ({name}): {cause_of(error)}") from error
+                raise FileError(f"The index {folder} cannot be read: {cause_of(error)} ({name})") from error
             except (OSError, ValueError) as error:
                 raise self._damaged(name, cause_of(error) if isinstance(error, OSError) else "bad name") from error
             if not name.endswith(".json"):  # those are read once
@@ -122,7 +122,7 @@ def _read(folder: Path) -> dict[str, _File] | None:
     except FileNotFoundError:
         return None
     except PermissionError as error:
-        raise FileError(f"The index {folder} cannot be read ({CHECKSUMS}): {cause_of(error)}") from error
+        raise FileError(f"The index {folder} cannot be read: {cause_of(error)} ({CHECKSUMS})") from error
     except (OSError, ValidationError, ValueError) as error:
         raise InputError(f"The index {folder} is damaged ({CHECKSUMS} cannot be read): {REMEDY}") from error
 

@@ -1,6 +1,5 @@
 """One episode at a time: no request to a completions server computes from another one's prefix."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ def test_only_one_at_a_time_every_request_has_a_cache_of_its_own(
     overrides = {
         "retrieval.url": str(index),
         "model.prompt": str(tmp_path / "prompt.txt"),
-        "model.chat_template": "false",
+        "model.chat_template": False,
     }
     with open(os.devnull, "w") as nowhere:
         evaluate(

@@ -95,7 +95,7 @@ def test_a_name_is_fetched_from_the_hub_once(tmp_path: Path, monkeypatch: pytest
 def test_a_hub_that_refuses_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Any) -> None:
     monkeypatch.setenv("HF_ENDPOINT", serve(lambda *_: (404, "no")).url)
     monkeypatch.setenv("R1S_CACHE", str(tmp_path))
-    with pytest.raises(R1Error, match="answered with status 404.*; give a folder with the file"):
+    with pytest.raises(R1Error, match=r"answered with status 404.*; give a folder with the file"):
         open_dataset("bamboogle")
     assert not [file for file in tmp_path.rglob("*") if file.is_file()]
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ pytest.importorskip("vllm")
 
 
 @pytest.fixture
-def overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Settings of a small stage; what is cached as the demo model is a tiny one."""
     monkeypatch.setenv("R1S_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
@@ -31,23 +32,23 @@ def overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]
         write_rows(tmp_path / "nq" / f"{split}.jsonl", rows)
     write_rows(tmp_path / "nq" / "dev.jsonl", [{"question": "Train 1", "golden_answers": ["Oslo"]}])
     return {
-        "model.path": '"demo"',
-        "model.prompt": '"bare"',
-        "model.chat_template": "false",
-        "data.train": '"nq"',
-        "data.held_out": '"nq:dev"',
-        "data.folder": json.dumps(str(tmp_path)),
-        "retrieval.url": json.dumps(str(tmp_path / "index")),
-        "episode.max_context": "128",
-        "episode.max_new_tokens": "16",
-        "rl.questions_per_step": "2",
-        "rl.samples_per_question": "2",
-        "rl.batch": "4",
-        "engine.device": '"cpu"',
+        "model.path": "demo",
+        "model.prompt": "bare",
+        "model.chat_template": False,
+        "data.train": "nq",
+        "data.held_out": "nq:dev",
+        "data.folder": str(tmp_path),
+        "retrieval.url": str(tmp_path / "index"),
+        "episode.max_context": 128,
+        "episode.max_new_tokens": 16,
+        "rl.questions_per_step": 2,
+        "rl.samples_per_question": 2,
+        "rl.batch": 4,
+        "engine.device": "cpu",
     }
 
 
-def test_a_stage_from_names(overrides: dict[str, str], tmp_path: Path) -> None:
+def test_a_stage_from_names(overrides: dict[str, Any], tmp_path: Path) -> None:
     from r1searcher.stages.prepare import prepare_stage
 
     settings, run = load("stage1", None, None, overrides), RunFolder(tmp_path / "run")
@@ -61,7 +62,7 @@ def test_a_stage_from_names(overrides: dict[str, str], tmp_path: Path) -> None:
     assert prepare_stage("stage1", settings, run).resuming
 
 
-def test_the_warm_up_starts_from_the_demo_model(overrides: dict[str, str], tmp_path: Path) -> None:
+def test_the_warm_up_starts_from_the_demo_model(overrides: dict[str, Any], tmp_path: Path) -> None:
     from r1searcher.stages.warmup import _start_of
 
     settings = load("warmup", None, None, overrides)

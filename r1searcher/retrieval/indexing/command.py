@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from r1searcher.common.files import cause_of
 from r1searcher.common import terminal
-from r1searcher.common.terminal import SafeConsole
+from r1searcher.common.files import cause_of
+from r1searcher.common.terminal import SafeConsole, label
 from r1searcher.corpora.named import NAMED, cache_folder, fetch
 from r1searcher.corpora.readers import Corpus
 from r1searcher.errors import FileError, InputError
@@ -99,12 +99,12 @@ def _filling(
 
 
 def _fetched(name: str, console: SafeConsole) -> str:
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
     corpus = NAMED[name]
     console.print(f"{name}: {corpus.about}.")
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TextColumn("time left"), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), label("time left"), TimeRemainingColumn())
+    with terminal.progress(*columns, console=console) as progress:
         task = progress.add_task("fetch", total=corpus.bytes_ or None)
         path = fetch(
             corpus,
@@ -138,17 +138,17 @@ def _gb(size: float) -> str:
 @contextmanager
 def _progress(corpus: Corpus, console: SafeConsole) -> Iterator[Callable[[int], None]]:
     """A bar over the bytes of the source, with passages, their rate and the time left."""
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, SpinnerColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (
         SpinnerColumn(),
         BarColumn(),
-        TextColumn("{task.fields[passages]:,} passages, {task.fields[rate]:,.0f} a second, left"),
+        label("{task.fields[passages]:,} passages, {task.fields[rate]:,.0f} a second, left"),
         TimeRemainingColumn(),
-        TextColumn("so far"),
+        label("so far"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console) as progress:
+    with terminal.progress(*columns, console=console) as progress:
         task = progress.add_task("index", total=corpus.total_bytes, passages=0, rate=0.0)
 
         def on_progress(done: int) -> None:

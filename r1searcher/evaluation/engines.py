@@ -7,6 +7,7 @@ import asyncio
 import uuid
 from collections.abc import Sequence
 from typing import Annotated, Any, Protocol
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -77,7 +78,7 @@ class CompletionsEngine:
 
     def __init__(self, client: Client, url: str, model: str, tokenizer: Any, repeatable: bool = False) -> None:
         self._client = client
-        self._url = f"{base_url(url)}/completions"
+        self._url = endpoint(url, "completions")
         self._model = model
         self._repeatable = repeatable
         self.hf_tokenizer = tokenizer
@@ -160,7 +161,7 @@ async def open_completions(
     """
     client = completions_client(url, concurrency)
     try:
-        served = await RETRIES.acall(lambda: client.get(f"{base_url(url)}/models", _Models.model_validate))
+        served = await RETRIES.acall(lambda: client.get(endpoint(url, "models"), _Models.model_validate))
         chosen = _chosen(served.data, model, client.shown)
         source = tokenizer or chosen.root or chosen.id
         loaded = await asyncio.to_thread(_load_tokenizer, source)
@@ -188,11 +189,15 @@ def _load_tokenizer(source: str) -> Any:
         raise InputError(f"{error}: name the model's folder with --tokenizer") from error
 
 
-def base_url(url: str) -> str:
-    """The URL up to and with /v1.
+def endpoint(url: str, name: str) -> str:
+    """The URL of one function of an OpenAI-compatible server, whichever part of its URL was given.
 
-    >>> base_url("http://127.0.0.1:8000/")
-    'http://127.0.0.1:8000/v1'
+    >>> endpoint("http://127.0.0.1:8000/", "models")
+    'http://127.0.0.1:8000/v1/models'
+    >>> endpoint("https://host/api/v1/chat/completions?version=2", "chat/completions")
+    'https://host/api/v1/chat/completions?version=2'
     """
-    url = url.rstrip("/").removesuffix("/completions").removesuffix("/chat")
-    return url if url.endswith("/v1") else f"{url}/v1"
+    parts = urlsplit(url)
+    base = parts.path.rstrip("/").removesuffix("/completions").removesuffix("/chat").rstrip("/")
+    base = base if base.endswith("/v1") else f"{base}/v1"
+    return parts._replace(path=f"{base}/{name}", fragment="").geturl()

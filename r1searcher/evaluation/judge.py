@@ -17,7 +17,7 @@ from r1searcher.common.http import Client, Key, Limits
 from r1searcher.common.records import Record, read_records
 from r1searcher.common.retry import RetryPolicy
 from r1searcher.errors import ServiceError
-from r1searcher.evaluation.engines import base_url
+from r1searcher.evaluation.engines import endpoint
 from r1searcher.evaluation.predictions import Prediction
 
 KEY_VARIABLE = "R1S_JUDGE_KEY"
@@ -74,7 +74,7 @@ class Judge:
     def __init__(self, url: str, model: str, cache: Path) -> None:
         judge_client(url)
         self._base = url
-        self._url = f"{base_url(url)}/chat/completions"
+        self._url = endpoint(url, "chat/completions")
         self.model = model
         self._cache = cache
         self._text = (resources.files("r1searcher.evaluation") / "prompts" / "judge.txt").read_text("utf-8")

@@ -63,7 +63,7 @@ class RetryingRetriever:
 
     def _gave_up(self, queries: Sequence[str], failed_at: float, error: ServiceError) -> str:
         down = time.monotonic() - failed_at
-        if self._last_success > failed_at:
+        if self._last_success > failed_at + down / 2:  # right after the first failure, others may still come in
             query = visible(next(iter(queries), "")[:80])
             return f"the search for {query!r} has failed for {down:.0f} s while others succeed: {error}"
         return f"the search engine has been down for {down:.0f} s: {error}"

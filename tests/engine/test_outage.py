@@ -55,7 +55,8 @@ def test_an_outage_stops_the_run_with_its_checkpoint_and_never_becomes_a_reward(
     assert "Traceback" not in said
     finished = checkpoint_step(run)
     assert 1 <= finished < 4
-    assert any("waiting for the search engine" in row["say"] for row in read_rows(run.heartbeat))
+    said = [row["say"] for row in read_rows(run.heartbeat)]
+    assert sum("waiting for the search engine" in sentence for sentence in said) == 1, "once per outage"
 
     with serving(world, port):
         world.run(*words)

@@ -70,9 +70,9 @@ def test_secrets_of_urls_are_in_no_file_and_in_no_output(
         request = request_for(
             model=f"{searcher.url}/v1?token=geheim",
             judge=f"{judge.url}?token=geheim",
-            overrides={"retrieval.url": json.dumps(f"{address}/retrieve?token=geheim")},
+            overrides={"retrieval.url": f"{address}/retrieve?token=geheim"},
         )
-        evaluate(request, Console(stderr=True))
+        evaluate(request, terminal.console(stderr=True))
     manifest = json.loads((request.to / "manifest.json").read_text())
     assert manifest["model"] == f"{searcher.url}/v1?token=…"
     assert manifest["retriever"]["url"] == manifest["retriever"]["name"] == f"{address}/retrieve?token=…"
@@ -89,7 +89,7 @@ def test_user_and_password_in_a_url_are_refused_before_anything_is_played(
     request_for: Make, searcher: Any, changes: dict[str, Any]
 ) -> None:
     if "overrides" in changes:
-        changes = {"overrides": {"retrieval.url": '"http://me:geheim@h/retrieve"'}}
+        changes = {"overrides": {"retrieval.url": "http://me:geheim@h/retrieve"}}
     request = request_for(**changes)
     with pytest.raises(InputError, match="leave user and password out of the URL") as raised:
         evaluate(request, QUIET)

@@ -98,7 +98,7 @@ def test_held_out_rollouts_wait_out_an_outage(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("r1searcher.engine.inference.LocalModel", Local)
     said: list[str] = []
     with raw_server(behave) as server:
-        changes = {"retrieval.url": f'"{server.url}/retrieve"', "model.chat_template": "false"}
+        changes = {"retrieval.url": f"{server.url}/retrieve", "model.chat_template": False}
         settings = load("stage2", None, None, changes)
         played = roll_out_model("model", QUESTIONS[:2], settings, (0.0,), say=said.append)
     assert [trajectory.stop.value for trajectory in played[0.0]] == ["answered"] * 2

@@ -73,9 +73,8 @@ def test_skyrls_environment(address: str) -> None:
 
 def test_asearchers_agent_searches_and_then_reads_the_page(address: str) -> None:
     """It reads `contents` and `url` of each document, and posts the URL that the model chose."""
-    (hits,) = post(f"{address}/retrieve", {"queries": ["norway mountains"], "topk": 5, "return_scores": False})[
-        "result"
-    ]
+    asked = {"queries": ["norway mountains"], "topk": 5, "return_scores": False}
+    (hits,) = post(f"{address}/retrieve", asked)["result"]
     documents, urls = [hit["contents"] for hit in hits], [hit["url"] for hit in hits]
     assert documents[0] == '"Norway"\nNorway has mountains.'
     (page,) = post(f"{address}/access", {"urls": urls[:1]})["result"]
@@ -102,10 +101,8 @@ def test_r1_searchers_trainer(address: str) -> None:
     answers = post(f"{address}/queries", {"queries": queries, "k": 1})["answers"]
     assert [len(rows) for rows in answers] == [1, 1, 0]
     shown = [re.sub(r"^\d+\s+", "", rows[0]) for rows in answers[:2]]
-    assert shown == [
-        "Title: Oslo Text: Oslo is the capital of Norway.",
-        "Title: Rome Text: Rome is the capital of Italy.",
-    ]
+    assert shown[0] == "Title: Oslo Text: Oslo is the capital of Norway."
+    assert shown[1] == "Title: Rome Text: Rome is the capital of Italy.", "on one line, without the id wiki_8"
     assert answers[0][0].startswith("7\t"), "an id that is a number stays"
 
 

@@ -24,11 +24,14 @@ SettingsFile = Annotated[Path | None, typer.Argument(help="Settings in one TOML 
 Preset = Annotated[str | None, typer.Option(help="Settings that come with r1s: demo, paper-qwen-7b, …")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override one setting: section.key=value. Repeatable.")]
 Name = Annotated[str | None, typer.Option(help="Name of the run, its folder below the output folder.")]
-ModelPath = Annotated[str | None, typer.Option("--model", help="Hugging Face folder or name to start from.")]
-Questions = Annotated[str | None, typer.Option("--data", help="JSONL of training questions.")]
+ModelPath = Annotated[str | None, typer.Option("--model", help="Hugging Face folder or name to start from, or demo.")]
+Questions = Annotated[str | None, typer.Option("--data", help="File of training questions, or a dataset's name.")]
 RetrieverUrl = Annotated[str | None, typer.Option("--retriever", help="Index folder or search engine URL.")]
 Steps = Annotated[int | None, typer.Option(help="Steps of the stage.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything drawn at random.")]
+DATASETS = "bamboogle, hotpotqa, 2wikimultihopqa, musique, nq, triviaqa, popqa, or a file of questions."
+MODELS = "A run, a Hugging Face folder or name, demo, or a completions URL."
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder with the named datasets, instead of the hub.")]
 From = Annotated[Path | None, typer.Option("--from", help="Start from this run's model.")]
 
 
@@ -200,9 +203,9 @@ def index_corpus(
 def search(
     retriever: Annotated[str, typer.Argument(help="Index folder or search engine URL.")],
     query: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
-    queries: Annotated[Path | None, typer.Option(help="File of queries, one a line.")] = None,
-    top_k: Annotated[int, typer.Option(min=1, help="Passages a query.")] = 5,
-    json_: Annotated[bool, typer.Option("--json", help="A line a query: [[id, score], …].")] = False,
+    queries: Annotated[Path | None, typer.Option(help="File of queries, one per line; `-` is standard input.")] = None,
+    top_k: Annotated[int, typer.Option(min=1, max=1000, help="Passages per query.")] = 5,
+    json_: Annotated[bool, typer.Option("--json", help="A line per query: [[id, score], …].")] = False,
 ) -> None:
     """Ask a search engine."""
     from r1searcher.retrieval import commands
@@ -215,37 +218,41 @@ def serve(
     retriever: Annotated[str, typer.Argument(help="Index folder or search engine URL.")],
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
     host: Annotated[str, typer.Option(help="Address to listen on. There is no access control.")] = "127.0.0.1",
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one a core, at most 8, if left out.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Processes; one per core, at most 8, if left out.")
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(help="A further name that clients may call the server by, such as a proxy's. Repeatable."),
+    ] = None,
 ) -> None:
-    """Serve a search engine over HTTP: Search-R1's /retrieve, R1-Searcher's /queries, /health."""
+    """Serve a search engine over HTTP: Search-R1's /retrieve, R1-Searcher's /queries, ASearcher's /access, /health."""
     from r1searcher.retrieval import commands
 
-    commands.serve(retriever, host, port, workers)
+    commands.serve(retriever, host, port, workers, allowed_host or [])
 
 
 @app.command(rich_help_panel="Search")
 def recall(
     retriever: Annotated[str, typer.Argument(help="Index folder or search engine URL.")],
-    dataset: Annotated[Path, typer.Option(help="JSONL of questions with answers.")],
+    dataset: Annotated[str, typer.Option(help=DATASETS)],
+    data_dir: DataDir = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many questions.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """See whether a search engine finds the answers, before anything is trained on it."""
-    from r1searcher.retrieval import commands
+    from r1searcher.evaluation.recall import run_recall
 
-    commands.recall(retriever, dataset, limit, json_)
+    run_recall(retriever, dataset, data_dir, limit, json_)
 
 
 @app.command(rich_help_panel="Evaluate")
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A run, a Hugging Face folder or name, or a completions URL.")],
-    dataset: Annotated[
-        list[str],
-        typer.Option(help="bamboogle, hotpotqa, 2wikimultihopqa, musique, nq, triviaqa, popqa, or a file. Repeatable."),
-    ],
+    model: Annotated[str, typer.Argument(help=MODELS)],
+    dataset: Annotated[list[str], typer.Option(help=f"{DATASETS} Repeatable.")],
     retriever: RetrieverUrl = None,
     to: Annotated[Path | None, typer.Option(help="Folder of the report; below runs/evaluate where not given.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Folder with the data sets, instead of the hub.")] = None,
+    data_dir: DataDir = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many questions.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Answers sampled a question, for pass@k and mean@k.")] = 1,
     temperature: Annotated[float | None, typer.Option(min=0, help="0 unless several answers are sampled.")] = None,
@@ -255,7 +262,7 @@ def evaluate(
     judge_model: Annotated[str, typer.Option(help="The judge's name at its URL.")] = "gpt-4o-mini",
     served_model: Annotated[str | None, typer.Option(help="For a URL: the model's name there.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="For a URL: folder or name of the model's tokenizer.")] = None,
-    in_flight: Annotated[int, typer.Option(min=1, help="Episodes played at once.")] = 64,
+    concurrency: Annotated[int, typer.Option(min=1, help="Episodes at once; with 1, greedy tokens repeat.")] = 64,
     seed: Seed = None,
     set_: Set = None,
 ) -> None:
@@ -277,7 +284,7 @@ def evaluate(
             served_model,
             judge,
             judge_model,
-            in_flight,
+            concurrency,
         )
     )
 
@@ -285,7 +292,7 @@ def evaluate(
 @app.command(rich_help_panel="Evaluate")
 def ask(
     question: Annotated[str, typer.Argument(help="The question.")],
-    model: Annotated[str, typer.Option(help="A run, a Hugging Face folder or name, or a completions URL.")],
+    model: Annotated[str, typer.Option(help=MODELS)],
     retriever: RetrieverUrl = None,
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token each time.")] = 0.0,
     served_model: Annotated[str | None, typer.Option(help="For a URL: the model's name there.")] = None,
@@ -303,16 +310,19 @@ def ask(
 @app.command(rich_help_panel="Evaluate")
 def score(
     predictions: Annotated[list[Path], typer.Argument(help="JSONL of predictions: ours, or released ones.")],
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object a file.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object per file and dataset.")] = False,
     judge: Annotated[
         str | None, typer.Option(help="URL of a chat model that judges anew; key from R1S_JUDGE_KEY.")
     ] = None,
     judge_model: Annotated[str, typer.Option(help="The judge's name at its URL.")] = "gpt-4o-mini",
+    dataset: Annotated[
+        str | None, typer.Option(help="Dataset of all rows, for its official metric; otherwise rows or file name say.")
+    ] = None,
 ) -> None:
-    """Score predictions made anywhere: EM, F1, cover EM, judge, with 95 % intervals."""
+    """Score predictions made anywhere: EM, F1, cover EM, official metrics, judge, with 95 % intervals."""
     from r1searcher.evaluation.tables import print_scores
 
-    print_scores(predictions, json_, judge, judge_model)
+    print_scores(predictions, json_, judge, judge_model, dataset)
 
 
 @app.command(rich_help_panel="Evaluate")
@@ -320,11 +330,14 @@ def compare(
     a: Annotated[Path, typer.Argument(help="JSONL of predictions.")],
     b: Annotated[Path, typer.Argument(help="JSONL of predictions on the same questions.")],
     json_: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    dataset: Annotated[
+        str | None, typer.Option(help="Dataset of all rows, for its official metric; otherwise rows or file name say.")
+    ] = None,
 ) -> None:
     """Test whether B differs from A by more than noise (paired bootstrap, question by question)."""
     from r1searcher.evaluation.tables import print_comparison
 
-    print_comparison(a, b, json_)
+    print_comparison(a, b, json_, dataset)
 
 
 def _command() -> int:

@@ -51,10 +51,7 @@ def read_bytes(path: Path, what: str) -> bytes:
     Raises `InputError` where there is no such file, or it is a folder or a pipe, and `FileError` where reading fails.
     """
     try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
-            raise InputError(f"{what} {path} is {kind}: give a file")
+        _require_regular(path, what)
         return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         _refuse(error, path, what)
@@ -62,11 +59,40 @@ def read_bytes(path: Path, what: str) -> bytes:
 
 def read_text(path: Path, what: str) -> str:
     """The same as UTF-8 text, without a byte order mark. Raises `InputError` also for other encodings."""
-    data = read_bytes(path, what)
+    return decode(read_bytes(path, what), path, what)
+
+
+def decode(data: bytes, path: Path, what: str) -> str:
+    """The content of a file as UTF-8 text, without a byte order mark. Raises `InputError` for other encodings."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{what} {path} is not UTF-8 text (byte {error.start + 1})") from None
+
+
+def read_lines(path: Path, what: str) -> Iterator[str]:
+    """The lines of a regular file of UTF-8 text, one at a time, without their line feeds. Lone surrogates are kept.
+
+    Raises as `read_text` does, and names the line where the file stops being UTF-8.
+    """
+    try:
+        _require_regular(path, what)
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                data = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+                try:
+                    yield data.decode("utf-8", "surrogatepass").removesuffix("\n")
+                except UnicodeDecodeError as error:
+                    raise InputError(f"{path}:{number} is not UTF-8 text (byte {error.start + 1})") from None
+    except (OSError, ValueError) as error:
+        _refuse(error, path, what)
+
+
+def _require_regular(path: Path, what: str) -> None:
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
+        raise InputError(f"{what} {path} is {kind}: give a file")
 
 
 def _refuse(error: OSError | ValueError, path: Path, what: str) -> NoReturn:
@@ -89,7 +115,9 @@ def parse_json(text: str | bytes) -> Any:
     NaN and Infinity are refused: JSON does not have them, and they would poison every mean.
     """
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        if isinstance(text, bytes):
+            text = text.decode(json.detect_encoding(text), "surrogatepass")
+        return _DECODER.decode(text.removeprefix("\ufeff"))
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error.msg} at character {error.pos + 1}") from None
     except UnicodeDecodeError as error:
@@ -102,6 +130,9 @@ def parse_json(text: str | bytes) -> Any:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def open_log(path: Path, mode: Literal["ab", "wb"]) -> BinaryIO:

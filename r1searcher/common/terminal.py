@@ -98,3 +98,22 @@ def error_line(text: str) -> None:
 def json_line(value: Any) -> None:
     """One JSON value on a line of standard output, in ASCII: JSON leaves C1 controls as they are otherwise."""
     sys.stdout.write(json.dumps(value) + "\n")
+
+
+def silence_native_output() -> None:
+    """Sends what libraries write to file descriptor 2 to nowhere; Python's `sys.stderr` still reaches the terminal.
+
+    For processes that search an embedded index: a panic of Rust prints its message before it becomes an exception, and
+    no setting turns that off. Does nothing where `sys.stderr` is not that descriptor.
+    """
+    try:
+        if sys.stderr.fileno() != 2:
+            return
+    except (AttributeError, OSError, ValueError):
+        return
+    sys.stderr.flush()
+    terminal = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    sys.stderr = terminal

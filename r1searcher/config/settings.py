@@ -62,7 +62,7 @@ class Section(BaseModel):
 
 class Model(Section):
     path: str = ""
-    """Folder in Hugging Face format, hub name, or "demo" (SmolLM2-135M-Instruct from the package that carries it)."""
+    """Folder in Hugging Face format, hub name, or "demo" (SmolLM2-135M-Instruct, from a package of 98 MB, cached)."""
 
     prompt: str = "chat"
     """Prompt text: "chat", "base", "bare" (question only), "chatml" (question in chat markup), or a file with
@@ -80,10 +80,16 @@ class Model(Section):
 
 class Data(Section):
     train: str = ""
-    """JSONL of questions: `question` and `answer`/`golden_answers` (R1-Searcher's, Search-R1's and our own rows)."""
+    """File of questions with gold answers (JSON Lines, JSON, Parquet, CSV or TSV; see docs/evaluation.md), or the name
+    of a dataset, of which the training split is taken: hotpotqa, 2wikimultihopqa, musique, nq, triviaqa. A split can
+    be named, as in "nq:dev"."""
 
     held_out: str = ""
-    """JSONL of questions never trained on, for the evaluation behind a stage; empty for none."""
+    """File of questions never trained on, or the name of a dataset (bamboogle, hotpotqa, 2wikimultihopqa, musique, nq,
+    triviaqa, popqa), for the evaluation after a stage; empty for none."""
+
+    folder: str = ""
+    """Folder with the named datasets, instead of the hub."""
 
     traces: str = ""
     """JSONL of warm-up traces: {"segments": [["prompt" | "model" | "environment", text], …]}."""
@@ -136,7 +142,8 @@ class Part(Section):
 
 class Reward(Section):
     recipe: str = "paper"
-    """paper, released-llama, released-qwen, search-r1 or reft; see docs/rewards.md for how they differ."""
+    """paper, released-llama, released-qwen, released-qwen-fixed, search-r1, search-r1-format or reft; see
+    docs/rewards.md."""
 
     parts: Annotated[tuple[Part, ...], Field(strict=False)] = ()
     """A composition of your own instead of a recipe."""
@@ -147,7 +154,9 @@ class Reward(Section):
 
 class RL(Section):
     advantage: Literal["reinforce", "reinforce_baseline", "rloo", "group_norm", "dr_grpo"] = "reinforce_baseline"
-    """REINFORCE++ ("reinforce") or REINFORCE++ with a mean baseline per question (the released Qwen script)."""
+    """How a trajectory's reward becomes an advantage: reinforce (REINFORCE++), reinforce_baseline (REINFORCE++ less the
+    mean of its question's samples; the released Qwen script), rloo (less the mean of the question's other samples),
+    group_norm (GRPO: divided by the standard deviation too) or dr_grpo (Dr. GRPO: less the mean, not divided)."""
 
     questions_per_step: int = Field(64, ge=1, le=MANY)
     """Questions rolled out a step."""

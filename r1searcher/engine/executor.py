@@ -20,7 +20,7 @@ from r1searcher.episodes.loop import run_episode
 from r1searcher.episodes.tokens import HuggingFaceTokenizer
 from r1searcher.episodes.trajectory import Author, StopReason, Trajectory
 from r1searcher.errors import R1Error
-from r1searcher.retrieval.patient import PatientRetriever
+from r1searcher.retrieval.retry import RetryingRetriever
 from r1searcher.retrieval.urls import open_retriever
 from r1searcher.rewards.format import RULES
 from r1searcher.rewards.recipes import measure, reward_function
@@ -52,9 +52,9 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
         return self._tokenizer
 
     @cached_property
-    def retriever(self) -> PatientRetriever:
+    def retriever(self) -> RetryingRetriever:
         # Opened at the first episode: asynchronous clients belong to the event loop they are used on.
-        return PatientRetriever(
+        return RetryingRetriever(
             open_retriever(self.settings.retrieval.url), self.settings.retrieval.outage_limit, self._heartbeat
         )
 

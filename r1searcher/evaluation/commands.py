@@ -8,6 +8,7 @@ from typing import Any
 from rich.text import Text
 
 from r1searcher.common import terminal
+from r1searcher.common.http import shown_url
 from r1searcher.common.terminal import SafeConsole, outside
 from r1searcher.episodes.loop import Generation, Generator, run_episode
 from r1searcher.episodes.tokens import Tokenizer
@@ -18,6 +19,7 @@ from r1searcher.evaluation.rollouts import prompt_maker
 from r1searcher.evaluation.tables import print_reports
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.base import Health, Hit, Retriever
+from r1searcher.retrieval.retry import RetryingRetriever
 from r1searcher.rewards.format import answer_of_trajectory
 from r1searcher.runs.resolved import budgets_of
 
@@ -38,7 +40,7 @@ def run_ask(
     tokenizer: str | None,
 ) -> None:
     """Play one episode and print its turns and documents as they come; the answer goes to standard output."""
-    request = Request(model, (), overrides=overrides, served_model=served_model, tokenizer=tokenizer, in_flight=1)
+    request = Request(model, (), overrides=overrides, served_model=served_model, tokenizer=tokenizer, concurrency=1)
     trajectory = asyncio.run(_ask(question, request, temperature, terminal.console(stderr=True)))
     answer = answer_of_trajectory(trajectory)
     if trajectory.stop is StopReason.ANSWERED and answer is not None:
@@ -53,10 +55,14 @@ async def _ask(question: str, request: Request, temperature: float, console: Saf
     if not settings.retrieval.url:
         raise InputError("no search engine is set: give --retriever INDEX-FOLDER or a URL")
     async with AsyncExitStack() as stack:
-        retriever = open_retriever(settings.retrieval.url)
+        retriever = RetryingRetriever(
+            open_retriever(settings.retrieval.url),
+            settings.retrieval.outage_limit,
+            lambda sentence: console.print(sentence, highlight=False, markup=False),
+        )
         stack.push_async_callback(retriever.aclose)
         await retriever.health()
-        console.print(f"starting {target.model}", style="dim")
+        console.print(f"starting {shown_url(target.model)}", style="dim")
         engine = await open_engine(stack, request, target)
         return await run_episode(
             question,

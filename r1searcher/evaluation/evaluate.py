@@ -27,20 +27,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn, Time
 from r1searcher import __version__
 from r1searcher.common import terminal
 from r1searcher.common.files import append_row, write_bytes, write_json, write_text, writing
+from r1searcher.common.http import shown_url
 from r1searcher.common.records import Record, checked_rows, read_record
-from r1searcher.common.terminal import SafeConsole, label
+from r1searcher.common.terminal import SafeConsole, error_line, label
 from r1searcher.config.settings import LONGEST_NAME, Settings, load
+from r1searcher.demo.weights import DEMO_MODEL, demo_model
 from r1searcher.episodes.prompt import prompt_text
-from r1searcher.episodes.questions import read_questions
 from r1searcher.errors import InputError
-from r1searcher.evaluation.datasets import Dataset, oddities, open_dataset
-from r1searcher.evaluation.engines import InferenceEngine, open_completions
-from r1searcher.evaluation.judge import Judge
+from r1searcher.evaluation.engines import InferenceEngine, completions_client, open_completions
+from r1searcher.evaluation.judge import Judge, judge_client
 from r1searcher.evaluation.predictions import of_row
 from r1searcher.evaluation.rollouts import Task, prompt_maker, roll_out, tasks_for
 from r1searcher.evaluation.scoring import Report, report, score_prediction
+from r1searcher.questions.named import Dataset, local_file, open_dataset
+from r1searcher.questions.quality import overlap_warning
 from r1searcher.retrieval import open_retriever
-from r1searcher.retrieval.patient import PatientRetriever
+from r1searcher.retrieval.retry import RetryingRetriever
 from r1searcher.rewards.recipes import reward_function
 from r1searcher.runs.records import Count, Str, TrajectoryRow, to_row
 from r1searcher.runs.resolved import budgets_of
@@ -87,7 +89,7 @@ class Request:
     served_model: str | None = None
     judge: str | None = None
     judge_model: str = "gpt-4o-mini"
-    in_flight: int = 64
+    concurrency: int = 64
 
 
 @dataclass(frozen=True)
@@ -110,11 +112,14 @@ def find_target(model: str, overrides: Mapping[str, Any]) -> Target:
     for a folder that holds no model.
     """
     folder = Path(model)
+    if model == DEMO_MODEL and not folder.exists():
+        model = str(demo_model(error_line))
+        folder = Path(model)
     if not model.strip() or not model.isprintable():
         raise InputError(f"{model!r} is not a model: give a run, a Hugging Face folder or name, or a completions URL")
     if model.startswith(("http://", "https://")) or not folder.exists():
         if model.startswith((".", "/", "runs/")):
-            raise InputError(f"there is no model at {model}")
+            raise InputError(f"there is no model at {shown_url(model)}")
         return Target(model, load("stage2", None, None, {"episode.top_k": TOP_K, **overrides}), None)
     if (folder / "config.json").is_file():
         run = folder.parent if (folder.parent / "config.toml").is_file() else None
@@ -141,7 +146,9 @@ def evaluate(request: Request, console: SafeConsole) -> dict[str, Report]:
         raise InputError("--samples draws several answers a question; at temperature 0 they would all be the same")
     if not settings.retrieval.url:
         raise InputError("no search engine is set: give --retriever INDEX-FOLDER or a URL")
-    datasets = [_with_overlap(open_dataset(name, request.data_dir, request.limit), target) for name in request.datasets]
+    _check_services(request, target)
+    data_dir = request.data_dir or settings.data.folder
+    datasets = [_with_overlap(open_dataset(name, data_dir, limit=request.limit), target) for name in request.datasets]
     if len({dataset.name for dataset in datasets}) < len(datasets):
         raise InputError("two data sets have the same name: evaluate them one by one")
     to = folder_of(request)
@@ -150,6 +157,14 @@ def evaluate(request: Request, console: SafeConsole) -> dict[str, Report]:
     with _alone(to):
         rows = _all_rows(request, target, datasets, temperature, to, console)
     return write_reports(to, rows, manifest)
+
+
+def _check_services(request: Request, target: Target) -> None:
+    """Raises `InputError` for URLs and keys that cannot be used, before an episode is played."""
+    if target.is_url:
+        completions_client(target.model)
+    if request.judge:
+        judge_client(request.judge)
 
 
 def _all_rows(
@@ -185,37 +200,24 @@ def _all_rows(
 
 
 def _with_overlap(dataset: Dataset, target: Target) -> Dataset:
-    """The data set with a note on questions that the model was trained on, where a run tells."""
-    trained = Path(target.settings.data.train) if target.run and target.settings.data.train else None
-    if trained is None or not trained.is_file():
+    """The dataset with a note on questions that the model was trained on, where a run tells and its data is here."""
+    data = target.settings.data
+    if not (target.run and data.train and local_file(data.train, data.folder, training=True)):
         return dataset
-    overlap = oddities(dataset.questions, [q.text for q in read_questions(trained)])
-    return replace(dataset, notes=(*dataset.notes, *(n for n in overlap if "training data" in n)))
+    trained_on = open_dataset(data.train, data.folder, limit=data.limit, training=True)
+    return replace(dataset, notes=(*dataset.notes, *overlap_warning(dataset.questions, trained_on.questions)))
 
 
 def folder_of(request: Request) -> Path:
     """Where the evaluation's files go."""
     if request.to:
         return request.to
-    model = without_user(request.model).split("://")[-1]
+    model = shown_url(request.model).split("://")[-1]
     names = "-".join(Path(name).stem for name in request.datasets)
     name = re.sub(r"[^\w.+=@-]+", "-", f"{model}-{names}").strip("-.") or "evaluation"
     if len(name.encode()) > LONGEST_NAME:
         name = f"{name.encode()[:200].decode('utf-8', 'ignore')}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
     return Path("runs") / "evaluate" / name
-
-
-def without_user(model: str) -> str:
-    """A URL without the user name and password that it may hold; anything else as it is.
-
-    >>> without_user("https://me:secret@host:8000/v1")
-    'https://host:8000/v1'
-    """
-    scheme, separator, rest = model.partition("://")
-    if not separator:
-        return model
-    place, slash, path = rest.partition("/")
-    return f"{scheme}://{place.rpartition('@')[2]}{slash}{path}"
 
 
 async def _manifest(
@@ -228,14 +230,14 @@ async def _manifest(
     finally:
         await retriever.aclose()
     return {
-        "model": without_user(target.model),
+        "model": shown_url(target.model),
         "model_fingerprint": fingerprint(Path(target.model)),
         "trained_by": str(target.run) if target.run else None,
         "datasets": {
             d.name: {"source": d.source, "sha256": d.sha256, "n": len(d.questions), "notes": list(d.notes)}
             for d in datasets
         },
-        "retriever": {"url": without_user(settings.retrieval.url), **asdict(health)},
+        "retriever": {"url": shown_url(settings.retrieval.url), **asdict(health)},
         "episode": settings.episode.model_dump(),
         "temperature": temperature,
         "samples": request.samples,
@@ -337,9 +339,9 @@ async def _play(request: Request, target: Target, tasks: Sequence[Task], file: P
     right = 0.0
     async with AsyncExitStack() as stack:
         progress = stack.enter_context(terminal.progress(*columns, console=console))
-        bar = progress.add_task(f"starting {target.model}", total=len(tasks))
+        bar = progress.add_task(f"starting {shown_url(target.model)}", total=len(tasks))
         engine: InferenceEngine = await open_engine(stack, request, target)
-        retriever = PatientRetriever(
+        retriever = RetryingRetriever(
             open_retriever(settings.retrieval.url),
             settings.retrieval.outage_limit,
             lambda sentence: console.print(sentence),
@@ -348,7 +350,7 @@ async def _play(request: Request, target: Target, tasks: Sequence[Task], file: P
         rollouts = await stack.enter_async_context(
             aclosing(
                 roll_out(
-                    tasks, engine, retriever, prompt_maker(settings, engine), budgets_of(settings), request.in_flight
+                    tasks, engine, retriever, prompt_maker(settings, engine), budgets_of(settings), request.concurrency
                 )
             )
         )
@@ -377,8 +379,9 @@ async def open_engine(stack: AsyncExitStack, request: Request, target: Target) -
     """The engine that `target` needs, open as long as `stack`."""
     settings = target.settings
     if target.is_url:
-        key = os.environ.get("R1S_API_KEY")
-        return open_completions(target.model, request.served_model, request.tokenizer, key, request.in_flight)
+        engine = await open_completions(target.model, request.served_model, request.tokenizer, request.concurrency)
+        stack.push_async_callback(engine.aclose)
+        return engine
     from r1searcher.engine.inference import LocalModel
     from r1searcher.engine.launch import device
 
@@ -387,7 +390,7 @@ async def open_engine(stack: AsyncExitStack, request: Request, target: Target) -
             target.model,
             settings.episode.max_context,
             device(settings),
-            concurrency=request.in_flight,
+            concurrency=request.concurrency,
             trust_remote_code=settings.model.trust_remote_code,
         )
     )

@@ -18,9 +18,10 @@ from r1searcher.common import last_resort, terminal
 from r1searcher.common.files import append_row, open_log, write_json
 from r1searcher.common.records import Record, checked_rows, read_record, read_record_if_there
 from r1searcher.common.terminal import SafeConsole, label
-from r1searcher.episodes.questions import Question, read_questions
 from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.errors import R1Error
+from r1searcher.questions.named import open_dataset
+from r1searcher.questions.question import Question
 from r1searcher.rewards.recipes import measure
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import Str, TrajectoryRow, from_row, to_row
@@ -132,9 +133,9 @@ def figures(trajectories: Sequence[Trajectory], questions: Sequence[Question]) -
     return {key: round(value, 4) for key, value in result.items()}
 
 
-def _questions(run: RunFolder, limit: int) -> list[Question]:
+def _questions(run: RunFolder, limit: int) -> tuple[Question, ...]:
     _, settings = read_run(run)
-    return read_questions(Path(settings.data.held_out), limit)
+    return open_dataset(settings.data.held_out, settings.data.folder, limit=limit, strict=True).questions
 
 
 def _follow(child: "subprocess.Popen[bytes]", run: RunFolder, total: int, console: SafeConsole) -> None:

@@ -11,8 +11,8 @@ from r1searcher.common.terminal import SafeConsole
 from r1searcher.config.settings import Settings, Stage, load
 from r1searcher.engine.launch import run_engine
 from r1searcher.engine.watch import Ending
-from r1searcher.episodes.questions import read_questions
 from r1searcher.errors import InputError
+from r1searcher.questions.named import open_dataset
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.plots import save_curves, terminal_curves
 from r1searcher.runs.records import read_metrics, read_summary
@@ -48,7 +48,8 @@ def evaluate_stage(settings: Settings, run: RunFolder, console: SafeConsole) -> 
     """The held-out questions of the settings, if there are any, on the model that the stage made."""
     if not (settings.data.held_out and settings.evaluation.questions):
         return
-    asked = min(settings.evaluation.questions, len(read_questions(Path(settings.data.held_out))))
+    data, wanted = settings.data, settings.evaluation.questions
+    asked = len(open_dataset(data.held_out, data.folder, limit=wanted, strict=True).questions)
     figures = evaluate_held_out(run, run.model, asked, console)
     write_json(run.summary, {**(read_summary(run) or {}), "held_out": figures})
     shown = " · ".join(f"{key} {value:.3f}" for key, value in figures.items() if isinstance(value, float))
@@ -76,6 +77,8 @@ def train_stage(stage: Stage, settings: Settings, run: RunFolder, console: SafeC
     if finished is not None:
         console.print(f"{run.path} is finished; its model is in {run.model}")
         return finished
+    for note in prepared.notes:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
     rl = settings.rl
     steps = lines_in(run.questions) // rl.questions_per_step
     started = time.monotonic()

@@ -92,12 +92,25 @@ def test_recall(index: Path, tmp_path: Path) -> None:
     assert "3 questions; 1 more with yes or no" in out
 
 
+def test_recall_takes_the_names_that_evaluate_takes(index: Path, tmp_path: Path) -> None:
+    (tmp_path / "bamboogle.jsonl").write_text(
+        '{"question": "What is the capital of Peru?", "answer": "Lima"}\n{"question": "Capital?", "answer": ""}\n'
+    )
+    code, out, err = r1s("recall", index, "--dataset", "bamboogle", "--data-dir", tmp_path, "--json")
+    assert code == 0
+    assert json.loads(out)["at"]["1"]["recall"] == 1.0
+    assert "bamboogle: 1 unusable row, the first in line 2" in err
+    code, out, err = r1s("recall", index, "--dataset", "nq", "--data-dir", tmp_path)
+    assert (code, out) == (2, "")
+    assert "holds no nq:test" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (("search", "nowhere", "x"), "There is no index nowhere: make it with `r1s index-corpus FILE --to nowhere`."),
         (("search", "{index}"), "Give one query"),
-        (("search", "{index}", "--queries", "nowhere"), "nowhere cannot be read as queries"),
+        (("search", "{index}", "--queries", "nowhere"), "the file of queries nowhere does not exist"),
         (("index-corpus", "nowhere", "--to", "x"), "There is no corpus nowhere"),
         (("index-corpus", "{corpus}", "--to", "{index}"), "holds an index already"),
         (("index-corpus", "{corpus}", "--to", "{new}", "--bad-rows", "0"), "line 4: not JSON"),
@@ -107,7 +120,11 @@ def test_recall(index: Path, tmp_path: Path) -> None:
         (("index-corpus", "{corpus}", "--to", "{new}", "--title-weight", "-1"), "it must be more than 0"),
         (("index-corpus", "{corpus}", "--to", "{new}", "--analyzer", "x"), "no analyzer 'x'"),
         (("index-corpus", "{corpus}", "--to", "http://h:1/retrieve"), "cannot be filled"),
-        (("recall", "{index}", "--dataset", "nowhere"), "nowhere"),
+        (("recall", "{index}", "--dataset", "nowhere"), "there is no dataset 'nowhere': give a file of questions"),
+        (("recall", "{index}", "--dataset", "bambogle"), "did you mean bamboogle?"),
+        (("recall", "{index}", "--dataset", "{corpus}"), "holds passages, not questions"),
+        (("recall", "{index}", "--dataset", "{index}"), "is a folder: give a file"),
+        (("recall", "{index}", "--dataset", ""), "there is no dataset ''"),
         (("serve", "nowhere"), "There is no index nowhere"),
     ],
 )

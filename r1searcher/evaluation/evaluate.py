@@ -34,7 +34,7 @@ from r1searcher.evaluation.datasets import Dataset, oddities, open_dataset
 from r1searcher.evaluation.engines import InferenceEngine, open_completions
 from r1searcher.evaluation.judge import Judge
 from r1searcher.evaluation.predictions import of_row
-from r1searcher.evaluation.rollouts import Task, prompt_maker, roll_out, tasks_for
+from r1searcher.evaluation.rollouts import Task, prompt_maker, roll_out, sampling_dtype, tasks_for
 from r1searcher.evaluation.scoring import Report, report, score_prediction
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.patient import PatientRetriever
@@ -333,6 +333,7 @@ async def open_engine(stack: AsyncExitStack, request: Request, target: Target) -
             settings.episode.max_context,
             device(settings),
             concurrency=request.concurrency,
+            dtype=sampling_dtype(settings),
             trust_remote_code=settings.model.trust_remote_code,
         )
     )

@@ -37,7 +37,7 @@ from r1searcher.errors import InputError
 from r1searcher.evaluation.engines import InferenceEngine, completions_client, open_completions
 from r1searcher.evaluation.judge import Judge, judge_client
 from r1searcher.evaluation.predictions import of_row
-from r1searcher.evaluation.rollouts import Task, prompt_maker, roll_out, tasks_for
+from r1searcher.evaluation.rollouts import Task, prompt_maker, roll_out, sampling_dtype, tasks_for
 from r1searcher.evaluation.scoring import Report, report, score_prediction
 from r1searcher.questions.named import Dataset, local_file, open_dataset
 from r1searcher.questions.quality import overlap_warning
@@ -391,6 +391,7 @@ async def open_engine(stack: AsyncExitStack, request: Request, target: Target) -
             settings.episode.max_context,
             device(settings),
             concurrency=request.concurrency,
+            dtype=sampling_dtype(settings),
             trust_remote_code=settings.model.trust_remote_code,
         )
     )

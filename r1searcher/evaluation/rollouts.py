@@ -111,6 +111,7 @@ def roll_out_model(
         settings.episode.max_context,
         device(settings),
         concurrency=concurrency,
+        dtype=sampling_dtype(settings),
         trust_remote_code=settings.model.trust_remote_code,
         gpu_memory_utilization=settings.engine.gpu_memory_utilization,
     )
@@ -133,6 +134,11 @@ def roll_out_model(
 
     played = asyncio.run(play())
     return {t: [played[task] for task in tasks if task.temperature == t] for t in temperatures}
+
+
+def sampling_dtype(settings: Settings) -> str:
+    """What a model in this process computes in, as vLLM calls it: that of training's rollouts."""
+    return "float32" if settings.engine.precision == "fp32" else "bfloat16"
 
 
 def prompt_maker(settings: Settings, engine: InferenceEngine) -> PromptMaker:

@@ -199,7 +199,7 @@ def manifest_of(stage: Stage, settings: Settings) -> dict[str, Any]:
     return {
         "stage": stage,
         "seed": settings.seed,
-        "settings_sha256": sha256(settings.model_dump_json().encode()),
+        "settings_sha256": settings_sha256(settings),
         "versions": {**versions, "r1searcher": __version__, "python": platform.python_version()},
         "machine": {"system": platform.platform(), "processor": processor()},
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -221,8 +221,17 @@ def take_up(run: RunFolder, manifest: dict[str, Any]) -> bool:
             f"{run.path} holds another run (different: {', '.join(differing)}): choose another --name, or remove the "
             f"folder to start anew: rm -r {run.path}"
         )
-    read_run(run)  # the engine reads these settings: a damaged file is said before anything is started
+    # The engine reads its settings from there: a damaged or edited file is refused before anything is started.
+    if settings_sha256(read_run(run)[1]) != manifest["settings_sha256"]:
+        raise InputError(
+            f"{run.config} does not hold the settings that {run.manifest.name} names: restore it, or remove the folder "
+            f"to start again: rm -r {run.path}"
+        )
     return True
+
+
+def settings_sha256(settings: Settings) -> str:
+    return sha256(settings.model_dump_json().encode())
 
 
 def begin(run: RunFolder, settings: Settings, manifest: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from elasticsearch import Elasticsearch
 from r1searcher.corpora.passage import Passage
 from r1searcher.corpora.readers import read_passages
 from r1searcher.errors import InputError, RetrieverError
+from r1searcher.evaluation.recall import run_recall
 from r1searcher.retrieval import elastic, open_retriever
 from r1searcher.retrieval.analyzer import Analyzer
 from r1searcher.retrieval.base import Hit, Retriever
@@ -403,7 +404,7 @@ def test_version_8_serves_every_command(node8: Server, tmp_path: Path, capsys: p
     first, second = capsys.readouterr().out.splitlines()
     assert first == second
     assert json.loads(first)[0][0] == "p3"
-    commands.recall(url, tmp_path / "q.jsonl", None, True)
+    run_recall(url, str(tmp_path / "q.jsonl"), None, None, True)
     assert json.loads(capsys.readouterr().out)["at"]["1"]["recall"] == 1.0
     with serving(url) as address:
         (found,) = post(f"{address}/retrieve", {"queries": ["number3"], "topk": 1, "return_scores": True})["result"]

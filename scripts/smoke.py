@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ PASSAGES = [
     {"id": "2", "title": "Ada Quill", "text": "Ada Quill was born in Foxford."},
     {"id": "3", "title": "Foxford", "text": "Foxford lies on the river Moy."},
 ]
-QUESTION = {"id": "q", "question": "Who directed Silver Harbor?", "golden_answers": ["Ada Quill"]}
+QUESTION = "Who directed Silver Harbor?"
+ROW = {"id": "q", "question": QUESTION, "golden_answers": ["Ada Quill"]}
 DEADLINE = 60.0
 """Seconds that the server has to start: only a server that never starts reaches them."""
 
@@ -42,13 +44,13 @@ def main(r1s: Path, folder: Path) -> None:
         print(f"r1s {what}: as expected")
 
     write(folder / "passages.jsonl", PASSAGES)
-    write(folder / "questions.jsonl", [QUESTION])
-    write(folder / "predictions.jsonl", [{**QUESTION, "prediction": "Ada Quill"}])
+    write(folder / "questions.jsonl", [ROW])
+    write(folder / "predictions.jsonl", [{**ROW, "prediction": "Ada Quill"}])
 
     output = run("--help")
     expect("--help", "stage1" in output and "evaluate" in output, output)
     run("index-corpus", "passages.jsonl", "--to", "index")
-    hits = json.loads(run("search", "index", QUESTION["question"], "--json"))
+    hits = json.loads(run("search", "index", QUESTION, "--json"))
     expect("search", hits[0][0] == "1", hits)
     output = run("recall", "index", "--dataset", "questions.jsonl", "--json")
     expect("recall", bool(json.loads(output)), output)
@@ -58,7 +60,7 @@ def main(r1s: Path, folder: Path) -> None:
     expect("serve", found["result"][0][0]["document"]["id"] == "1", found)
 
 
-def write(file: Path, rows: list[dict[str, object]]) -> None:
+def write(file: Path, rows: Sequence[Mapping[str, object]]) -> None:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
@@ -79,7 +81,7 @@ def serve_once(r1s: Path, folder: Path) -> Any:
                 if server.poll() is not None or time.monotonic() > give_up:
                     sys.exit("r1s serve did not start")
                 time.sleep(0.1)
-        body = json.dumps({"queries": [QUESTION["question"]], "topk": 1, "return_scores": True}).encode()
+        body = json.dumps({"queries": [QUESTION], "topk": 1, "return_scores": True}).encode()
         request = urllib.request.Request(f"{url}/retrieve", body, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=DEADLINE) as response:
             return json.load(response)

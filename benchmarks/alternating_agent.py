@@ -13,6 +13,7 @@ from r1searcher.episodes.documents import fit
 from r1searcher.episodes.protocol import STOPS, query_of
 from r1searcher.retrieval.urls import open_retriever
 from r1searcher.runs.folder import RunFolder
+from r1searcher.runs.records import finished_steps
 from r1searcher.runs.resolved import read_run
 
 RUN = RunFolder(Path(os.environ["R1S_RUN"]))
@@ -61,4 +62,4 @@ class AgentExecutor(AgentExecutorBase):
         self.executors = (Stock(), Ours())
 
     async def execute(self, *args: Any, **options: Any) -> Any:
-        return await self.executors[RUN.finished_steps() % 2].execute(*args, **options)
+        return await self.executors[finished_steps(RUN) % 2].execute(*args, **options)

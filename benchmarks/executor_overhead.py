@@ -33,11 +33,11 @@ Row = dict[str, float]
 def measure(world: World, pairs: int) -> list[tuple[Row, Row]]:
     """The metric rows of both, a step of each at a time."""
     overrides = {
-        "name": '"overhead"',
-        "model.path": f'"{world.folder_of("warmup").model}"',
-        "rl.steps": str(2 * pairs + WARM_UP),
-        "rl.learning_rate": "1e-12",
-        "checkpoint.every": "1000",
+        "name": "overhead",
+        "model.path": str(world.folder_of("warmup").model),
+        "rl.steps": 2 * pairs + WARM_UP,
+        "rl.learning_rate": 1e-12,
+        "checkpoint.every": 1000,
     }
     settings = load("stage1", world.settings, overrides=overrides)
     run = RunFolder(Path(settings.output) / "overhead")

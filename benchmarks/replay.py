@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from statistics import fmean
 
-from rich.console import Console
 from rich.table import Table
 
+from r1searcher.common.terminal import console
 from r1searcher.config.settings import Reward as RewardSettings
 from r1searcher.evaluation.predictions import read_predictions
 from r1searcher.rewards.recipes import RECIPES, reward_function
@@ -24,20 +24,19 @@ def main() -> None:
         paper = {stage: reward_function(RewardSettings(), stage) for stage in ("stage1", "stage2")}
         for recipe, stages in RECIPES.items():
             for stage in stages:
-                for flaw in (True, False) if recipe == "released-qwen" else (True,):
-                    reward = reward_function(RewardSettings(recipe=recipe), stage, released_flaw=flaw)
-                    earned = [reward(trajectory) for trajectory in trajectories]
-                    gaps = [e.total - paper[stage](t).total for e, t in zip(earned, trajectories, strict=True)]
-                    table.add_row(
-                        file.stem,
-                        f"{recipe}, {stage}{'' if flaw else ', mended'}",
-                        f"{fmean(e.total for e in earned):.3f}",
-                        str(sum(any("format" in k and v < 0 for k, v in e.parts.items()) for e in earned)),
-                        str(sum(abs(gap) > 1e-9 for gap in gaps)),
-                        str(sum(gap < -1e-9 for gap in gaps)),
-                        str(sum(gap > 1e-9 for gap in gaps)),
-                    )
-    Console(width=130).print(table)
+                reward = reward_function(RewardSettings(recipe=recipe), stage)
+                earned = [reward(trajectory) for trajectory in trajectories]
+                gaps = [e.total - paper[stage](t).total for e, t in zip(earned, trajectories, strict=True)]
+                table.add_row(
+                    file.stem,
+                    f"{recipe}, {stage}",
+                    f"{fmean(e.total for e in earned):.3f}",
+                    str(sum(any("format" in k and v < 0 for k, v in e.parts.items()) for e in earned)),
+                    str(sum(abs(gap) > 1e-9 for gap in gaps)),
+                    str(sum(gap < -1e-9 for gap in gaps)),
+                    str(sum(gap > 1e-9 for gap in gaps)),
+                )
+    console(width=130).print(table)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from r1searcher.evaluation.predictions import Prediction, read_predictions
+from r1searcher.evaluation.predictions import Prediction, prediction_lines, read_predictions
 from r1searcher.evaluation.scoring import report, score_file
 from r1searcher.rewards.metrics import score
 
@@ -122,7 +122,7 @@ def best_of_turns(*work: Callable[[], object]) -> list[float]:
 def whole_file(source: Path, predictions: Sequence[Prediction], count: int, console: Console) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "trajectories.jsonl"
-        lines = [line for line in source.read_text("utf-8").splitlines(keepends=True) if line.strip()]
+        lines = [line + "\n" for _, line in prediction_lines(source)]
         with file.open("w", encoding="utf-8") as out:
             out.writelines(itertools.islice(itertools.cycle(lines), count))
         size = file.stat().st_size / 1e6

@@ -7,7 +7,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from r1searcher import __version__
-from r1searcher.errors import R1Error
+from r1searcher.common import last_resort
+from r1searcher.common.terminal import text_line
+from r1searcher.errors import InputError
 
 app = typer.Typer(
     name="r1s",
@@ -22,17 +24,20 @@ SettingsFile = Annotated[Path | None, typer.Argument(help="Settings in one TOML 
 Preset = Annotated[str | None, typer.Option(help="Settings that come with r1s: demo, paper-qwen-7b, …")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override one setting: section.key=value. Repeatable.")]
 Name = Annotated[str | None, typer.Option(help="Name of the run, its folder below the output folder.")]
-ModelPath = Annotated[str | None, typer.Option("--model", help="Hugging Face folder or name to start from.")]
-Questions = Annotated[str | None, typer.Option("--data", help="JSONL of training questions.")]
+ModelPath = Annotated[str | None, typer.Option("--model", help="Hugging Face folder or name to start from, or demo.")]
+Questions = Annotated[str | None, typer.Option("--data", help="File of training questions, or a dataset's name.")]
 RetrieverUrl = Annotated[str | None, typer.Option("--retriever", help="Index folder or search engine URL.")]
 Steps = Annotated[int | None, typer.Option(help="Steps of the stage.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything drawn at random.")]
+DATASETS = "bamboogle, hotpotqa, 2wikimultihopqa, musique, nq, triviaqa, popqa, or a file of questions."
+MODELS = "A run, a Hugging Face folder or name, demo, or a completions URL."
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder with the named datasets, instead of the hub.")]
 From = Annotated[Path | None, typer.Option("--from", help="Start from this run's model.")]
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(__version__)
+        text_line(__version__)
         raise typer.Exit
 
 
@@ -45,34 +50,11 @@ def _root(
     pass
 
 
-def _overrides(
-    set_: list[str] | None,
-    name: str | None,
-    model: str | None,
-    data: str | None,
-    retriever: str | None,
-    steps: int | None,
-    seed: int | None,
-    steps_key: str = "rl.steps",
-) -> dict[str, str]:
-    """Flags and `--set` as dotted keys with TOML values; the flags are shorthands of the same settings."""
-    from json import dumps
+def _overrides(set_: list[str] | None, **flags: Any) -> dict[str, Any]:
+    """Flags and `--set` as dotted keys with values; the flags are shorthands of the same settings (`rl__steps`)."""
+    from r1searcher.config.overrides import from_assignments, given
 
-    from r1searcher.errors import InputError
-
-    overrides: dict[str, str] = {}
-    for item in set_ or []:
-        key, equals, value = item.partition("=")
-        if not equals or not key.strip():
-            raise InputError(f"--set {item}: write it as section.key=value, for example --set rl.steps=4")
-        overrides[key.strip()] = value.strip()
-    for key, text in (("name", name), ("model.path", model), ("data.train", data), ("retrieval.url", retriever)):
-        if text is not None:
-            overrides[key] = dumps(text)
-    for key, number in ((steps_key, steps), ("seed", seed)):
-        if number is not None:
-            overrides[key] = str(number)
-    return overrides
+    return {**from_assignments(set_ or []), **given(**flags)}
 
 
 @app.command(rich_help_panel="Train")
@@ -83,7 +65,7 @@ def init(
     from r1searcher.config.template import write_template
 
     write_template(file)
-    typer.echo(f"{file}: set model.path, data.train and retrieval.url, then `r1s stage1 {file}`")
+    text_line(f"{file}: set model.path, data.train and retrieval.url, then `r1s stage1 {file}`")
 
 
 @app.command(rich_help_panel="Train")
@@ -99,7 +81,7 @@ def sft(
     """Warm a model up on traces, so that it knows the protocol's shape."""
     from r1searcher.stages.warmup import run_warmup
 
-    run_warmup(config, preset, _overrides(set_, name, model, None, None, steps, seed, "warmup.steps"))
+    run_warmup(config, preset, _overrides(set_, name=name, model__path=model, warmup__steps=steps, seed=seed))
 
 
 @app.command(rich_help_panel="Train")
@@ -118,7 +100,10 @@ def stage1(
     """Stage 1: learn to call the search engine (retrieval and format reward)."""
     from r1searcher.stages.stage import run_stage
 
-    run_stage("stage1", config, preset, _overrides(set_, name, model, data, retriever, steps, seed), from_)
+    overrides = _overrides(
+        set_, name=name, model__path=model, data__train=data, retrieval__url=retriever, rl__steps=steps, seed=seed
+    )
+    run_stage("stage1", config, preset, overrides, from_)
 
 
 @app.command(rich_help_panel="Train")
@@ -137,7 +122,10 @@ def stage2(
     """Stage 2: learn to use what was found (answer F1 and a stricter format)."""
     from r1searcher.stages.stage import run_stage
 
-    run_stage("stage2", config, preset, _overrides(set_, name, model, data, retriever, steps, seed), from_)
+    overrides = _overrides(
+        set_, name=name, model__path=model, data__train=data, retrieval__url=retriever, rl__steps=steps, seed=seed
+    )
+    run_stage("stage2", config, preset, overrides, from_)
 
 
 @app.command(rich_help_panel="Train")
@@ -154,7 +142,8 @@ def train(
     """Both stages, one after the other."""
     from r1searcher.stages.chain import run_chain
 
-    run_chain(config, preset, _overrides(set_, name, model, data, retriever, None, seed))
+    overrides = _overrides(set_, name=name, model__path=model, data__train=data, retrieval__url=retriever, seed=seed)
+    run_chain(config, preset, overrides)
 
 
 @app.command(rich_help_panel="Train")
@@ -167,7 +156,7 @@ def demo(
     """Watch a real 135M model learn to search in an invented atlas, on a laptop's CPU."""
     from r1searcher.demo.run import run_demo
 
-    run_demo(output, seed, contrast, _overrides(set_, None, None, None, None, None, None))
+    run_demo(output, seed, contrast, _overrides(set_))
 
 
 @app.command(rich_help_panel="Search")
@@ -214,9 +203,9 @@ def index_corpus(
 def search(
     retriever: Annotated[str, typer.Argument(help="Index folder or search engine URL.")],
     query: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
-    queries: Annotated[Path | None, typer.Option(help="File of queries, one a line.")] = None,
-    top_k: Annotated[int, typer.Option(min=1, help="Passages a query.")] = 5,
-    json_: Annotated[bool, typer.Option("--json", help="A line a query: [[id, score], …].")] = False,
+    queries: Annotated[Path | None, typer.Option(help="File of queries, one per line; `-` is standard input.")] = None,
+    top_k: Annotated[int, typer.Option(min=1, max=1000, help="Passages per query.")] = 5,
+    json_: Annotated[bool, typer.Option("--json", help="A line per query: [[id, score], …].")] = False,
 ) -> None:
     """Ask a search engine."""
     from r1searcher.retrieval import commands
@@ -229,37 +218,41 @@ def serve(
     retriever: Annotated[str, typer.Argument(help="Index folder or search engine URL.")],
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
     host: Annotated[str, typer.Option(help="Address to listen on. There is no access control.")] = "127.0.0.1",
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one a core, at most 8, if left out.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Processes; one per core, at most 8, if left out.")
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(help="A further name that clients may call the server by, such as a proxy's. Repeatable."),
+    ] = None,
 ) -> None:
-    """Serve a search engine over HTTP: Search-R1's /retrieve, R1-Searcher's /queries, /health."""
+    """Serve a search engine over HTTP: Search-R1's /retrieve, R1-Searcher's /queries, ASearcher's /access, /health."""
     from r1searcher.retrieval import commands
 
-    commands.serve(retriever, host, port, workers)
+    commands.serve(retriever, host, port, workers, allowed_host or [])
 
 
 @app.command(rich_help_panel="Search")
 def recall(
     retriever: Annotated[str, typer.Argument(help="Index folder or search engine URL.")],
-    dataset: Annotated[Path, typer.Option(help="JSONL of questions with answers.")],
+    dataset: Annotated[str, typer.Option(help=DATASETS)],
+    data_dir: DataDir = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many questions.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """See whether a search engine finds the answers, before anything is trained on it."""
-    from r1searcher.retrieval import commands
+    from r1searcher.evaluation.recall import run_recall
 
-    commands.recall(retriever, dataset, limit, json_)
+    run_recall(retriever, dataset, data_dir, limit, json_)
 
 
 @app.command(rich_help_panel="Evaluate")
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A run, a Hugging Face folder or name, or a completions URL.")],
-    dataset: Annotated[
-        list[str],
-        typer.Option(help="bamboogle, hotpotqa, 2wikimultihopqa, musique, nq, triviaqa, popqa, or a file. Repeatable."),
-    ],
+    model: Annotated[str, typer.Argument(help=MODELS)],
+    dataset: Annotated[list[str], typer.Option(help=f"{DATASETS} Repeatable.")],
     retriever: RetrieverUrl = None,
     to: Annotated[Path | None, typer.Option(help="Folder of the report; below runs/evaluate where not given.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Folder with the data sets, instead of the hub.")] = None,
+    data_dir: DataDir = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many questions.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Answers sampled a question, for pass@k and mean@k.")] = 1,
     temperature: Annotated[float | None, typer.Option(min=0, help="0 unless several answers are sampled.")] = None,
@@ -269,7 +262,7 @@ def evaluate(
     judge_model: Annotated[str, typer.Option(help="The judge's name at its URL.")] = "gpt-4o-mini",
     served_model: Annotated[str | None, typer.Option(help="For a URL: the model's name there.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="For a URL: folder or name of the model's tokenizer.")] = None,
-    in_flight: Annotated[int, typer.Option(min=1, help="Episodes played at once.")] = 64,
+    concurrency: Annotated[int, typer.Option(min=1, help="Episodes at once; with 1, greedy tokens repeat.")] = 64,
     seed: Seed = None,
     set_: Set = None,
 ) -> None:
@@ -286,12 +279,12 @@ def evaluate(
             limit,
             samples,
             temperature,
-            _overrides(set_, None, None, None, retriever, None, seed),
+            _overrides(set_, retrieval__url=retriever, seed=seed),
             tokenizer,
             served_model,
             judge,
             judge_model,
-            in_flight,
+            concurrency,
         )
     )
 
@@ -299,7 +292,7 @@ def evaluate(
 @app.command(rich_help_panel="Evaluate")
 def ask(
     question: Annotated[str, typer.Argument(help="The question.")],
-    model: Annotated[str, typer.Option(help="A run, a Hugging Face folder or name, or a completions URL.")],
+    model: Annotated[str, typer.Option(help=MODELS)],
     retriever: RetrieverUrl = None,
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token each time.")] = 0.0,
     served_model: Annotated[str | None, typer.Option(help="For a URL: the model's name there.")] = None,
@@ -310,23 +303,26 @@ def ask(
     """Ask one question and watch the model think, search and answer."""
     from r1searcher.evaluation.commands import run_ask
 
-    overrides = _overrides(set_, None, None, None, retriever, None, seed)
+    overrides = _overrides(set_, retrieval__url=retriever, seed=seed)
     run_ask(question, model, overrides, temperature, served_model, tokenizer)
 
 
 @app.command(rich_help_panel="Evaluate")
 def score(
     predictions: Annotated[list[Path], typer.Argument(help="JSONL of predictions: ours, or released ones.")],
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object a file.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object per file and dataset.")] = False,
     judge: Annotated[
         str | None, typer.Option(help="URL of a chat model that judges anew; key from R1S_JUDGE_KEY.")
     ] = None,
     judge_model: Annotated[str, typer.Option(help="The judge's name at its URL.")] = "gpt-4o-mini",
+    dataset: Annotated[
+        str | None, typer.Option(help="Dataset of all rows, for its official metric; otherwise rows or file name say.")
+    ] = None,
 ) -> None:
-    """Score predictions made anywhere: EM, F1, cover EM, judge, with 95 % intervals."""
+    """Score predictions made anywhere: EM, F1, cover EM, official metrics, judge, with 95 % intervals."""
     from r1searcher.evaluation.tables import print_scores
 
-    print_scores(predictions, json_, judge, judge_model)
+    print_scores(predictions, json_, judge, judge_model, dataset)
 
 
 @app.command(rich_help_panel="Evaluate")
@@ -334,30 +330,35 @@ def compare(
     a: Annotated[Path, typer.Argument(help="JSONL of predictions.")],
     b: Annotated[Path, typer.Argument(help="JSONL of predictions on the same questions.")],
     json_: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    dataset: Annotated[
+        str | None, typer.Option(help="Dataset of all rows, for its official metric; otherwise rows or file name say.")
+    ] = None,
 ) -> None:
     """Test whether B differs from A by more than noise (paired bootstrap, question by question)."""
     from r1searcher.evaluation.tables import print_comparison
 
-    print_comparison(a, b, json_)
+    print_comparison(a, b, json_, dataset)
+
+
+def _command() -> int:
+    """Run the command of `sys.argv`; returns its exit code. A usage error becomes an `InputError`."""
+    try:
+        code = app(prog_name="r1s", standalone_mode=False)
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    except typer.TyperException as error:  # every usage error
+        usage: Any = error  # what it raises for these has a message and a context, and no public name
+        if type(error).__name__ == "NoArgsIsHelpError":
+            usage.show()
+            return int(usage.exit_code)
+        command = usage.ctx.command_path if getattr(usage, "ctx", None) else "r1s"
+        raise InputError(f"{usage.format_message().rstrip('.')}; `{command} --help` lists what it takes") from None
+    return code if isinstance(code, int) else 0
 
 
 def main() -> NoReturn:
-    """Entry point: errors of ours become one sentence and their exit code, an interrupt becomes 130."""
-    try:
-        code = app(standalone_mode=False)
-    except R1Error as error:
-        typer.echo(f"r1s: {error}", err=True)
-        sys.exit(error.exit_code)
-    except typer.Abort:
-        sys.exit(130)
-    except KeyboardInterrupt:
-        typer.echo("r1s: interrupted; what was finished is saved, the same command goes on from there", err=True)
-        sys.exit(130)
-    except typer.TyperException as error:  # every usage error
-        usage: Any = error  # what it raises for these has both, and no public name
-        usage.show()
-        sys.exit(usage.exit_code)
-    sys.exit(code if isinstance(code, int) else 0)
+    """Entry point. Whatever ends a command becomes one sentence and an exit code; see `common.last_resort`."""
+    sys.exit(last_resort.run(_command))
 
 
 if __name__ == "__main__":

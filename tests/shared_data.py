@@ -16,7 +16,7 @@ def has_shared(relative: str) -> bool:
 
 
 def shared(relative: str) -> Path:
-    """A file or folder of the larger data, or a skip that says what is missing."""
+    """A file or folder of the larger data, or a skip that says what is missing. Mark the test `shared`."""
     if not has_shared(relative):
         pytest.skip(f"needs {relative} in the folder that {SHARED_VARIABLE} names")
     return Path(os.environ[SHARED_VARIABLE]) / relative

@@ -7,8 +7,9 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, Literal, NoReturn, cast
 
 from r1searcher.errors import FileError, InputError
 
@@ -30,6 +31,11 @@ def cause_of(error: OSError) -> str:
     return _CAUSES.get(error.errno or 0) or (error.strerror or str(error)).lower()
 
 
+def is_environment(error: OSError) -> bool:
+    """Whether the machine refused (disk, permission, limits), and not a mistake of this program."""
+    return error.errno in _CAUSES
+
+
 @contextmanager
 def writing(path: Path | str, then: str = "") -> Iterator[None]:
     """Turns an `OSError` inside into a `FileError` about `path`. `then` says what was kept or how to go on."""
@@ -45,10 +51,7 @@ def read_bytes(path: Path, what: str) -> bytes:
     Raises `InputError` where there is no such file, or it is a folder or a pipe, and `FileError` where reading fails.
     """
     try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
-            raise InputError(f"{what} {path} is {kind}: give a file")
+        _require_regular(path, what)
         return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         _refuse(error, path, what)
@@ -56,11 +59,40 @@ def read_bytes(path: Path, what: str) -> bytes:
 
 def read_text(path: Path, what: str) -> str:
     """The same as UTF-8 text, without a byte order mark. Raises `InputError` also for other encodings."""
-    data = read_bytes(path, what)
+    return decode(read_bytes(path, what), path, what)
+
+
+def decode(data: bytes, path: Path, what: str) -> str:
+    """The content of a file as UTF-8 text, without a byte order mark. Raises `InputError` for other encodings."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{what} {path} is not UTF-8 text (byte {error.start + 1})") from None
+
+
+def read_lines(path: Path, what: str) -> Iterator[str]:
+    """The lines of a regular file of UTF-8 text, one at a time, without their line feeds. Lone surrogates are kept.
+
+    Raises as `read_text` does, and names the line where the file stops being UTF-8.
+    """
+    try:
+        _require_regular(path, what)
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                data = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+                try:
+                    yield data.decode("utf-8", "surrogatepass").removesuffix("\n")
+                except UnicodeDecodeError as error:
+                    raise InputError(f"{path}:{number} is not UTF-8 text (byte {error.start + 1})") from None
+    except (OSError, ValueError) as error:
+        _refuse(error, path, what)
+
+
+def _require_regular(path: Path, what: str) -> None:
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
+        raise InputError(f"{what} {path} is {kind}: give a file")
 
 
 def _refuse(error: OSError | ValueError, path: Path, what: str) -> NoReturn:
@@ -83,7 +115,9 @@ def parse_json(text: str | bytes) -> Any:
     NaN and Infinity are refused: JSON does not have them, and they would poison every mean.
     """
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        if isinstance(text, bytes):
+            text = text.decode(json.detect_encoding(text), "surrogatepass")
+        return _DECODER.decode(text.removeprefix("\ufeff"))
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error.msg} at character {error.pos + 1}") from None
     except UnicodeDecodeError as error:
@@ -96,6 +130,16 @@ def parse_json(text: str | bytes) -> Any:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+
+
+def open_log(path: Path, mode: Literal["ab", "wb"]) -> BinaryIO:
+    """A file to be written as something goes on. Raises `FileError`."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return cast(BinaryIO, path.open(mode))
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -139,46 +183,57 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """
     if not path.exists():
         return
-    with path.open("r", encoding="utf-8", errors="surrogatepass", newline="\n") as lines:
+    with _reading(path) as lines:
         for number, line in enumerate(lines, 1):
-            if line.endswith("\n"):
+            if line.endswith(b"\n"):
                 yield _row(line, path, number)
 
 
-def _row(line: str | bytes, path: Path, number: int | None) -> dict[str, Any]:
+@contextmanager
+def _reading(path: Path) -> Iterator[BufferedReader]:
+    """A file of ours, opened. Raises `InputError` where it is a folder or a pipe, `FileError` where reading fails."""
     try:
-        row = parse_json(line.decode("utf-8", "surrogatepass") if isinstance(line, bytes) else line)
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InputError(f"{path} is not a regular file: restore it, or remove it")
+        with path.open("rb") as handle:
+            yield handle
+    except OSError as error:
+        _refuse(error, path, "the file")
+
+
+def _row(line: bytes, path: Path, number: int | None) -> dict[str, Any]:
+    try:
+        row = parse_json(line.decode("utf-8", "surrogatepass"))
         if not isinstance(row, dict):
             raise ValueError("not a JSON object")
         return row
-    except ValueError as error:
+    except ValueError as error:  # UnicodeDecodeError among them
         where = f"line {number}" if number else "its last line"
         raise InputError(f"{path} is damaged ({where}: {error}): restore it, or remove that line") from None
 
 
 def last_row(path: Path) -> dict[str, Any] | None:
-    """The last whole row of a JSONL file, without reading the rest."""
-    try:
-        with path.open("rb") as handle:
-            size = handle.seek(0, os.SEEK_END)
-            block = 1 << 14
-            while True:
-                start = max(0, size - block)
-                handle.seek(start)
-                lines = handle.read(size - start).split(b"\n")
-                whole = lines[:-1] if start == 0 else lines[1:-1]
-                if whole:
-                    return _row(whole[-1], path, None)
-                if start == 0:
-                    return None
-                block *= 4
-    except FileNotFoundError:
+    """The last whole row of a JSONL file, without reading the rest; None where there is none."""
+    if not path.exists():
         return None
+    with _reading(path) as handle:
+        size = handle.seek(0, os.SEEK_END)
+        block = 1 << 14
+        while True:
+            start = max(0, size - block)
+            handle.seek(start)
+            lines = handle.read(size - start).split(b"\n")
+            whole = lines[:-1] if start == 0 else lines[1:-1]
+            if whole:
+                return _row(whole[-1], path, None)
+            if start == 0:
+                return None
+            block *= 4
 
 
 def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's content."""
-    with path.open("rb") as handle:
+    with _reading(path) as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 

@@ -4,13 +4,20 @@ Passages, queries, model output, file names and what servers answer may hold esc
 set the clipboard or hide text, and square brackets, which Rich takes for markup. Consoles made here interpret neither.
 """
 
+import errno
 import json
+import os
 import sys
 import unicodedata
-from typing import IO, Any
+from collections.abc import Iterable
+from typing import IO, TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn
 
 _SHOWN = {code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\n\t"} | {0x7F: "\u2421"}
 
@@ -36,10 +43,22 @@ def _visible_character(c: str) -> str:
 
 
 class SafeConsole(Console):
-    """A Rich console that takes every string, printed or inside a table or panel, for plain text from outside."""
+    """A Rich console that takes every string, printed or inside a table or panel, for plain text from outside.
+
+    Control characters are made visible a second time in whatever a renderable (a `Text`, a table's cell) hands over to
+    be written, so that no way of building one goes around it.
+    """
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(visible(text), **{**options, "markup": False, "emoji": False})
+
+    def on_broken_pipe(self) -> None:
+        """Rich would end the process here; `last_resort` does, after everything above has been closed."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def console(stderr: bool = False, file: IO[str] | None = None, **options: Any) -> SafeConsole:
@@ -52,6 +71,25 @@ def outside(text: str, style: str = "") -> Text:
     return Text(visible(text), style=style)
 
 
+def label(template: str) -> "ProgressColumn":
+    """A column of a progress bar: `template` with fields of its task, as plain text."""
+    from rich.progress import TextColumn
+
+    return TextColumn(template, markup=False)
+
+
+def progress(*columns: "ProgressColumn", console: SafeConsole, **options: Any) -> "Progress":
+    """A progress bar in a terminal; nothing elsewhere."""
+    from rich.progress import Progress
+
+    return Progress(*columns, console=console, disable=not console.is_terminal, **options)
+
+
+def text_line(text: str) -> None:
+    """One line to standard output."""
+    sys.stdout.write(f"{visible(text)}\n")
+
+
 def error_line(text: str) -> None:
     """One sentence to standard error."""
     sys.stderr.write(f"{visible(text)}\n")
@@ -60,3 +98,22 @@ def error_line(text: str) -> None:
 def json_line(value: Any) -> None:
     """One JSON value on a line of standard output, in ASCII: JSON leaves C1 controls as they are otherwise."""
     sys.stdout.write(json.dumps(value) + "\n")
+
+
+def silence_native_output() -> None:
+    """Sends what libraries write to file descriptor 2 to nowhere; Python's `sys.stderr` still reaches the terminal.
+
+    For processes that search an embedded index: a panic of Rust prints its message before it becomes an exception, and
+    no setting turns that off. Does nothing where `sys.stderr` is not that descriptor.
+    """
+    try:
+        if sys.stderr.fileno() != 2:
+            return
+    except (AttributeError, OSError, ValueError):
+        return
+    sys.stderr.flush()
+    terminal = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    sys.stderr = terminal

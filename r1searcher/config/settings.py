@@ -16,23 +16,53 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
+from r1searcher.common.files import read_text
+from r1searcher.common.records import as_demand
 from r1searcher.errors import InputError
 
 Stage = Literal["warmup", "stage1", "stage2"]
 STAGES: tuple[Stage, ...] = ("warmup", "stage1", "stage2")
 
 
+MANY = 1_000_000
+"""Upper limit of counts: more is a slip of the keyboard, and some libraries take no more than 32 bits."""
+
+LONGEST_NAME = 240
+"""Bytes of a run's name: file systems take 255, and some files add an ending."""
+
+LARGEST_SEED = 2**31 - 1
+"""NumPy takes 32 bits, and each vLLM engine adds its number to the seed."""
+
+Weight = Annotated[float, Field(ge=-MANY, le=MANY)]
+
+
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    """A table of settings: no key that is not known, no value of another type, no NaN, no infinity."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True, allow_inf_nan=False
+    )
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def plain_text(cls, value: Any) -> Any:
+        """Settings become file names, command lines and messages, where control characters do harm."""
+        if isinstance(value, str):
+            if not value.isprintable():
+                raise PydanticCustomError("text", "must not hold control or invisible characters")
+            if len(value.encode()) > 4096:
+                raise PydanticCustomError("text", "must not be longer than 4096 bytes")
+        return value
 
 
 class Model(Section):
     path: str = ""
-    """Folder in Hugging Face format, hub name, or "demo" (SmolLM2-135M-Instruct from the package that carries it)."""
+    """Folder in Hugging Face format, hub name, or "demo" (SmolLM2-135M-Instruct, from a package of 98 MB, cached)."""
 
     prompt: str = "chat"
     """Prompt text: "chat", "base", "bare" (question only), "chatml" (question in chat markup), or a file with
@@ -50,15 +80,21 @@ class Model(Section):
 
 class Data(Section):
     train: str = ""
-    """JSONL of questions: `question` and `answer`/`golden_answers` (R1-Searcher's, Search-R1's and our own rows)."""
+    """File of questions with gold answers (JSON Lines, JSON, Parquet, CSV or TSV; see docs/evaluation.md), or the name
+    of a dataset, of which the training split is taken: hotpotqa, 2wikimultihopqa, musique, nq, triviaqa. A split can
+    be named, as in "nq:dev"."""
 
     held_out: str = ""
-    """JSONL of questions never trained on, for the evaluation behind a stage; empty for none."""
+    """File of questions never trained on, or the name of a dataset (bamboogle, hotpotqa, 2wikimultihopqa, musique, nq,
+    triviaqa, popqa), for the evaluation after a stage; empty for none."""
+
+    folder: str = ""
+    """Folder with the named datasets, instead of the hub."""
 
     traces: str = ""
     """JSONL of warm-up traces: {"segments": [["prompt" | "model" | "environment", text], …]}."""
 
-    limit: int | None = Field(None, ge=1)
+    limit: int | None = Field(None, ge=1, le=10**9)
     """Use the first so many questions."""
 
     shuffle: bool = True
@@ -69,81 +105,84 @@ class Retrieval(Section):
     url: str = ""
     """Search engine: an index folder, es://host:9200/name, http://host:8000/retrieve, http://host:8000/queries."""
 
-    outage_limit: float = Field(600.0, gt=0)
+    outage_limit: float = Field(600.0, gt=0, le=10_000_000)
     """Seconds a run waits for a search engine that is down, with retries, before it stops at its last checkpoint."""
 
 
 class Episode(Section):
-    max_searches: int = Field(8, ge=0)
+    max_searches: int = Field(8, ge=0, le=10_000)
     """Searches an episode may run; asking for one more ends it."""
 
-    max_new_tokens: int = Field(512, ge=1)
+    max_new_tokens: int = Field(512, ge=1, le=10 * MANY)
     """Tokens the model may write in one turn."""
 
-    max_context: int = Field(4096, ge=16)
+    max_context: int = Field(4096, ge=16, le=10 * MANY)
     """Tokens of prompt, turns and documents together. Documents are cut to fit, the question never."""
 
-    top_k: int = Field(3, ge=1)
+    top_k: int = Field(3, ge=1, le=1000)
     """Passages shown for a query."""
 
-    max_document_words: int = Field(120, ge=1)
+    max_document_words: int = Field(120, ge=1, le=MANY)
     """Words shown of each passage."""
 
-    temperature: float = Field(1.0, ge=0)
-    """Sampling temperature of rollouts."""
+    temperature: float = Field(1.0, ge=0.01, le=100)
+    """Sampling temperature of rollouts. Not 0: samples of a question that are all the same teach nothing."""
 
 
 class Part(Section):
     name: str
     """A reward part of `rewards/`, for example "retrieval", "format", "f1"."""
 
-    weight: float = 1.0
+    weight: Weight = 1.0
     """Factor of the part."""
 
-    broken: float | None = None
+    broken: Weight | None = None
     """What a broken format earns instead of 0, for the format part (paper, stage 2: -2)."""
 
 
 class Reward(Section):
     recipe: str = "paper"
-    """paper, released-llama, released-qwen, search-r1 or reft; see docs/rewards.md for how they differ."""
+    """paper, released-llama, released-qwen, released-qwen-fixed, search-r1, search-r1-format or reft; see
+    docs/rewards.md."""
 
-    parts: tuple[Part, ...] = ()
+    parts: Annotated[tuple[Part, ...], Field(strict=False)] = ()
     """A composition of your own instead of a recipe."""
 
-    max_answer_words: int = Field(10, ge=1)
+    max_answer_words: int = Field(10, ge=1, le=MANY)
     """Longer answers break the format."""
 
 
 class RL(Section):
     advantage: Literal["reinforce", "reinforce_baseline", "rloo", "group_norm", "dr_grpo"] = "reinforce_baseline"
-    """REINFORCE++ ("reinforce") or REINFORCE++ with a mean baseline per question (the released Qwen script)."""
+    """How a trajectory's reward becomes an advantage: reinforce (REINFORCE++), reinforce_baseline (REINFORCE++ less the
+    mean of its question's samples; the released Qwen script), rloo (less the mean of the question's other samples),
+    group_norm (GRPO: divided by the standard deviation too) or dr_grpo (Dr. GRPO: less the mean, not divided)."""
 
-    questions_per_step: int = Field(64, ge=1)
+    questions_per_step: int = Field(64, ge=1, le=MANY)
     """Questions rolled out a step."""
 
-    samples_per_question: int = Field(16, ge=1)
+    samples_per_question: int = Field(16, ge=1, le=MANY)
     """Trajectories sampled for each question."""
 
-    batch: int = Field(256, ge=1)
+    batch: int = Field(256, ge=1, le=MANY)
     """Trajectories an optimiser update takes."""
 
-    micro_batch: int = Field(4, ge=1)
+    micro_batch: int = Field(4, ge=1, le=MANY)
     """Trajectories that go through the network at once, on each device."""
 
-    forward_micro_batch: int | None = Field(None, ge=1)
+    forward_micro_batch: int | None = Field(None, ge=1, le=MANY)
     """The same where nothing is trained, for the log-probabilities before an update; none for `micro_batch`."""
 
-    learning_rate: float = Field(2e-6, gt=0)
+    learning_rate: float = Field(2e-6, gt=0, le=1)
     """Adam's, without a warm-up."""
 
     schedule: Literal["constant", "cosine"] = "constant"
     """cosine lets the learning rate fall to a tenth by the stage's last step, so that the last updates stir less."""
 
-    kl: float = Field(0.0, ge=0)
+    kl: float = Field(0.0, ge=0, le=1000)
     """Weight of the KL to the stage's first model. 0 loads no reference model."""
 
-    steps: int | None = Field(None, ge=1)
+    steps: int | None = Field(None, ge=1, le=MANY)
     """Steps of this stage; none for one pass over the questions."""
 
     @model_validator(mode="after")
@@ -152,6 +191,11 @@ class RL(Section):
         if rollouts % self.batch:
             raise ValueError(
                 f"batch = {self.batch}: must divide questions_per_step x samples_per_question = {rollouts}"
+            )
+        if self.steps is not None and self.steps * self.questions_per_step > 100 * MANY:
+            raise ValueError(
+                f"steps = {self.steps}: times questions_per_step = {self.questions_per_step} these are more than "
+                f"{100 * MANY} prompts; lower one of them"
             )
         if self.advantage != "reinforce" and self.samples_per_question < 2:
             raise ValueError(
@@ -162,16 +206,16 @@ class RL(Section):
 
 
 class Warmup(Section):
-    learning_rate: float = Field(1e-5, gt=0)
+    learning_rate: float = Field(1e-5, gt=0, le=1)
     """Adam's peak."""
 
-    batch: int = Field(8, ge=1)
+    batch: int = Field(8, ge=1, le=MANY)
     """Rows (one for each segment the model writes) an update takes."""
 
-    micro_batch: int = Field(8, ge=1)
+    micro_batch: int = Field(8, ge=1, le=MANY)
     """Rows that go through the network at once."""
 
-    steps: int | None = Field(None, ge=1)
+    steps: int | None = Field(None, ge=1, le=MANY)
     """Updates; none for one pass over the traces."""
 
 
@@ -184,15 +228,15 @@ class Stop(Section):
     format_rate: float | None = Field(None, ge=0, le=1)
     """Share of rollouts with the format right."""
 
-    patience: int = Field(1, ge=1)
+    patience: int = Field(1, ge=1, le=MANY)
     """Steps in a row that must pass."""
 
 
 class Checkpoint(Section):
-    every: int = Field(8, ge=1)
+    every: int = Field(8, ge=1, le=MANY)
     """Steps between checkpoints."""
 
-    keep: int = Field(2, ge=1)
+    keep: int = Field(2, ge=1, le=MANY)
     """Checkpoints kept."""
 
 
@@ -203,19 +247,19 @@ class Engine(Section):
     precision: Literal["bf16", "fp32", "mixed"] = "bf16"
     """CPU only beyond bf16: mixed keeps weights and Adam in fp32, computes in bf16 and samples in bf16."""
 
-    freeze_lower_layers: int = Field(0, ge=0)
+    freeze_lower_layers: int = Field(0, ge=0, le=100_000)
     """CPU only: embeddings and the lowest so many layers are not trained."""
 
     head_on_action_tokens: bool = True
     """CPU only: compute the vocabulary's logits where a trained token is predicted, and not elsewhere (same result)."""
 
-    gpus: int = Field(1, ge=1)
+    gpus: int = Field(1, ge=1, le=100_000)
     """GPUs for the trained model (and as many for the reference, unless colocated)."""
 
-    vllm_engines: int = Field(1, ge=1)
+    vllm_engines: int = Field(1, ge=1, le=100_000)
     """vLLM engines for the rollouts."""
 
-    tensor_parallel: int = Field(1, ge=1)
+    tensor_parallel: int = Field(1, ge=1, le=100_000)
     """GPUs each vLLM engine spans."""
 
     gpu_memory_utilization: float = Field(0.6, gt=0, le=1)
@@ -236,13 +280,13 @@ class Engine(Section):
     ray_address: str | None = None
     """An existing Ray cluster; none starts a local one."""
 
-    vllm_kl_limit: float | None = Field(None, gt=0)
+    vllm_kl_limit: float | None = Field(None, gt=0, le=MANY)
     """Largest |vllm_kl| before the run stops because rollouts no longer come from the trained weights.
     None takes 1e-3 for fp32 and 1e-2 for bf16 and mixed."""
 
 
 class Evaluation(Section):
-    questions: int = Field(200, ge=0)
+    questions: int = Field(200, ge=0, le=MANY)
     """Held-out questions evaluated behind each stage; 0 for none."""
 
 
@@ -255,8 +299,8 @@ class Settings(Section):
     output: str = "runs"
     """Folder of all runs."""
 
-    seed: int = 7
-    """Seeds everything that is drawn at random."""
+    seed: int = Field(7, ge=0, le=LARGEST_SEED)
+    """Seeds everything that is drawn at random: 0 to 2147483647."""
 
     model: Model = Model()
     data: Data = Data()
@@ -269,6 +313,22 @@ class Settings(Section):
     checkpoint: Checkpoint = Checkpoint()
     engine: Engine = Engine()
     evaluation: Evaluation = Evaluation()
+
+    @field_validator("name", mode="after")
+    @classmethod
+    def one_folder(cls, value: str) -> str:
+        if "/" in value or value in (".", ".."):
+            raise PydanticCustomError("name", "must name one folder, without a slash; output says where")
+        if len(value.encode()) > LONGEST_NAME:
+            raise PydanticCustomError("name", f"must not be longer than {LONGEST_NAME} bytes")
+        return value
+
+    @field_validator("output", mode="after")
+    @classmethod
+    def some_folder(cls, value: str) -> str:
+        if not value.strip():
+            raise PydanticCustomError("output", 'must name a folder; "." is the current one')
+        return value
 
     @model_validator(mode="after")
     def turn_fits_context(self) -> "Settings":
@@ -290,9 +350,9 @@ def load(
     stage: Stage,
     file: Path | None = None,
     preset: str | None = None,
-    overrides: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> Settings:
-    """Resolve the settings of one stage. `overrides` maps dotted keys to TOML values as text ("rl.steps" -> "4").
+    """Resolve the settings of one stage. `overrides` maps dotted keys to values ("rl.steps" -> 4).
 
     Raises `InputError` naming every wrong key at once: the key, its value, and what would be right.
     """
@@ -303,6 +363,8 @@ def load(
         text = (resources.files("r1searcher.config") / "presets" / f"{preset}.toml").read_text("utf-8")
         _merge(merged, _for_stage(tomllib.loads(text), stage))
     if file is not None:
+        if not file.exists():
+            raise InputError(f"there is no settings file {file}; `r1s init {file}` writes one to start from")
         _merge(merged, _for_stage(_read(file), stage))
     for key, value in (overrides or {}).items():
         *path, last = key.split(".")
@@ -310,24 +372,32 @@ def load(
         for name in path:
             table = table.setdefault(name, {})
             if not isinstance(table, dict):
-                raise InputError(f"--set {key}={value}: {name} is a value, not a section")
-        table[last] = _toml_value(value)
+                raise InputError(f"--set {key}={_short(value)}: {name} is a value, not a section")
+        table[last] = value
+    return _checked(merged, str(file) if file else f"preset {preset}" if preset else "command line")
+
+
+def read_resolved(file: Path) -> Settings:
+    """Settings as a run folder keeps them, of one stage and without its tables. Raises `InputError`."""
+    return _checked(_read(file), str(file))
+
+
+def _checked(values: Mapping[str, Any], source: str) -> Settings:
     try:
-        return Settings.model_validate(merged)
+        return Settings.model_validate(values)
     except ValidationError as error:
-        source = str(file) if file else f"preset {preset}" if preset else "command line"
         raise InputError(_explain(error, source)) from None
 
 
 def _read(file: Path) -> dict[str, Any]:
+    text = read_text(file, "the settings file")
     try:
-        return tomllib.loads(file.read_text("utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"there is no settings file {file}; `r1s init {file}` writes one to start from") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the settings file {file} can't be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"the settings file {file} is not valid TOML: {error}") from None
+        return tomllib.loads(text)
+    except RecursionError:
+        raise InputError(f"the settings file {file} is not valid TOML: it is nested too deeply") from None
+    except ValueError as error:  # tomllib's own among them; another one for an integer of thousands of digits
+        reason = "an integer is too long" if "integer string" in str(error) else error
+        raise InputError(f"the settings file {file} is not valid TOML: {reason}") from None
 
 
 def _for_stage(table: Mapping[str, Any], stage: Stage) -> dict[str, Any]:
@@ -352,26 +422,28 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:
             base[key] = value
 
 
-def _toml_value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text  # a bare word is a string
-
-
 def _explain(error: ValidationError, source: str) -> str:
     lines = []
-    for problem in error.errors():
+    for problem in error.errors(include_url=False):
         key = ".".join(str(part) for part in problem["loc"])
+        shown = f"{key} = {_short(problem['input'])}"
         if problem["type"] == "extra_forbidden":
             near = difflib.get_close_matches(key, _keys(Settings), n=1, cutoff=0.6)
-            hint = f"did you mean {near[0]}?" if near else "there is no such setting"
-            lines.append(f"{key} = {problem['input']!r}: {hint}")
+            lines.append(f"{shown}: {f'did you mean {near[0]}?' if near else 'there is no such setting'}")
         elif problem["type"] == "value_error":
             lines.append(f"{key + '.' if key else ''}{problem['ctx']['error']}")
         else:
-            lines.append(f"{key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
+            lines.append(f"{shown}: {as_demand(problem['msg'])}")
     return f"{len(lines)} wrong setting{'s' * (len(lines) > 1)} in {source}:\n" + "\n".join(f"  {x}" for x in lines)
+
+
+def _short(value: Any) -> str:
+    """A value as it is shown in an error."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deeply; an integer too long to be written
+        return f"a {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}…"
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> Iterable[str]:

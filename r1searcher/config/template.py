@@ -7,8 +7,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from r1searcher.common.files import writing
+from r1searcher.common.terminal import text_line
 from r1searcher.config.settings import Settings
-from r1searcher.errors import InputError
+from r1searcher.errors import FileError, InputError
 
 HEAD = """\
 # Settings of r1s. Every key is listed with its default; those without one are commented out.
@@ -36,12 +38,16 @@ def template(name: str = "settings.toml") -> str:
 def write_template(file: Path) -> None:
     """Write `template` to a new file. Raises `InputError` where there is one: nothing is written over."""
     try:
-        with file.open("x", encoding="utf-8") as out:
+        with writing(file), file.open("x", encoding="utf-8", errors="backslashreplace") as out:
             out.write(template(file.name))
-    except FileExistsError:
-        raise InputError(f"{file} is there already: choose another name, or edit it") from None
-    except OSError as error:
-        raise InputError(f"{file} can't be written: {error.strerror}") from None
+    except FileError as error:
+        if isinstance(error.__cause__, (FileExistsError, IsADirectoryError)):
+            raise InputError(f"{file} exists already: choose another name, or edit it") from None
+        if isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError)):
+            raise InputError(f"{file} cannot be written: there is no folder {file.parent}") from None
+        raise
+    except ValueError:
+        raise InputError(f"{str(file)!r} is not a valid file name: choose another") from None
 
 
 def _lines(model: type[BaseModel]) -> list[str]:
@@ -64,4 +70,4 @@ def _comment(text: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    print(template(), end="")
+    text_line(template().removesuffix("\n"))

@@ -1,40 +1,51 @@
 """The shapes in which people keep passages, and how each becomes `Passage` rows.
 
 A *format* turns one file's content into items: `Passage`s, and `BadRow`s for what it could not read. Every row of the
-file becomes one or the other; none is guessed at.
+file becomes one or the other; none is guessed at. JSON formats are read as lines and as one array alike.
 
-    jsonl        a line a row: `id`, `title`, `text`, or Search-R1's `id`, `contents` ("Title" and text on two lines)
-    r1-searcher  a line a row: id, tab, `Title: … Text: …`, where needed in CSV quotes; or id, tab, title and text three
-                 blanks apart
-    kilt         a line a page: `wikipedia_title` and a list of paragraphs, cut here into passages of 100 words
-    hotpotqa     a line a page: `id`, `title` and a list of sentences
-    hipporag     one JSON array of `title` and `text`
-    parquet      columns `id`, `title`, `text`, or `id`, `contents`
+    jsonl        objects of `id`, `title`, `text` (BEIR's `_id`, Tevatron's `docid`), or Search-R1's `id`, `contents`
+                 ("Title" and text on two lines)
+    r1-searcher  a line per row: id, tab, `Title: … Text: …`, where needed in CSV quotes; or id, tab, title and text
+                 separated by three spaces
+    dpr          tab-separated with a header that names `id`, `text` and, if there is one, `title`, in CSV quotes
+    kilt         an object per page: `wikipedia_title` and a list of paragraphs, cut here into passages of 100 words
+    hotpotqa     an object per page: `id`, `title` and a list of sentences
+    hipporag     objects of `title` and `text`, numbered by their place where they have no id
+    paragraphs   questions that carry their paragraphs: HotpotQA's and 2WikiMultihopQA's `context`, MuSiQue's
+                 `paragraphs`; each paragraph once, whatever the number of questions that share it
+    parquet      a table with the columns of `jsonl` or `paragraphs`
 """
 
-import codecs
-import json
+import csv
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from r1searcher.corpora.passage import Passage
+from r1searcher.corpora.rows import (
+    MAX_ROW_BYTES,
+    TOO_LONG,
+    BadRow,
+    BrokenFileError,
+    Items,
+    excerpt,
+    json_values,
+    lines,
+    quoted_lines,
+    reason_of,
+)
 from r1searcher.errors import InputError
 
+__all__ = ["FORMATS", "PARAGRAPHS", "BadRow", "BrokenFileError", "Items", "has_paragraphs"]
+
 KILT_WORDS = 100
+PARAGRAPHS = "paragraphs"
+ID_KEYS = ("id", "_id", "docid")
 
-
-@dataclass(frozen=True, slots=True)
-class BadRow:
-    """A row that is no passage: where it stands (line, or place in an array, from 1), why, and how it begins."""
-
-    line: int
-    reason: str
-    row: str
-
-
-Items = Iterator[Passage | BadRow]
+Row = Mapping[str, Any]
+Rows = Callable[[Row, int], Iterable[Passage]]
+"""A JSON object and its number from 1 over the whole corpus -> its passages. Raises `ValueError` with the reason."""
 
 
 def _passage(id_: object, title: object, text: object) -> Passage:
@@ -57,39 +68,44 @@ def _passage(id_: object, title: object, text: object) -> Passage:
     return passage
 
 
-def _contents(row: Mapping[str, Any]) -> Passage:
+def _id(row: Row, otherwise: object = None) -> object:
+    return next((row[key] for key in ID_KEYS if row.get(key) is not None), otherwise)
+
+
+def _contents(row: Row) -> Passage:
     contents = row["contents"]
     if not isinstance(contents, str):
         raise ValueError("`contents` is not text")
     title, newline, text = contents.partition("\n")
     if not newline:
-        return _passage(row.get("id"), "", contents)
+        return _passage(_id(row), row.get("title"), contents)
     if len(title) > 1 and title[0] == title[-1] == '"':
         title = title[1:-1]
-    return _passage(row.get("id"), title, text)
+    return _passage(_id(row), title, text)
 
 
-def _json_row(row: Mapping[str, Any], number: int) -> Iterable[Passage]:
-    return (_contents(row) if "contents" in row else _passage(row.get("id"), row.get("title"), row.get("text")),)
+def _json_row(row: Row, number: int) -> Iterable[Passage]:
+    contents = "contents" in row and row.get("text") is None
+    return (_contents(row) if contents else _passage(_id(row), row.get("title"), row.get("text")),)
 
 
-def _hipporag_row(row: Mapping[str, Any], number: int) -> Iterator[Passage]:
-    yield _passage(row.get("idx", row.get("id", number - 1)), row.get("title"), row.get("text"))
+def _hipporag_row(row: Row, number: int) -> Iterator[Passage]:
+    yield _passage(row.get("idx", _id(row, number - 1)), row.get("title"), row.get("text"))
 
 
-def _hotpotqa_row(row: Mapping[str, Any], number: int) -> Iterator[Passage]:
-    text = row.get("text")
+def _hotpotqa_row(row: Row, number: int) -> Iterator[Passage]:
+    text = row.get("text", row.get("sentences"))
     if isinstance(text, list) and all(isinstance(part, list) for part in text):
         text = [sentence for paragraph in text for sentence in [*paragraph, " "]]
     if not isinstance(text, list) or not all(isinstance(sentence, str) for sentence in text):
         raise ValueError("`text` is not a list of sentences")
-    yield _passage(row.get("id"), row.get("title"), "".join(text))
+    yield _passage(_id(row), row.get("title"), "".join(text))
 
 
 _KILT_MARK = re.compile(r"Section::::|BULLET::::")
 
 
-def _kilt_row(row: Mapping[str, Any], number: int) -> Iterator[Passage]:
+def _kilt_row(row: Row, number: int) -> Iterator[Passage]:
     title, paragraphs = row.get("wikipedia_title"), row.get("text")
     if not isinstance(paragraphs, list) or not all(isinstance(paragraph, str) for paragraph in paragraphs):
         raise ValueError("`text` is not a list of paragraphs")
@@ -102,216 +118,190 @@ def _kilt_row(row: Mapping[str, Any], number: int) -> Iterator[Passage]:
     ]
 
 
-def _json_lines(rows: Callable[[Mapping[str, Any], int], Iterable[Passage]]) -> Callable[[IO[bytes]], Items]:
-    def read(file: IO[bytes]) -> Items:
-        for number, line in enumerate(file, 1):
-            if line.isspace():
+def has_paragraphs(row: Row) -> bool:
+    """Whether a question carries its paragraphs: `context` (also below FlashRAG's `metadata`), or `paragraphs`."""
+    return isinstance(_carried(row), (list, dict))
+
+
+def _carried(row: Row) -> object:
+    if row.get("paragraphs") is not None:
+        return row["paragraphs"]
+    if row.get("context") is not None:
+        return row["context"]
+    return _carried(inner) if isinstance(inner := row.get("metadata"), dict) else None
+
+
+def _paragraphs_row(row: Row, number: int) -> Iterator[Passage]:
+    carried = _carried(row)
+    if isinstance(carried, dict):  # Hugging Face's columns: titles in one list, sentences in another
+        titles, texts = carried.get("title"), carried.get("sentences", carried.get("content"))
+        if not isinstance(titles, list) or not isinstance(texts, list) or len(titles) != len(texts):
+            raise ValueError("`context` does not hold one list of sentences per title")
+        carried = [list(pair) for pair in zip(titles, texts, strict=True)]
+    if not isinstance(carried, list):
+        raise ValueError("the question carries no paragraphs: neither a list `context` nor a list `paragraphs`")
+    yield from [_paragraph(entry) for entry in carried]
+
+
+def _paragraph(entry: object) -> Passage:
+    if isinstance(entry, dict):  # MuSiQue
+        title, text = entry.get("title"), entry.get("paragraph_text")
+    elif isinstance(entry, list) and len(entry) == 2:
+        title, text = entry
+    else:
+        raise ValueError("a paragraph is neither [title, sentences] nor {title, paragraph_text}")
+    if isinstance(text, list) and all(isinstance(sentence, str) for sentence in text):
+        text = "".join(sentence if sentence[:1].isspace() else f" {sentence}" for sentence in text)
+    passage = _passage("0", title, text)
+    # The content decides the id: the same paragraph has one id in every question, and no two paragraphs share one.
+    digest = hashlib.blake2b(f"{passage.title}\n{passage.text}".encode(), digest_size=8).digest()
+    return Passage(str(int.from_bytes(digest)), passage.title, passage.text)
+
+
+class Reader(Protocol):
+    """`before` counts the rows of the corpus in earlier files: rows without an id are numbered through all of them."""
+
+    def __call__(self, file: IO[bytes], before: int = 0, /) -> Items: ...
+
+
+def _json(rows: Rows) -> Reader:
+    def read(file: IO[bytes], before: int = 0, /) -> Items:
+        for number, row, begin in json_values(file):
+            if isinstance(row, BadRow):
+                yield row
                 continue
             try:
-                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
                 if not isinstance(row, dict):
                     raise ValueError("the row is not a JSON object")
-                yield from rows(row, number)
-            except (ValueError, RecursionError) as error:
-                yield BadRow(number, _reason(error), _excerpt(line))
+                yield from rows(row, before + number)
+            except ValueError as error:
+                yield BadRow(number, reason_of(error), begin)
 
     return read
 
 
-def _reason(error: BaseException) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"not JSON: {error.msg} at character {error.pos + 1}"
-    if isinstance(error, UnicodeDecodeError):
-        return f"not UTF-8 at byte {error.start + 1}"
-    if isinstance(error, RecursionError):
-        return "nested too deeply"
-    return str(error)
+def _r1_searcher(file: IO[bytes], before: int = 0, /) -> Items:
+    for number, row in quoted_lines(file, b'\t"Title:'):
+        yield row if isinstance(row, BadRow) else _tsv_row(row, number)
 
 
-def _excerpt(row: bytes) -> str:
-    return row[:200].decode("utf-8", "replace").strip()
-
-
-def _r1_searcher(file: IO[bytes]) -> Items:
-    """Line by line. A quoted field may hold line ends: it goes on until its quotes are even, but never into a line that
-    begins a row of its own, so that one stray quote costs one row and not the rest of the file."""
-    row: list[bytes] = []
-    first, quotes = 0, 0
-    for number, line in enumerate(file, 1):
-        if number == 1:
-            line = line.removeprefix(b"\xef\xbb\xbf")
-        if row and _ROW_START.match(line):
-            yield _tsv_row(row, first)
-            row = []
-        if not row:
-            if not line.strip():
-                continue
-            first, quotes = number, 0
-        row.append(line)
-        quotes += line.count(b'"')
-        if quotes % 2 == 0 or b'\t"Title:' not in row[0]:
-            yield _tsv_row(row, first)
-            row = []
-    if row:
-        yield _tsv_row(row, first)
-
-
-_ROW_START = re.compile(rb"[^\t\s\"]+\t")
 _TITLE_TEXT = re.compile(r"Title:(.*?)\sText:(.*)", re.DOTALL)
 
 
-def _tsv_row(lines: list[bytes], number: int) -> Passage | BadRow:
-    raw = b"".join(lines)
+def _tsv_row(raw: bytes, number: int) -> Passage | BadRow:
     try:
         id_, tab, body = raw.decode().rstrip("\r\n").partition("\t")
         if not tab:
-            raise ValueError("no tab stands behind the id")
+            raise ValueError("there is no tab after the id")
         if len(body) > 1 and body[0] == body[-1] == '"' and '"' not in (inner := body[1:-1]).replace('""', ""):
             body = inner.replace('""', '"')
         elif body.startswith('"Title:'):
             raise ValueError("a quote is opened and not closed, or not doubled inside")
         if match := _TITLE_TEXT.fullmatch(body):
             return _passage(id_.strip(), *match.groups())
-        title, blanks, text = body.partition("   ")
-        if not blanks or body.startswith("Title:"):
-            raise ValueError("neither `Title: … Text: …` nor a title and a text three blanks apart")
+        title, spaces, text = body.partition("   ")
+        if not spaces or body.startswith("Title:"):
+            raise ValueError("neither `Title: … Text: …` nor a title and a text separated by three spaces")
         return _passage(id_.strip(), title, text)
     except ValueError as error:
-        return BadRow(number, _reason(error), _excerpt(raw))
+        return BadRow(number, reason_of(error), excerpt(raw))
 
 
-def _hipporag(file: IO[bytes]) -> Items:
-    """The elements of one JSON array, read piece by piece: the array may be larger than memory."""
-    window = _Window(file)
-    if window.next_character() != "[":
-        yield BadRow(1, "the file is not a JSON array", window.excerpt())
-        return
-    window.skip(1)
-    number = 0
-    while window.next_character() != "]":
-        number += 1
-        excerpt = window.excerpt()
+def _dpr(file: IO[bytes], before: int = 0, /) -> Items:
+    """DPR's `psgs_w100.tsv`: columns by the names of the header line."""
+    _, header = next(lines(file), (1, b""))
+    names = header.decode("utf-8", "replace").strip().split("\t") if isinstance(header, bytes) else []
+    if not {"id", "text"} <= set(names):
+        raise BrokenFileError("line 1 is not a header with the columns id and text")
+    for number, row in quoted_lines(file, b'\t"'):
+        if isinstance(row, BadRow):
+            yield BadRow(number + 1, row.reason, row.row)
+            continue
         try:
-            row = window.take_json()
-        except (ValueError, RecursionError) as error:
-            yield BadRow(number, f"{_reason(error)}; the array cannot be read from here on", excerpt)
-            return
-        try:
-            if not isinstance(row, dict):
-                raise ValueError("the element is not a JSON object")
-            yield from _hipporag_row(row, number)
+            fields = _tsv_fields(row.decode().rstrip("\r\n"))
+            if len(fields) != len(names):
+                raise ValueError(f"{len(fields)} columns, and the header has {len(names)}")
+            columns = dict(zip(names, fields, strict=True))
+            yield _passage(columns["id"], columns.get("title"), columns["text"])
+        except csv.Error:
+            yield BadRow(number + 1, "a quote is opened and not closed, or not doubled inside", excerpt(row))
         except ValueError as error:
-            yield BadRow(number, str(error), excerpt)
-        if window.next_character() == ",":
-            window.skip(1)
-        elif window.next_character() != "]":
-            yield BadRow(number + 1, "a comma or the array's end is missing here", window.excerpt())
-            return
-    window.skip(1)
-    if window.next_character():
-        yield BadRow(number + 1, "something follows the end of the array", window.excerpt())
+            yield BadRow(number + 1, reason_of(error), excerpt(row))
 
 
-class _Window:
-    """The part of a UTF-8 text that is in memory. Bytes that are not UTF-8 become lone surrogates, which no passage may
-    hold, so that they are rejected with their row."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._utf8 = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
-        self._json = json.JSONDecoder()
-        self._text = ""
-        self._ended = False
-
-    def _more(self) -> None:
-        piece = self._file.read(1 << 18)
-        self._ended = not piece
-        self._text += self._utf8.decode(piece, final=self._ended)
-
-    def next_character(self) -> str:
-        """The next character that is no blank; empty at the end."""
-        self._text = self._text.lstrip()
-        while not self._text and not self._ended:
-            self._more()
-            self._text = self._text.lstrip()
-        return self._text[:1]
-
-    def skip(self, characters: int) -> None:
-        self._text = self._text[characters:]
-
-    def excerpt(self) -> str:
-        return self._text[:200].encode("utf-8", "replace").decode()
-
-    def take_json(self) -> Any:
-        """The next value. Raises `ValueError` where there is none."""
-        while True:
-            try:
-                value, end = self._json.raw_decode(self._text)
-            except json.JSONDecodeError:
-                if self._ended:
-                    raise
-            else:
-                if end < len(self._text) or self._ended:  # a number at the very end could go on
-                    self.skip(end)
-                    return value
-            size = len(self._text)
-            while len(self._text) <= 2 * size and not self._ended:  # doubling keeps a long value linear
-                self._more()
-
-
-def _parquet(file: IO[bytes]) -> Items:
+def _tsv_fields(line: str) -> list[str]:
+    before = csv.field_size_limit(MAX_ROW_BYTES)  # csv's own limit is 128 KB; it is one of the whole process
     try:
-        import pyarrow as arrow
-        import pyarrow.parquet as parquet
+        (fields,) = csv.reader([line], delimiter="\t", strict=True)
+    finally:
+        csv.field_size_limit(before)
+    return fields
+
+
+_PARQUET_COLUMNS = (*ID_KEYS, "title", "text", "contents", "context", "paragraphs", "metadata")
+_BATCH = 4096
+
+
+def _parquet(file: IO[bytes], before: int = 0, /) -> Items:
+    number = 0
+    for batch in _parquet_batches(file):
+        for row in batch:
+            number += 1
+            try:
+                if sum(len(value) for value in row.values() if isinstance(value, str)) > MAX_ROW_BYTES:
+                    raise ValueError(TOO_LONG)
+                yield from (_paragraphs_row if has_paragraphs(row) else _json_row)(row, before + number)
+            except ValueError as error:
+                yield BadRow(number, reason_of(error), str({key: str(row[key])[:80] for key in row})[:200])
+
+
+def _parquet_batches(file: IO[bytes]) -> Iterator[list[dict[str, Any]]]:
+    """Rows in batches of bounded size. Raises `BrokenFileError` for a table that is damaged."""
+    table = open_parquet(file)
+    arrow_error, names = _arrow().ArrowException, table.schema_arrow.names
+    if len(set(names)) < len(names):
+        raise BrokenFileError("two columns have the same name")
+    groups = [table.metadata.row_group(group) for group in range(table.metadata.num_row_groups)]
+    widest = max((group.total_byte_size / max(group.num_rows, 1) for group in groups), default=1.0)
+    size = max(1, min(_BATCH, int(MAX_ROW_BYTES / max(widest, 1.0))))
+    batches = table.iter_batches(batch_size=size, columns=[name for name in names if name in _PARQUET_COLUMNS])
+    while True:
+        try:
+            batch = next(batches, None)
+            rows = None if batch is None else batch.to_pylist()
+        except (arrow_error, OSError, ValueError) as error:
+            raise BrokenFileError(str(error).splitlines()[0] if str(error) else "the table is damaged") from error
+        if rows is None:
+            return
+        yield rows
+
+
+def open_parquet(file: IO[bytes]) -> Any:
+    """A `pyarrow.parquet.ParquetFile`. Raises `BrokenFileError` for anything that is not a whole one."""
+    arrow = _arrow()
+    from pyarrow import parquet
+
+    try:
+        return parquet.ParquetFile(file)
+    except (arrow.ArrowException, OSError, ValueError) as error:
+        raise BrokenFileError(str(error).partition(".")[0]) from error
+
+
+def _arrow() -> Any:
+    try:
+        import pyarrow
     except ImportError as error:
         raise InputError('Reading Parquet needs pyarrow: pip install "r1searcher[parquet]".') from error
-    try:
-        table = parquet.ParquetFile(file)
-        names = [name for name in ("id", "title", "text", "contents") if name in table.schema_arrow.names]
-        number = 0
-        for batch in table.iter_batches(batch_size=4096, columns=names):
-            for row in batch.to_pylist():
-                number += 1
-                try:
-                    yield from _json_row(row, number)
-                except ValueError as error:
-                    yield BadRow(number, str(error), repr(row)[:200])
-    except (arrow.ArrowException, OSError) as error:
-        raise OSError(str(error)) from error
+    return pyarrow
 
 
-FORMATS: Mapping[str, Callable[[IO[bytes]], Items]] = {
-    "jsonl": _json_lines(_json_row),
+FORMATS: Mapping[str, Reader] = {
+    "jsonl": _json(_json_row),
     "r1-searcher": _r1_searcher,
-    "kilt": _json_lines(_kilt_row),
-    "hotpotqa": _json_lines(_hotpotqa_row),
-    "hipporag": _hipporag,
+    "dpr": _dpr,
+    "kilt": _json(_kilt_row),
+    "hotpotqa": _json(_hotpotqa_row),
+    "hipporag": _json(_hipporag_row),
+    PARAGRAPHS: _json(_paragraphs_row),
     "parquet": _parquet,
 }
-
-
-def recognise(start: bytes) -> str | None:
-    """The format of a file by its first bytes (64 KiB, or all of a shorter file); None where it is none of ours.
-
-    >>> recognise(b'{"id": 1, "contents": "Oslo"}')
-    'jsonl'
-    """
-    if start.startswith(b"PAR1"):
-        return "parquet"
-    start = start.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if start.startswith(b"["):
-        return "hipporag"
-    lines = [line for line in start.split(b"\n", 20)[:20] if line.strip()]
-    for line in lines:
-        if line.startswith(b"{"):
-            return _json_format(line)
-    if any(re.match(rb"[^\t]{1,100}\t\S", line) for line in lines):
-        return "r1-searcher"
-    return None
-
-
-def _json_format(line: bytes) -> str:
-    """Told by keys and not by parsing: a page may be longer than what was read."""
-    if b'"wikipedia_title"' in line:
-        return "kilt"
-    return "hotpotqa" if re.search(rb'"text"\s*:\s*\[', line) and b'"title"' in line else "jsonl"

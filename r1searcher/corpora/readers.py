@@ -5,33 +5,43 @@ import gzip
 import io
 import json
 import lzma
+import os
+import stat
 import sys
 import tarfile
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Self, cast
 
-from r1searcher.corpora.formats import FORMATS, BadRow, recognise
+from r1searcher.common.files import cause_of, writing
+from r1searcher.corpora.detect import UnusableShapeError, check_columns, detect_format
+from r1searcher.corpora.formats import FORMATS, PARAGRAPHS, open_parquet
 from r1searcher.corpora.passage import Passage
-from r1searcher.errors import InputError
+from r1searcher.corpora.rows import BadRow, BrokenFileError
+from r1searcher.errors import FileError, InputError
 
 BAD_ROWS_ALLOWED = 100
+MAX_LAYERS = 4
+"""How often a file may be compressed or archived over (HotpotQA's abstracts: bz2 in tar in bz2)."""
 
 _PEEKED = 1 << 16
-_BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError)
+_BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, BrokenFileError)
 
 
 class Corpus:
     """Passages of a source, to be iterated once.
 
-    `source` is a file, a folder (its files in the order of their names), a tar archive (in its own order) or `-` for
-    standard input; `.gz`, `.bz2` and `.zst` are recognised by their content. `format` names the format of all of it;
-    None recognises each file. `limit` ends after so many passages.
+    `source` is a file, a folder (its files in the order of their names; of a BEIR dataset only its corpus), a tar
+    archive (in its own order), a pipe, or `-` for standard input; `.gz`, `.bz2` and `.zst` are recognized by content.
+    `format` names the format of all of it; None detects each file's. `limit` ends after so many passages.
 
-    Rows that are no passages are counted in `bad`, written to the file `rejects` (JSON lines of file, line, reason,
-    row; made only if there are any), and past `bad_allowed` of them the reading stops with `InputError`.
+    Rows that are not passages are counted in `bad`, written to the file `rejects` (JSON lines of file, line, reason,
+    row; made only if there are any), and past `bad_allowed` of them the reading stops with `InputError`. So it does,
+    whatever is allowed, for a file that is cut short, damaged or of another kind, and for a corpus without a passage.
+    Paragraphs that questions share are passages once; `repeated` counts the others.
     """
 
     def __init__(
@@ -50,27 +60,38 @@ class Corpus:
         self._limit = limit
         self._rejects = rejects
         self._bad_allowed = bad_allowed
-        self._files = self._list_files()
+        self._files = _list_files(self._source)
         self._read = 0
+        self._rows = 0
         self._current: IO[bytes] | None = None
+        self._seen: set[str] = set()
+        self._first_bad = ""
         self.bad = 0
+        self.repeated = 0
+
+    @property
+    def files(self) -> list[Path] | None:
+        """The files to be read; None for standard input."""
+        return self._files
 
     @property
     def total_bytes(self) -> int | None:
-        """Size of the source as it lies on disk; None for standard input."""
-        return None if self._files is None else sum(file.stat().st_size for file in self._files)
+        """Size of the source on disk; None for standard input and pipes."""
+        if self._files is None or not all(file.is_file() for file in self._files):
+            return None
+        return sum(file.stat().st_size for file in self._files)
 
     @property
     def read_bytes(self) -> int:
         """How much of `total_bytes` has been read."""
-        if self._current is None or self._current.closed or self._files is None:
+        if self._current is None or self._current.closed or not self._current.seekable():
             return self._read
         return self._read + self._current.tell()
 
     def __iter__(self) -> Iterator[Passage]:
         taken = 0
         with ExitStack() as stack:
-            rejects: IO[str] | None = None
+            rejects = stack.enter_context(_Rejects(self._rejects))
             for name, item in self._items():
                 if isinstance(item, Passage):
                     if taken == self._limit:
@@ -79,35 +100,23 @@ class Corpus:
                     yield item
                     continue
                 self.bad += 1
-                if self._rejects is not None:
-                    if rejects is None:
-                        rejects = stack.enter_context(self._rejects.open("w", encoding="utf-8"))
-                    row = {"file": name, "line": item.line, "reason": item.reason, "row": item.row}
-                    rejects.write(json.dumps(row, ensure_ascii=False) + "\n")
-                    rejects.flush()
+                self._first_bad = self._first_bad or f"{name}, line {item.line}: {item.reason}"
+                rejects.write(name, item)
                 if self.bad > self._bad_allowed:
                     raise InputError(self._too_many(name, item))
+        if not taken:
+            raise InputError(self._nothing())
 
     def _too_many(self, name: str, last: BadRow) -> str:
-        rows = "1 row is" if self.bad == 1 else f"{self.bad} rows are"
+        rows = "1 row is not a passage" if self.bad == 1 else f"{self.bad} rows are not passages"
         where = f" All of them are in {self._rejects}." if self._rejects else ""
-        return (
-            f"{name}, line {last.line}: {last.reason}. {rows} no passage, "
-            f"{self._bad_allowed} are allowed (--bad-rows).{where}"
-        )
+        return f"{name}, line {last.line}: {last.reason}. {rows}, {self._bad_allowed} are allowed (--bad-rows).{where}"
 
-    def _list_files(self) -> list[Path] | None:
-        if self._source == "-":
-            return None
-        path = Path(self._source)
-        if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
-            if not files:
-                raise InputError(f"The folder {path} holds no file: give a corpus file, a folder of them, or a name.")
-            return files
-        if not path.exists():
-            raise InputError(f"There is no corpus {path}: give a file, a folder, `-`, or the name of a known corpus.")
-        return [path]
+    def _nothing(self) -> str:
+        name = "Standard input" if self._files is None else self._source
+        if not self.bad:
+            return f"{name} holds no passage: it is empty."
+        return f"{name} holds no passage: all of its {self.bad} rows were rejected, the first ({self._first_bad})."
 
     def _items(self) -> Iterator[tuple[str, Passage | BadRow]]:
         if self._files is None:
@@ -115,36 +124,145 @@ class Corpus:
             return
         for path in self._files:
             try:
-                with path.open("rb") as file:
-                    self._current = file
-                    yield from self._items_of(str(path), file)
-                    self._read += path.stat().st_size
-                    self._current = None
-            except PermissionError as error:
-                raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+                file = path.open("rb")
+            except OSError as error:
+                raise FileError(f"{path} cannot be read: {cause_of(error)}") from error
+            with file:
+                self._current = file
+                yield from self._items_of(str(path), file)
+                self._read += path.stat().st_size
+                self._current = None
 
-    def _items_of(self, name: str, raw: IO[bytes]) -> Iterator[tuple[str, Passage | BadRow]]:
+    def _items_of(self, name: str, raw: IO[bytes], layers: int = 0) -> Iterator[tuple[str, Passage | BadRow]]:
         try:
-            file, start = _open(raw)
+            above = layers
+            file, start, layers = _open(raw, above)
             if start[257:262] == b"ustar":
-                with tarfile.open(fileobj=file, mode="r|") as archive:
-                    for member in archive:
-                        if member.isfile() and (content := archive.extractfile(member)) is not None:
-                            yield from self._items_of(f"{name}:{member.name}", content)
-                return
-            if not start:
-                return
-            format_ = self._format or recognise(start)
-            if format_ is None:
-                raise InputError(
-                    f"{name} is in no corpus format that is known: name one with --format ({', '.join(FORMATS)})."
-                )
-            if format_ == "parquet":
-                file = _seekable(file, raw)
-            for item in FORMATS[format_](file):
-                yield name, item
+                for member, content in _members(file):
+                    yield from self._items_of(f"{name}:{member}", content, layers + 1)
+            elif start:
+                yield from self._rows_of(name, file, raw if layers == above else None, start)
+        except (UnusableShapeError, _LayersError) as error:
+            raise InputError(f"{name} {error}.") from error
         except _BROKEN as error:
-            raise InputError(f"{name} is damaged or cut short ({error}): fetch it again.") from error
+            if isinstance(error, OSError) and error.errno:
+                raise FileError(f"{name} cannot be read: {cause_of(error)}") from error
+            raise InputError(
+                f"{name} is damaged or cut short ({error}): fetch or make it again, and give the same command."
+            ) from error
+
+    def _rows_of(
+        self, name: str, file: IO[bytes], plain: IO[bytes] | None, start: bytes
+    ) -> Iterator[tuple[str, Passage | BadRow]]:
+        format_ = self._format or detect_format(start, name)
+        shared = format_ == PARAGRAPHS
+        if format_ == "parquet":
+            file = _seekable(file, plain)
+            shared = check_columns(open_parquet(file).schema_arrow)
+        rows = 0
+        for item in FORMATS[format_](file, self._rows):
+            rows += 1
+            if shared and isinstance(item, Passage):
+                if item.id in self._seen:
+                    self.repeated += 1
+                    continue
+                self._seen.add(item.id)
+            yield name, item
+        self._rows += rows
+
+
+class _Rejects:
+    """The file of rejected rows, made at the first of them."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            with suppress(OSError):  # `write` has flushed, and said what was wrong
+                self._file.close()
+
+    def write(self, name: str, item: BadRow) -> None:
+        """Raises `FileError`."""
+        if self._path is None:
+            return
+        row = {"file": name, "line": item.line, "reason": item.reason, "row": item.row}
+        with writing(self._path, "--rejects names another file"):
+            if self._file is None:
+                self._file = self._path.open("w", encoding="utf-8", errors="surrogateescape")
+            self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            self._file.flush()
+
+
+def _list_files(source: str) -> list[Path] | None:
+    if source == "-":
+        return None
+    if not source:
+        raise InputError("The name of the corpus is empty: give a file, a folder, `-`, or the name of a known corpus.")
+    path = Path(source)
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        there = (
+            "Fetch it first, and give the file" if "://" in source else "Give a file, a folder, `-`, or a known name"
+        )
+        raise InputError(f"There is no corpus {source}. {there}.") from None
+    except OSError as error:
+        shown = source if len(source) < 200 else f"{source[:100]}…"
+        raise InputError(f"The corpus {shown} cannot be read: {cause_of(error)}.") from None
+    if not stat.S_ISDIR(mode):
+        return [path]
+    files = _beir_corpus(path) or _walk(path)
+    if not files:
+        raise InputError(f"The folder {path} holds no file: give a corpus file, a folder of them, or a name.")
+    return files
+
+
+def _walk(folder: Path) -> list[Path]:
+    def refuse(error: OSError) -> None:
+        raise FileError(f"{error.filename} cannot be read: {cause_of(error)}") from error
+
+    found = [Path(parent, name) for parent, _, names in os.walk(folder, onerror=refuse) for name in names]
+    return sorted(file for file in found if file.is_file() and not file.name.startswith("."))
+
+
+def _beir_corpus(folder: Path) -> list[Path]:
+    """The corpus of a BEIR dataset, which lies beside its queries and judgments."""
+    if not any((folder / name).exists() for name in ("qrels", "queries.jsonl", "queries.jsonl.gz")):
+        return []
+    return sorted(file for file in folder.glob("corpus.jsonl*") if file.is_file())
+
+
+def _members(file: IO[bytes]) -> Iterator[tuple[str, IO[bytes]]]:
+    """Name and content of the files of a tar archive, up to its end mark. Raises `BrokenFileError` where it is cut."""
+    with tarfile.open(fileobj=file, mode="r|", tarinfo=_StrictTarInfo) as archive:
+        for member in archive:
+            if member.isfile() and (content := archive.extractfile(member)) is not None:
+                yield member.name, content
+    while piece := file.read(1 << 20):  # to the end, where a compressed file keeps its checksum
+        if piece.strip(b"\0"):
+            raise BrokenFileError("something follows the end of the archive")
+
+
+class _StrictTarInfo(tarfile.TarInfo):
+    """tarfile takes a header that is cut off or damaged, and the end of the file, for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.HeaderError as error:
+            if type(error).__name__ == "EOFHeaderError":  # the block of zeros that ends an archive
+                raise
+            raise BrokenFileError("the archive ends without its end mark, or a header in it is damaged") from error
+
+
+class _LayersError(ValueError):
+    """Too many compressions, or archives, one inside the other. The message goes on after the file's name."""
 
 
 class _Rest(io.RawIOBase):
@@ -164,15 +282,17 @@ class _Rest(io.RawIOBase):
         return len(piece)
 
 
-def _open(raw: IO[bytes]) -> tuple[IO[bytes], bytes]:
-    """A stream of the decompressed content, and its first bytes."""
+def _open(raw: IO[bytes], layers: int) -> tuple[IO[bytes], bytes, int]:
+    """A stream of the decompressed content, its first bytes, and how many layers are opened now."""
     while True:
         start = _peek(raw)
         file = cast(IO[bytes], io.BufferedReader(_Rest(start, raw), 1 << 20))
         unpack = next((unpack for magic, unpack in _COMPRESSIONS.items() if start.startswith(magic)), None)
+        if layers > MAX_LAYERS:
+            raise _LayersError(f"is compressed or archived more than {MAX_LAYERS} times over: unpack it first")
         if unpack is None:
-            return file, start
-        raw = unpack(file)
+            return file, start, layers
+        raw, layers = unpack(file), layers + 1
 
 
 def _peek(raw: IO[bytes]) -> bytes:
@@ -180,6 +300,10 @@ def _peek(raw: IO[bytes]) -> bytes:
     while len(start) < _PEEKED and (piece := raw.read(_PEEKED - len(start))):
         start += piece
     return start
+
+
+_ZSTD_PIECE = 1 << 10
+"""Bytes decompressed at once: zstd makes at most some 32,000 of one, and its object hands out all of them."""
 
 
 class _Zstd(io.RawIOBase):
@@ -193,14 +317,14 @@ class _Zstd(io.RawIOBase):
         self._error = zstandard.ZstdError
         self._frame: Any = None
         self._packed = b""
-        self._ready = b""
+        self._ready = memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         while not self._ready:
-            if not self._packed and not (packed := self._file.read(1 << 17)):
+            if not self._packed and not (packed := self._file.read(_ZSTD_PIECE)):
                 if self._frame is not None:
                     raise EOFError("the last zstd frame is incomplete")
                 return 0
@@ -208,7 +332,7 @@ class _Zstd(io.RawIOBase):
             if self._frame is None:
                 self._frame = self._new_frame()
             try:
-                self._ready = self._frame.decompress(self._packed)
+                self._ready = memoryview(self._frame.decompress(self._packed))
             except self._error as error:
                 raise OSError(str(error)) from error
             self._packed = self._frame.unused_data
@@ -226,12 +350,18 @@ _COMPRESSIONS: dict[bytes, Callable[[IO[bytes]], IO[bytes]]] = {
 }
 
 
-def _seekable(file: IO[bytes], raw: IO[bytes]) -> IO[bytes]:
-    """Parquet is read from its end: a plain file as it is, anything else from memory."""
-    if isinstance(raw, io.BufferedReader) and raw.seekable():
-        raw.seek(0)
-        return raw
-    return io.BytesIO(file.read())
+def _seekable(file: IO[bytes], plain: IO[bytes] | None) -> IO[bytes]:
+    """Parquet is read from its end: a plain file as it is, anything else from a temporary copy on disk."""
+    if isinstance(plain, io.BufferedReader) and isinstance(plain.raw, io.FileIO) and plain.seekable():
+        plain.seek(0)
+        return plain
+    with writing(tempfile.gettempdir(), "TMPDIR names another folder"):
+        copy = cast(IO[bytes], tempfile.TemporaryFile(buffering=0))  # noqa: SIM115  # the reader keeps it
+    while piece := file.read(1 << 20):
+        with writing(tempfile.gettempdir(), "TMPDIR names another folder"):
+            copy.write(piece)
+    copy.seek(0)
+    return copy
 
 
 def read_passages(path: Path) -> Iterator[Passage]:

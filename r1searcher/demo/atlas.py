@@ -27,7 +27,7 @@ class Hop:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class AtlasQuestion:
     """A question, the answers that count, and the facts that lead to them in order (the last one's answer is gold)."""
 
     id: str
@@ -41,8 +41,8 @@ class Atlas:
     """Passages of the whole world; questions of one and two hops in random order, in two disjoint parts of it."""
 
     passages: tuple[Passage, ...]
-    train: tuple[Question, ...]
-    held_out: tuple[Question, ...]
+    train: tuple[AtlasQuestion, ...]
+    held_out: tuple[AtlasQuestion, ...]
 
 
 def _words(text: str) -> list[str]:
@@ -132,7 +132,7 @@ def make_atlas(seed: int = 0, *, films: int = 400, people: int = 480, towns: int
 
     passages: list[Passage] = []
 
-    def part(name: str, of: Callable[[list[str]], list[str]]) -> tuple[Question, ...]:
+    def part(name: str, of: Callable[[list[str]], list[str]]) -> tuple[AtlasQuestion, ...]:
         asked = list(_ask(rng, _invent(rng, of(titles), of(persons), of(places), passages)))
         rng.shuffle(asked)
         # One hop and two by turns, so that every training step sees as many of each: a step of mostly one kind would
@@ -140,7 +140,8 @@ def make_atlas(seed: int = 0, *, films: int = 400, people: int = 480, towns: int
         kinds = ([question for question in asked if len(question[1]) == hops] for hops in (1, 2))
         mixed = [question for pair in zip_longest(*kinds) for question in pair if question]
         return tuple(
-            Question(f"{name}-{number}", text, (hops[-1].answer,), hops) for number, (text, hops) in enumerate(mixed)
+            AtlasQuestion(f"{name}-{number}", text, (hops[-1].answer,), hops)
+            for number, (text, hops) in enumerate(mixed)
         )
 
     def border(names: list[str]) -> int:

@@ -8,18 +8,18 @@ Every part that is finished is left as it is: the same command goes on after an 
 """
 
 import asyncio
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
-from r1searcher.common.files import append_row, read_rows, write_json
+from r1searcher.common import terminal
+from r1searcher.common.files import append_row, write_json, writing
+from r1searcher.common.records import Record, read_record_if_there
+from r1searcher.common.terminal import SafeConsole
 from r1searcher.config.settings import Settings, Stage, load
 from r1searcher.demo.atlas import Atlas, make_atlas
 from r1searcher.demo.traces import Trace, make_traces, write_traces
@@ -32,7 +32,7 @@ from r1searcher.rewards.format import answer_of_trajectory
 from r1searcher.rewards.metrics import score
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.plots import save_curves, terminal_curves
-from r1searcher.runs.records import to_row
+from r1searcher.runs.records import read_metrics, to_row
 from r1searcher.runs.view import trajectory_text
 from r1searcher.stages.held_out import evaluate_held_out, read_trajectories
 from r1searcher.stages.stage import TITLES, train_stage
@@ -54,12 +54,25 @@ TRACES = 720
 """Warm-up traces written; the preset's warm-up takes as many as its steps need."""
 
 
+class Laps(Record):
+    """`seconds.json`: seconds of each part."""
+
+    __pydantic_extra__: dict[str, float]
+
+
+class World(Record):
+    """`world.json`: which world a folder holds, written when it is whole."""
+
+    seed: int
+
+
 class Stopwatch:
     """Seconds of each part, kept in a file, so that an interrupted demo still says what the whole took."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self.parts: dict[str, float] = json.loads(file.read_text("utf-8")) if file.exists() else {}
+        laps = read_record_if_there(file, Laps, "remove it: the times of an earlier start are lost, nothing else")
+        self.parts: dict[str, float] = dict(laps.model_extra or {}) if laps else {}
         self._started = time.monotonic()
 
     def lap(self, part: str) -> None:
@@ -73,18 +86,19 @@ class Stopwatch:
         return round(sum(self.parts.values()), 1)
 
 
-def run_demo(output: Path, seed: int, contrast: bool, overrides: Mapping[str, str]) -> dict[str, Any]:
+def run_demo(output: Path, seed: int, contrast: bool, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The whole demo, or with `contrast` stage 2 alone from the demo's warm-up; returns its summary.
 
-    `overrides` are settings (`section.key` -> TOML value) for all stages.
+    `overrides` are settings (`section.key` -> value) for all stages.
     """
-    console = Console(stderr=True)
+    console = terminal.console(stderr=True)
     require_training_packages()
-    output.mkdir(parents=True, exist_ok=True)
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
     watch = Stopwatch(output / ("seconds-contrast.json" if contrast else "seconds.json"))
     console.rule("an invented atlas, and a model that has never seen it")
     world = make_world(output / "world", seed, console)
-    model = demo_model(lambda line: console.print(line, highlight=False))
+    model = demo_model(lambda line: console.print(line))
     watch.lap("world and weights")
 
     def settings_of(stage: Stage, start: Path, name: str) -> Settings:
@@ -97,7 +111,7 @@ def run_demo(output: Path, seed: int, contrast: bool, overrides: Mapping[str, st
             "data.traces": str(world / "traces.jsonl"),
             "retrieval.url": str(world / "index"),
         }
-        given = {"seed": str(seed), **{key: json.dumps(value) for key, value in own.items()}, **overrides}
+        given = {"seed": seed, **own, **overrides}
         return load(stage, preset="demo", overrides=given)
 
     plan: Sequence[tuple[Stage, str, str]] = (
@@ -117,7 +131,7 @@ def run_demo(output: Path, seed: int, contrast: bool, overrides: Mapping[str, st
         watch.lap(name)
         results[key] = evaluate_held_out(run, run.model, settings.evaluation.questions, console)
         watch.lap(f"{name} held out")
-        console.print(_sentence(results[key]), highlight=False)
+        console.print(_sentence(results[key]))
 
     one("warmup", "warmup", model, "warm_start")
     for stage, name, before in plan:
@@ -127,16 +141,17 @@ def run_demo(output: Path, seed: int, contrast: bool, overrides: Mapping[str, st
     summary = {**results, "seconds": watch.total, "parts": watch.parts, "seed": seed}
     write_json(output / ("summary-contrast.json" if contrast else "summary.json"), summary)
     curve = output / ("curve-contrast.png" if contrast else "curve.png")
-    rows = {name: list(read_rows(RunFolder(output / name).metrics)) for name in names}
+    rows = {name: read_metrics(RunFolder(output / name)) for name in names}
     save_curves(rows, curve, "SmolLM2-135M learns to search")
     show_results(console, output, results, names, rows, curve, watch.total)
     return summary
 
 
-def make_world(folder: Path, seed: int, console: Console) -> Path:
+def make_world(folder: Path, seed: int, console: SafeConsole) -> Path:
     """Write the atlas, its index and the warm-up traces; a folder whose `world.json` is there is finished."""
     done = folder / "world.json"
-    if done.exists() and json.loads(done.read_text("utf-8"))["seed"] == seed:
+    before = read_record_if_there(done, World, f"remove {folder}, and the same command makes it again")
+    if before is not None and before.seed == seed:
         return folder
     for name in ("passages.jsonl", "train.jsonl", "held_out.jsonl", "traces.jsonl"):
         (folder / name).unlink(missing_ok=True)
@@ -155,7 +170,6 @@ def make_world(folder: Path, seed: int, console: Console) -> Path:
         f"{len(atlas.passages)} passages about films, people and towns that don't exist; {len(atlas.train)} questions "
         f"to learn from ({two} need two searches), {len(atlas.held_out)} about other films, people and towns to judge "
         f"by · {folder}",
-        highlight=False,
         soft_wrap=True,
     )
     return folder
@@ -185,7 +199,7 @@ def _sentence(figures: Mapping[str, Any]) -> str:
 
 
 def show_results(
-    console: Console,
+    console: SafeConsole,
     output: Path,
     results: Mapping[str, Mapping[str, Any]],
     names: Sequence[str],
@@ -207,10 +221,9 @@ def show_results(
     console.print(Panel(trajectory_text(to_row(before)), title="before", title_align="left"))
     console.print(Panel(trajectory_text(to_row(after)), title="after", title_align="left"))
     console.print(
-        f"{seconds / 60:.1f} minutes · figures {escape(str(output))}/summary.json · curve {escape(str(curve))}\n"
-        f"the model: {escape(str(RunFolder(output / names[-1]).model))} · every episode of training: "
-        f"{escape(str(output))}/*/trajectories",
-        highlight=False,
+        f"{seconds / 60:.1f} minutes · figures {output}/summary.json · curve {curve}\n"
+        f"the model: {RunFolder(output / names[-1]).model} · every episode of training: "
+        f"{output}/*/trajectories",
         soft_wrap=True,
     )
 

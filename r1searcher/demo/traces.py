@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from r1searcher.demo.atlas import Question
+from r1searcher.demo.atlas import AtlasQuestion
 from r1searcher.episodes import documents
 from r1searcher.episodes.protocol import ANSWER, END_ANSWER, END_QUERY, END_THINK, QUERY
 from r1searcher.episodes.trajectory import Author
@@ -40,12 +40,12 @@ class Mixture:
 class Trace:
     """One episode as (author, text) segments: the prompt, then the model and the documents in turns."""
 
-    question: Question
+    question: AtlasQuestion
     segments: tuple[tuple[Author, str], ...]
 
 
 async def make_traces(
-    questions: Sequence[Question],
+    questions: Sequence[AtlasQuestion],
     retriever: Retriever,
     prompt: Callable[[str], str],
     count: int,
@@ -97,7 +97,7 @@ def write_traces(traces: Iterable[Trace], file: Path) -> None:
     file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
 
 
-def _searches(question: Question) -> Iterator[tuple[str, str]]:
+def _searches(question: AtlasQuestion) -> Iterator[tuple[str, str]]:
     """(thought, query) a hop.
 
     The first word settles whether to search or to guess (" I" or " This"), the third how many hops to plan (" one" or

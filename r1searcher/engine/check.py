@@ -10,6 +10,7 @@ import os
 import sys
 import warnings
 
+from r1searcher.common.terminal import text_line
 from r1searcher.engine import cpu, data, hooks, watch
 from r1searcher.errors import R1Error
 
@@ -36,7 +37,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     try:
-        print(f"imports: {check(sys.argv[1])}")
+        text_line(f"imports: {check(sys.argv[1])}")
     except R1Error as error:
         sys.exit(str(error))
 

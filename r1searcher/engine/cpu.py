@@ -46,6 +46,8 @@ ENVIRONMENT = {
     "TORCHDYNAMO_DISABLE": "1",  # torch.compile would start a C++ compiler for two small functions
     "RAY_ENABLE_ZERO_COPY_TORCH_TENSORS": "0",  # tensors would alias Ray's read-only memory
     "RAY_worker_niceness": "0",  # Ray's 15 lets any other process starve the run
+    "RAY_worker_register_timeout_seconds": "600",  # Ray's 60 s don't suffice where other processes keep cores busy
+    "RAY_gcs_server_request_timeout_seconds": "600",
     "MALLOC_ARENA_MAX": "2",  # glibc's arenas of many threads hold on to gigabytes
     "THP_MEM_ALLOC_ENABLE": "1",  # torch: huge pages for large tensors, or half of the time goes into page faults
 }

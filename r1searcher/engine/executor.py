@@ -14,18 +14,18 @@ from typing import Any
 
 from openrlhf.utils.agent import AgentExecutorBase
 
-from r1searcher.common.files import append_row
+from r1searcher.common.files import append_row, write_text
 from r1searcher.engine.generator import VllmGenerator
 from r1searcher.episodes.loop import run_episode
 from r1searcher.episodes.tokens import HuggingFaceTokenizer
 from r1searcher.episodes.trajectory import Author, StopReason, Trajectory
 from r1searcher.errors import R1Error
-from r1searcher.retrieval.patient import PatientRetriever
+from r1searcher.retrieval.retry import RetryingRetriever
 from r1searcher.retrieval.urls import open_retriever
 from r1searcher.rewards.format import RULES
 from r1searcher.rewards.recipes import measure, reward_function
 from r1searcher.runs.folder import RunFolder
-from r1searcher.runs.records import to_row
+from r1searcher.runs.records import finished_steps, to_row
 from r1searcher.runs.resolved import budgets_of, read_run
 
 RUN_VARIABLE = "R1S_RUN"
@@ -52,9 +52,9 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
         return self._tokenizer
 
     @cached_property
-    def retriever(self) -> PatientRetriever:
+    def retriever(self) -> RetryingRetriever:
         # Opened at the first episode: asynchronous clients belong to the event loop they are used on.
-        return PatientRetriever(
+        return RetryingRetriever(
             open_retriever(self.settings.retrieval.url), self.settings.retrieval.outage_limit, self._heartbeat
         )
 
@@ -87,7 +87,7 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
             reward = self.reward(trajectory)
             logs = self._logs(trajectory, reward.parts, time.perf_counter() - started)
             append_row(
-                self.run.trajectories(self.run.finished_steps() + 1),
+                self.run.trajectories(finished_steps(self.run) + 1),
                 to_row(trajectory, id=row["id"], reward=reward.total, parts=dict(reward.parts), logs=logs),
             )
         except asyncio.CancelledError:
@@ -96,7 +96,7 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
             # The engine wraps what is raised here in tracebacks of three processes: leave the reason where it is found.
             if not self.run.stop_note.exists():
                 reason = str(error) if isinstance(error, R1Error) else f"{type(error).__name__}: {error}"
-                self.run.stop_note.write_text(reason + "\n", encoding="utf-8")
+                write_text(self.run.stop_note, reason + "\n")
             raise
         return as_openrlhf(prompt, label, trajectory, reward.total, logs)
 

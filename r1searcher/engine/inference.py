@@ -17,8 +17,9 @@ class LocalModel:
     """An asynchronous vLLM engine and its tokenizer; use with `async with`, on one event loop.
 
     `model` is a Hugging Face folder or name. `max_context` is the longest trajectory in tokens, `concurrency` how many
-    episodes the engine batches. vLLM is imported when the block is entered, and holds its memory until the process
-    ends: what samples a model once and goes on with other work does it in a process of its own.
+    episodes the engine batches; with 1, greedy tokens are the same in every repetition. vLLM is imported when the
+    block is entered, and holds its memory until the process ends: what samples a model once and goes on with other
+    work does it in a process of its own.
     """
 
     def __init__(
@@ -39,7 +40,9 @@ class LocalModel:
             "dtype": dtype,
             "seed": seed,
             "trust_remote_code": trust_remote_code,
-            "enable_prefix_caching": True,  # a turn's context is the turn before and its documents
+            # A turn's context is the turn before and its documents. One at a time, tokens are to depend on nothing but
+            # their context: a prefix from the cache changes the last bits of what is computed after it.
+            "enable_prefix_caching": concurrency > 1,
             **(
                 {
                     "enforce_eager": True,

@@ -26,13 +26,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
-from r1searcher.common.files import last_row, read_rows, write_json
+from r1searcher.common.files import open_log, read_bytes, read_rows, read_text, write_json, write_text, writing
+from r1searcher.common.records import read_record_if_there
 from r1searcher.config.settings import Settings
 from r1searcher.engine import cpu, data, flags, main, watch
 from r1searcher.engine.model import local_model
 from r1searcher.engine.watch import Ending
 from r1searcher.errors import InputError, R1Error, RunStopped
 from r1searcher.runs.folder import RunFolder
+from r1searcher.runs.records import LaunchNote, finished_steps, read_metrics
 
 LAUNCH_VARIABLE = "R1S_LAUNCH"
 """Environment variable by which every process of one launch is found again, whoever its parent is by then."""
@@ -170,28 +172,32 @@ def environment(settings: Settings, run: RunFolder, where: Literal["cpu", "gpu"]
 
 def checkpoint_step(run: RunFolder) -> int:
     """The step of the last whole checkpoint; 0 where there is none."""
-    try:
-        tag = (run.checkpoints / "_actor" / "latest").read_text("utf-8").strip()
-    except FileNotFoundError:
+    latest = run.checkpoints / "_actor" / "latest"
+    if not latest.exists():
         return 0
-    return int(tag.removeprefix("global_step"))
+    found = re.fullmatch(r"global_step(\d{1,9})", read_bytes(latest, "the file").decode("utf-8", "replace").strip())
+    if found is None:
+        raise InputError(
+            f"{latest} is damaged: write the name of the last whole folder beside it into it, for example global_step8"
+        )
+    return int(found[1])
 
 
 def rewind(run: RunFolder) -> int:
     """Bring the run folder back to its last checkpoint, from which the engine goes on; returns that step.
 
-    What was recorded behind it is trained again and would be there twice.
+    What was recorded after it is trained again and would be there twice. Raises `InputError` where a file is damaged,
+    before anything is removed.
     """
     step = checkpoint_step(run)
-    if (
-        step == 0
-    ):  # a first checkpoint that a kill cut short: DeepSpeed takes the folder for one and finds nothing in it
+    read_metrics(run)  # its rows are written back as they are, so they are checked first
+    kept = [row for row in read_rows(run.metrics) if row["step"] <= step]
+    if step == 0:  # a first checkpoint that a kill cut short: DeepSpeed would take the folder for a whole one
         shutil.rmtree(run.checkpoints / "_actor", ignore_errors=True)
     if run.metrics.exists():
-        kept = [row for row in read_rows(run.metrics) if row["step"] <= step]
         _write_jsonl(run.metrics, kept)
     for file in run.trajectories(1).parent.glob("step-*.jsonl"):
-        if int(file.stem.removeprefix("step-")) > step:
+        if (found := re.fullmatch(r"step-(\d{1,9})", file.stem)) and int(found[1]) > step:
             file.unlink()
     for file in (run.stop_note, watch.ending_file(run), watch.stop_request(run)):
         file.unlink(missing_ok=True)
@@ -218,7 +224,7 @@ def run_engine(
     ray_folder = Path(tempfile.mkdtemp(prefix="r1s-", dir="/tmp"))  # sockets need a short path
     variables = {LAUNCH_VARIABLE: launch, main.ATTENDED: "1", main.RAY_FOLDER: str(ray_folder)}
     interrupted = False
-    with run.log.open("ab") as log, _sigterm_exits():
+    with open_log(run.log, "ab") as log, _sigterm_exits():
         child = subprocess.Popen(
             ["bash", str(run.launch)],
             env={**os.environ, **variables},
@@ -248,10 +254,10 @@ def run_engine(
     if interrupted:
         raise KeyboardInterrupt
     if child.returncode == 0:
-        last = last_row(run.metrics)
-        return watch.read_ending(run) or Ending("finished", int(last["step"]) if last else resumed_at)
+        return watch.read_ending(run) or Ending("finished", finished_steps(run) or resumed_at)
     if run.stop_note.exists():
-        raise RunStopped(f"{run.stop_note.read_text('utf-8').strip()} (checkpoint of step {checkpoint_step(run)} kept)")
+        note = read_bytes(run.stop_note, "the file").decode("utf-8", "replace").strip()
+        raise RunStopped(f"{note} (checkpoint of step {checkpoint_step(run)} kept)")
     with run.log.open("rb") as log:
         log.seek(log_starts)
         raise R1Error(f"{explain(log.read().decode('utf-8', 'replace'), child.returncode)}; the whole log: {run.log}")
@@ -307,11 +313,11 @@ def explain(log: str, returncode: int) -> str:
 
 def end_leftovers(run: RunFolder) -> None:
     """Kill what an earlier launch of this run left behind, if a kill -9 ended its launcher but not all of it."""
-    try:
-        launch = json.loads(_launch_file(run).read_text("utf-8"))["launch"]
-    except FileNotFoundError:
-        return
-    _kill_all(launch)
+    note = read_record_if_there(
+        _launch_file(run), LaunchNote, "remove it once no process of an earlier launch of this run is left"
+    )
+    if note is not None:
+        _kill_all(note.launch)
 
 
 def _end(child: "subprocess.Popen[bytes]", launch: str) -> None:
@@ -366,7 +372,7 @@ def _launch_file(run: RunFolder) -> Path:
 
 
 def _is_sft(run: RunFolder) -> bool:
-    return f"{main.__name__} sft" in run.launch.read_text("utf-8")
+    return f"{main.__name__} sft" in read_text(run.launch, "the launch script")
 
 
 def _write_launch_script(
@@ -386,13 +392,10 @@ def _write_launch_script(
         groups[-1].append(shlex.quote(word))
     lines += [f"  {' '.join(group)} \\" for group in groups]
     lines[-1] = lines[-1].removesuffix(" \\")
-    run.launch.parent.mkdir(parents=True, exist_ok=True)
-    run.launch.write_text("\n".join(lines) + "\n", "utf-8")
-    run.launch.chmod(0o755)
+    write_text(run.launch, "\n".join(lines) + "\n")
+    with writing(run.launch):
+        run.launch.chmod(0o755)
 
 
 def _write_jsonl(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(file.name + ".part")
-    part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
-    part.replace(file)
+    write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

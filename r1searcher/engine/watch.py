@@ -9,7 +9,6 @@ saves a checkpoint. The one here does the same and then, with the same figures:
   and takes the prompts for used up, so that the loop ends in its own way and OpenRLHF saves the model.
 """
 
-import json
 import math
 import os
 import time
@@ -19,12 +18,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from r1searcher.common.files import append_row, read_rows, write_json
+from r1searcher.common.files import append_row, write_json, write_text
+from r1searcher.common.records import read_record_if_there
 from r1searcher.config.settings import Settings
 from r1searcher.engine import guard, hooks
 from r1searcher.engine.hooks import Patch
 from r1searcher.errors import R1Error, RunStopped
 from r1searcher.runs.folder import RunFolder
+from r1searcher.runs.records import EndingRow, read_metrics
 from r1searcher.runs.resolved import read_run
 
 RUN_VARIABLE = "R1S_RUN"
@@ -64,7 +65,7 @@ class Watch:
         objection = guard.objection(row, self.vllm_kl_limit)
         if objection is not None:
             sentence = f"step {step}: {objection}"
-            self.run.stop_note.write_text(sentence + "\n", "utf-8")
+            write_text(self.run.stop_note, sentence + "\n")
             raise RunStopped(sentence)
         ending = Ending("asked", step) if stop_request(self.run).exists() else self._passed(step)
         if ending is not None:
@@ -73,7 +74,7 @@ class Watch:
 
     def _passed(self, step: int) -> Ending | None:
         patience = self.settings.stop.patience
-        recent = list(read_rows(self.run.metrics))[-patience:]
+        recent = read_metrics(self.run)[-patience:]
         if not self.rates or len(recent) < patience:
             return None
         for row in recent:
@@ -104,10 +105,9 @@ def ending_file(run: RunFolder) -> Path:
 
 
 def read_ending(run: RunFolder) -> Ending | None:
-    try:
-        return Ending(**json.loads(ending_file(run).read_text("utf-8")))
-    except FileNotFoundError:
-        return None
+    """The note in `ending_file`; None where there is none. Raises `InputError` where it is damaged."""
+    row = read_record_if_there(ending_file(run), EndingRow, "remove it")
+    return Ending(row.reason, row.step, row.detail) if row else None
 
 
 def install_where_asked() -> None:

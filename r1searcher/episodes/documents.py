@@ -20,7 +20,7 @@ def neutralise(text: str, special_tokens: Iterable[str] = ()) -> str:
     """
     line = " ".join(text.split())
     reserved = (*TAGS, *special_tokens)
-    folded = unicodedata.normalize("NFKC", line)
+    folded = " ".join(unicodedata.normalize("NFKC", line).split())  # folding may make new spaces
     if any(tag in folded for tag in reserved):
         line = folded
     for tag in reserved:

@@ -4,6 +4,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from r1searcher.common.files import read_text
 from r1searcher.episodes.documents import neutralise
 from r1searcher.episodes.protocol import THINK
 from r1searcher.errors import InputError
@@ -17,11 +18,9 @@ def prompt_text(name: str) -> str:
         text = (resources.files("r1searcher.episodes") / "prompts" / f"{name}.txt").read_text("utf-8")
     else:
         try:
-            text = Path(name).read_text("utf-8")
-        except (OSError, UnicodeDecodeError):
-            raise InputError(
-                f"model.prompt = {name!r}: neither a shipped prompt ({', '.join(SHIPPED)}) nor a readable text file"
-            ) from None
+            text = read_text(Path(name), "the prompt file").replace("\r\n", "\n")
+        except InputError as error:
+            raise InputError(f"model.prompt: {error}; the prompts of r1s are {', '.join(SHIPPED)}") from None
     if "{question}" not in text:
         raise InputError(f"model.prompt = {name!r}: the text has no {{question}} to put the question in")
     return text.removesuffix("\n") if name != "chatml" else text

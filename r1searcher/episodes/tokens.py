@@ -1,7 +1,11 @@
 """What an episode needs of a tokenizer, and the one that Hugging Face tokenizers offer."""
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
+
+from r1searcher.errors import InputError
 
 
 class Tokenizer(Protocol):
@@ -35,3 +39,19 @@ class HuggingFaceTokenizer:
     def decode(self, token_ids: Sequence[int]) -> str:
         text = self._tokenizer.decode(list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return str(text)
+
+
+def load_tokenizer(source: str | Path, trust_remote_code: bool = False) -> Any:
+    """The transformers tokenizer of a Hugging Face folder or name.
+
+    This is the loader of training and of vLLM: another one could split a text into other ids. It needs no torch.
+    Raises `InputError` where `source` has no tokenizer, or one that is damaged or needs code of its own.
+    """
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it advises to install torch
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(source), trust_remote_code=trust_remote_code)
+    except Exception as error:  # tokenizers raises bare `Exception` for a damaged file, and the hub errors of its own
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise InputError(f"no tokenizer can be loaded from {str(source)!r} ({reason})") from error

@@ -3,10 +3,13 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
+from r1searcher.common import terminal
+from r1searcher.common.http import shown_url
+from r1searcher.common.terminal import SafeConsole, outside
 from r1searcher.episodes.loop import Generation, Generator, run_episode
 from r1searcher.episodes.tokens import Tokenizer
 from r1searcher.episodes.trajectory import StopReason, Trajectory
@@ -16,46 +19,50 @@ from r1searcher.evaluation.rollouts import prompt_maker
 from r1searcher.evaluation.tables import print_reports
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.base import Health, Hit, Retriever
+from r1searcher.retrieval.retry import RetryingRetriever
 from r1searcher.rewards.format import answer_of_trajectory
 from r1searcher.runs.resolved import budgets_of
-from r1searcher.runs.view import printable
 
 
 def run_evaluate(request: Request) -> None:
     """Evaluate with progress on standard error, the table on standard output."""
-    errors = Console(stderr=True)
+    errors = terminal.console(stderr=True)
     print_reports(evaluate(request, errors))
-    errors.print(f"report: {folder_of(request) / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
+    errors.print(f"report: {folder_of(request) / 'report.html'}", soft_wrap=True)
 
 
 def run_ask(
     question: str,
     model: str,
-    overrides: Mapping[str, str],
+    overrides: Mapping[str, Any],
     temperature: float,
     served_model: str | None,
     tokenizer: str | None,
 ) -> None:
     """Play one episode and print its turns and documents as they come; the answer goes to standard output."""
-    request = Request(model, (), overrides=overrides, served_model=served_model, tokenizer=tokenizer, in_flight=1)
-    trajectory = asyncio.run(_ask(question, request, temperature, Console(stderr=True)))
+    request = Request(model, (), overrides=overrides, served_model=served_model, tokenizer=tokenizer, concurrency=1)
+    trajectory = asyncio.run(_ask(question, request, temperature, terminal.console(stderr=True)))
     answer = answer_of_trajectory(trajectory)
     if trajectory.stop is StopReason.ANSWERED and answer is not None:
-        Console().print(Text(printable(answer.strip())), soft_wrap=True)
+        terminal.console().print(answer.strip(), soft_wrap=True)
     else:
-        Console(stderr=True).print(f"no answer: {trajectory.stop.value.replace('_', ' ')}", style="red")
+        terminal.console(stderr=True).print(f"no answer: {trajectory.stop.value.replace('_', ' ')}", style="red")
 
 
-async def _ask(question: str, request: Request, temperature: float, console: Console) -> Trajectory:
+async def _ask(question: str, request: Request, temperature: float, console: SafeConsole) -> Trajectory:
     target = find_target(request.model, request.overrides)
     settings = target.settings
     if not settings.retrieval.url:
         raise InputError("no search engine is set: give --retriever INDEX-FOLDER or a URL")
     async with AsyncExitStack() as stack:
-        retriever = open_retriever(settings.retrieval.url)
+        retriever = RetryingRetriever(
+            open_retriever(settings.retrieval.url),
+            settings.retrieval.outage_limit,
+            lambda sentence: console.print(sentence, highlight=False, markup=False),
+        )
         stack.push_async_callback(retriever.aclose)
         await retriever.health()
-        console.print(f"starting {target.model}", style="dim", markup=False, highlight=False)
+        console.print(f"starting {shown_url(target.model)}", style="dim")
         engine = await open_engine(stack, request, target)
         return await run_episode(
             question,
@@ -71,20 +78,20 @@ async def _ask(question: str, request: Request, temperature: float, console: Con
 class _TellingGenerator:
     """Prints every turn when it is whole."""
 
-    def __init__(self, generator: Generator, tokenizer: Tokenizer, console: Console) -> None:
+    def __init__(self, generator: Generator, tokenizer: Tokenizer, console: SafeConsole) -> None:
         self._generator, self._tokenizer, self._console = generator, tokenizer, console
 
     async def generate(self, token_ids: Sequence[int], max_new_tokens: int) -> Generation:
         generation = await self._generator.generate(token_ids, max_new_tokens)
         text = self._tokenizer.decode(generation.token_ids).strip()
-        self._console.print(Text(printable(text), style="bold"), soft_wrap=True)
+        self._console.print(outside(text, "bold"), soft_wrap=True)
         return generation
 
 
 class _TellingRetriever:
     """Prints what every search found."""
 
-    def __init__(self, retriever: Retriever, words: int, console: Console) -> None:
+    def __init__(self, retriever: Retriever, words: int, console: SafeConsole) -> None:
         self._retriever, self._words, self._console = retriever, words, console
 
     async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
@@ -92,10 +99,12 @@ class _TellingRetriever:
         for hits in found:
             for number, hit in enumerate(hits, start=1):
                 text = " ".join(hit.passage.text.split()[: self._words])
-                line = Text(f"  {number}. ", style="cyan")
-                line.append(printable(hit.passage.title), style="italic")
-                line.append(f"  {printable(text)}", style="dim")
-                self._console.print(line, soft_wrap=True)
+                parts = (
+                    outside(f"  {number}. ", "cyan"),
+                    outside(hit.passage.title, "italic"),
+                    outside(f"  {text}", "dim"),
+                )
+                self._console.print(Text.assemble(*parts), soft_wrap=True)
             if not hits:
                 self._console.print("  nothing found", style="cyan")
         return found

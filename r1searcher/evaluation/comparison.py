@@ -7,6 +7,7 @@ from typing import Any
 
 from r1searcher.errors import InputError
 from r1searcher.evaluation.intervals import Difference, paired_difference
+from r1searcher.evaluation.official import OFFICIAL_METRICS, official_scorer
 from r1searcher.evaluation.scoring import ANSWER_METRICS, Scored, by_question
 
 COMPARED = (*ANSWER_METRICS, "judge", "searches", "format")
@@ -22,12 +23,15 @@ class Comparison:
     a: Mapping[str, float]
     b: Mapping[str, float]
     differences: Mapping[str, Difference]
+    official: Sequence[str] = ()
+    """The scorers behind the official metrics that were compared."""
 
     def as_json(self) -> dict[str, Any]:
         return {
             "n": self.n,
             "only_a": self.only_a,
             "only_b": self.only_b,
+            "official": list(self.official),
             **{
                 name: {
                     "a": self.a[name],
@@ -58,8 +62,16 @@ def compare(a: Sequence[Scored], b: Sequence[Scored]) -> Comparison:
             xs, ys = [x for x, _ in pairs], [y for _, y in pairs]
             means_a[name], means_b[name] = fmean(xs), fmean(ys)
             differences[name] = paired_difference(xs, ys)
+    names = dict.fromkeys(one.dataset for question in common for one in (*groups_a[question], *groups_b[question]))
+    scorers = [str(scorer) for name in names if (scorer := official_scorer(name))]
     return Comparison(
-        len(common), len(groups_a) - len(common), len(groups_b) - len(common), means_a, means_b, differences
+        n=len(common),
+        only_a=len(groups_a) - len(common),
+        only_b=len(groups_b) - len(common),
+        a=means_a,
+        b=means_b,
+        differences=differences,
+        official=list(dict.fromkeys(scorers)) if set(OFFICIAL_METRICS) & set(differences) else [],
     )
 
 

@@ -4,19 +4,25 @@ Token ids go in and token ids come out of both.
 """
 
 import asyncio
-import http.client
-import json
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+import uuid
+from collections.abc import Sequence
+from typing import Annotated, Any, Protocol
+from urllib.parse import urlsplit
 
+from pydantic import BaseModel, ConfigDict, Field
+
+from r1searcher.common.http import Client, Key, Limits
+from r1searcher.common.retry import RetryPolicy
 from r1searcher.episodes.loop import Finish, Generation, Generator
 from r1searcher.episodes.protocol import STOPS
-from r1searcher.episodes.tokens import HuggingFaceTokenizer, Tokenizer
-from r1searcher.errors import InputError, R1Error
+from r1searcher.episodes.tokens import HuggingFaceTokenizer, Tokenizer, load_tokenizer
+from r1searcher.errors import InputError
+
+KEY_VARIABLE = "R1S_API_KEY"
+"""Environment variable with the model server's key."""
+
+_PADDING = 4096
+"""Rows of an embedding beyond the tokenizer's vocabulary: models are padded, and may sample from there."""
 
 
 class InferenceEngine(Protocol):
@@ -35,22 +41,52 @@ class InferenceEngine(Protocol):
         ...
 
 
+class _Choice(BaseModel):
+    """A completion of vLLM's. `stop_reason` is the stop string, a stop token's id, or None at the end of sequence."""
+
+    model_config = ConfigDict(strict=True)
+
+    finish_reason: str
+    stop_reason: str | int | None = None
+    token_ids: list[Annotated[int, Field(ge=0)]] | None = None
+
+
+class _Completion(BaseModel):
+    choices: Annotated[list[_Choice], Field(min_length=1)]
+
+
+class _Served(BaseModel):
+    id: Annotated[str, Field(min_length=1)]
+    root: str | None = None
+
+
+class _Models(BaseModel):
+    data: list[_Served]
+
+
+RETRIES = RetryPolicy(tries=4, deadline=120.0)
+"""A model server that is away for longer ends the evaluation, which the same command takes up."""
+
+
 class CompletionsEngine:
     """An OpenAI-compatible completions server that takes and returns token ids (vLLM's does).
 
-    `url` is the server's base ("http://127.0.0.1:8000" or with /v1). `tokenizer` must be the model's own.
+    `url` is the server's base ("http://127.0.0.1:8000" or with /v1). `tokenizer` must be the model's own. With
+    `repeatable` no turn reads the server's prefix cache, so that its tokens depend on its context alone. Raises
+    `InputError` for a malformed URL.
     """
 
-    def __init__(
-        self, url: str, model: str, tokenizer: Any, key: str | None = None, in_flight: int = 64, timeout: float = 600.0
-    ) -> None:
-        self._url = f"{base_url(url)}/completions"
+    def __init__(self, client: Client, url: str, model: str, tokenizer: Any, repeatable: bool = False) -> None:
+        self._client = client
+        self._url = endpoint(url, "completions")
         self._model = model
-        self._key = key
-        self._timeout = timeout
-        self._threads = ThreadPoolExecutor(in_flight, "completions")  # each waits for one request of the server
+        self._repeatable = repeatable
         self.hf_tokenizer = tokenizer
         self.tokenizer = HuggingFaceTokenizer(tokenizer)
+        self._tokens = len(tokenizer) + _PADDING
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
 
     def generator(self, temperature: float, seed: int | None = None) -> Generator:
         return _CompletionsGenerator(self, temperature, seed)
@@ -58,6 +94,7 @@ class CompletionsEngine:
     async def complete(
         self, token_ids: Sequence[int], max_new_tokens: int, temperature: float, seed: int | None
     ) -> Generation:
+        """One turn. Raises `ServiceError` for a server that is away or answers wrongly."""
         body = {
             "model": self._model,
             "prompt": list(token_ids),
@@ -69,20 +106,27 @@ class CompletionsEngine:
             "include_stop_str_in_output": True,
             "skip_special_tokens": False,
             "return_token_ids": True,
+            # A salt of its own gives a request no cached prefix. What is cached depends on earlier requests and on
+            # timing, and a prefix from the cache changes the last bits of what is computed after it.
+            **({"cache_salt": uuid.uuid4().hex} if self._repeatable else {}),
         }
-        loop = asyncio.get_running_loop()
-        answer = await loop.run_in_executor(self._threads, call_json, self._url, body, self._key, self._timeout)
-        try:
-            choice = answer["choices"][0]
-            ids, reason, stop = choice.get("token_ids"), choice["finish_reason"], choice.get("stop_reason")
-        except (KeyError, IndexError, TypeError) as error:
-            raise R1Error(f"{self._url} did not answer like a completions server: {str(answer)[:200]}") from error
-        if ids is None:
-            raise InputError(f"{self._url} returns no token ids; serve the model with vLLM 0.10.2 or later")
-        if reason not in ("stop", "length"):
-            raise R1Error(f"{self._url} gave up on a turn: finish_reason={reason!r}")
-        finish = Finish.LENGTH if reason == "length" else Finish.STOP if isinstance(stop, str) else Finish.END
-        return Generation(tuple(ids), finish)
+
+        def read(answer: Any) -> _Choice:
+            choice = _Completion.model_validate(answer).choices[0]
+            if choice.token_ids is not None and not 1 <= len(choice.token_ids) <= max_new_tokens:
+                raise ValueError(f"{len(choice.token_ids)} tokens where 1 to {max_new_tokens} were asked for")
+            if beyond := [token for token in choice.token_ids or () if token >= self._tokens]:
+                raise ValueError(f"token {beyond[0]} is not in the tokenizer's vocabulary")
+            if choice.finish_reason not in ("stop", "length"):
+                raise ValueError(f"a turn was given up, finish_reason {choice.finish_reason[:80]!r}")
+            return choice
+
+        choice = await RETRIES.acall(lambda: self._client.post(self._url, body, read))
+        if choice.token_ids is None:
+            raise InputError(f"{self._client.shown} returns no token ids; serve the model with vLLM 0.10.2 or later")
+        stopped_at_text = isinstance(choice.stop_reason, str)
+        finish = Finish.LENGTH if choice.finish_reason == "length" else Finish.STOP if stopped_at_text else Finish.END
+        return Generation(tuple(choice.token_ids), finish)
 
 
 class _CompletionsGenerator:
@@ -93,66 +137,67 @@ class _CompletionsGenerator:
         return await self._engine.complete(token_ids, max_new_tokens, self._temperature, self._seed)
 
 
-def open_completions(
-    url: str, model: str | None = None, tokenizer: str | None = None, key: str | None = None, in_flight: int = 64
+def completions_client(url: str, concurrency: int = 64) -> Client:
+    """The client of a model server, with the key of `KEY_VARIABLE`. Nothing is sent yet.
+
+    Raises `InputError` for a malformed URL and for a key that cannot be sent.
+    """
+    return Client(
+        url,
+        "the model server",
+        instead=f"set {KEY_VARIABLE}",
+        key=Key.from_environment(KEY_VARIABLE),
+        limits=Limits(total=600.0, size=16 << 20, connections=concurrency),
+    )
+
+
+async def open_completions(
+    url: str, model: str | None = None, tokenizer: str | None = None, concurrency: int = 64
 ) -> CompletionsEngine:
-    """The engine behind `url`, which is asked for the model it serves and for where its tokenizer lies.
+    """The engine of the server at `url`, which is asked for the model it serves and for where its tokenizer lies.
 
-    Raises `R1Error` where the server is not there, `InputError` where it does not serve the model or its tokenizer
-    can't be found.
+    Raises `ServiceError` where the server is not there, `InputError` where it does not serve the model or its
+    tokenizer cannot be found.
     """
-    served = call_json(f"{base_url(url)}/models", None, key, 30.0).get("data") or []
-    names = [entry["id"] for entry in served]
-    if model is None:
-        if not names:
-            raise InputError(f"{url} serves no model")
-        model = names[0]
-    elif names and model not in names:
-        raise InputError(f"{url} does not serve {model!r}; it serves {', '.join(names)}")
-    root = next((entry.get("root") for entry in served if entry["id"] == model), None)
-    source = tokenizer or root or model
+    client = completions_client(url, concurrency)
     try:
-        from transformers import AutoTokenizer
+        served = await RETRIES.acall(lambda: client.get(endpoint(url, "models"), _Models.model_validate))
+        chosen = _chosen(served.data, model, client.shown)
+        source = tokenizer or chosen.root or chosen.id
+        loaded = await asyncio.to_thread(_load_tokenizer, source)
+        return CompletionsEngine(client, url, chosen.id, loaded, repeatable=concurrency == 1)
+    except BaseException:
+        await client.aclose()
+        raise
 
-        loaded = AutoTokenizer.from_pretrained(source)
-    except ImportError as error:
-        raise InputError("a tokenizer needs the package transformers: pip install transformers") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"there is no tokenizer at {source!r}: name the model's folder with --tokenizer") from error
-    return CompletionsEngine(url, model, loaded, key, in_flight)
+
+def _chosen(served: Sequence[_Served], model: str | None, shown: str) -> _Served:
+    if model is None:
+        if not served:
+            raise InputError(f"{shown} serves no model")
+        return served[0]
+    names = [entry.id for entry in served]
+    if names and model not in names:
+        raise InputError(f"{shown} does not serve {model!r}; it serves {', '.join(names[:20])[:300]}")
+    return next((entry for entry in served if entry.id == model), _Served(id=model))
 
 
-def base_url(url: str) -> str:
-    """The URL up to and with /v1.
+def _load_tokenizer(source: str) -> Any:
+    try:
+        return load_tokenizer(source)
+    except InputError as error:
+        raise InputError(f"{error}: name the model's folder with --tokenizer") from error
 
-    >>> base_url("http://127.0.0.1:8000/")
-    'http://127.0.0.1:8000/v1'
+
+def endpoint(url: str, name: str) -> str:
+    """The URL of one function of an OpenAI-compatible server, whichever part of its URL was given.
+
+    >>> endpoint("http://127.0.0.1:8000/", "models")
+    'http://127.0.0.1:8000/v1/models'
+    >>> endpoint("https://host/api/v1/chat/completions?version=2", "chat/completions")
+    'https://host/api/v1/chat/completions?version=2'
     """
-    url = url.rstrip("/").removesuffix("/completions").removesuffix("/chat")
-    return url if url.endswith("/v1") else f"{url}/v1"
-
-
-TRIES = 3
-
-
-def call_json(url: str, body: Mapping[str, Any] | None, key: str | None, timeout: float) -> Any:
-    """POST `body` as JSON, or GET without one; the answer's JSON.
-
-    A lost connection and a server's own errors (5xx, 429) are tried again, up to `TRIES` times. Raises `R1Error` with
-    what the server said.
-    """
-    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
-    data = None if body is None else json.dumps(body).encode()
-    for pause in (*range(1, TRIES), None):
-        try:
-            with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=timeout) as response:
-                return json.loads(response.read())
-        except urllib.error.HTTPError as error:
-            if pause is None or (error.code < 500 and error.code != 429):
-                said = error.read(500).decode("utf-8", "replace")
-                raise R1Error(f"{url} answered {error.code}: {said}") from error
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            if pause is None:
-                raise R1Error(f"{url} can't be reached: {error}") from error
-        time.sleep(pause)
-    raise AssertionError("the last try returns or raises")
+    parts = urlsplit(url)
+    base = parts.path.rstrip("/").removesuffix("/completions").removesuffix("/chat").rstrip("/")
+    base = base if base.endswith("/v1") else f"{base}/v1"
+    return parts._replace(path=f"{base}/{name}", fragment="").geturl()

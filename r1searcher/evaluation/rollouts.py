@@ -7,12 +7,13 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
+from r1searcher.common.terminal import error_line
 from r1searcher.config.settings import Settings
 from r1searcher.episodes.loop import Budgets, run_episode
 from r1searcher.episodes.prompt import PromptMaker, prompt_text
-from r1searcher.episodes.questions import Question
 from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.evaluation.engines import InferenceEngine
+from r1searcher.questions.question import Question
 from r1searcher.retrieval.base import Retriever
 from r1searcher.runs.resolved import budgets_of
 
@@ -35,11 +36,11 @@ async def roll_out(
     retriever: Retriever,
     make_prompt: Callable[[str], str],
     budgets: Budgets,
-    in_flight: int = 64,
+    concurrency: int = 64,
 ) -> AsyncGenerator[tuple[Task, Trajectory, float], None]:
-    """Play all tasks, at most `in_flight` at a time, and yield each with its seconds as it ends (in no set order).
+    """Play all tasks, at most `concurrency` at a time, and yield each with its seconds as it ends (in no set order).
 
-    The first failure ends everything: what was yielded until then is whole, what was in flight is given up.
+    The first failure ends everything: what was yielded until then is whole, what was being played is given up.
     """
     waiting = iter(tasks)
     running: set[asyncio.Task[tuple[Task, Trajectory, float]]] = set()
@@ -61,7 +62,7 @@ async def roll_out(
         while True:
             for task in waiting:
                 running.add(asyncio.create_task(play(task)))
-                if len(running) == in_flight:
+                if len(running) == concurrency:
                     break
             if not running:
                 return
@@ -69,8 +70,8 @@ async def roll_out(
             for finished in sorted(done, key=lambda task: task.exception() is not None):  # what ended well, first
                 yield finished.result()
     finally:
-        for task_in_flight in running:
-            task_in_flight.cancel()
+        for unfinished in running:
+            unfinished.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
 
@@ -91,34 +92,38 @@ def roll_out_model(
     settings: Settings,
     temperatures: Sequence[float] = (1.0, 0.0),
     finished: Callable[[Task, Trajectory], None] = lambda _task, _trajectory: None,
-    in_flight: int = 64,
+    concurrency: int = 64,
+    say: Callable[[str], None] = error_line,
 ) -> dict[float, list[Trajectory]]:
     """Trajectories of a Hugging Face folder on `questions`, in their order, for each temperature; one engine start.
 
-    Prompt, budgets, retriever and seed come from `settings`. `finished` hears of each episode as it ends.
+    Prompt, budgets, retriever and seed come from `settings`. `finished` hears of each episode as it ends, `say` of
+    outages of the search engine.
     """
     from r1searcher.engine.inference import LocalModel
     from r1searcher.engine.launch import device
     from r1searcher.retrieval import open_retriever
+    from r1searcher.retrieval.retry import RetryingRetriever
 
     tasks = [task for t in temperatures for task in tasks_for(questions, t, seed=settings.seed)]
     local = LocalModel(
         model,
         settings.episode.max_context,
         device(settings),
-        concurrency=in_flight,
+        concurrency=concurrency,
+        dtype=sampling_dtype(settings),
         trust_remote_code=settings.model.trust_remote_code,
         gpu_memory_utilization=settings.engine.gpu_memory_utilization,
     )
 
     async def play() -> dict[Task, Trajectory]:
         played: dict[Task, Trajectory] = {}
-        retriever = open_retriever(settings.retrieval.url)
+        retriever = RetryingRetriever(open_retriever(settings.retrieval.url), settings.retrieval.outage_limit, say)
         try:
             async with local as engine:
                 make_prompt = prompt_maker(settings, engine)
                 async with aclosing(
-                    roll_out(tasks, engine, retriever, make_prompt, budgets_of(settings), in_flight)
+                    roll_out(tasks, engine, retriever, make_prompt, budgets_of(settings), concurrency)
                 ) as rollouts:
                     async for task, trajectory, _ in rollouts:
                         played[task] = trajectory
@@ -129,6 +134,11 @@ def roll_out_model(
 
     played = asyncio.run(play())
     return {t: [played[task] for task in tasks if task.temperature == t] for t in temperatures}
+
+
+def sampling_dtype(settings: Settings) -> str:
+    """What a model in this process computes in, as vLLM calls it: that of training's rollouts."""
+    return "float32" if settings.engine.precision == "fp32" else "bfloat16"
 
 
 def prompt_maker(settings: Settings, engine: InferenceEngine) -> PromptMaker:

@@ -11,11 +11,12 @@ from typing import Any
 
 from r1searcher.errors import InputError
 from r1searcher.evaluation.intervals import Interval, interval
-from r1searcher.evaluation.predictions import Prediction, parse, read_predictions
+from r1searcher.evaluation.official import ACCURACY, EM, F1, official_scorer
+from r1searcher.evaluation.predictions import Prediction, named_dataset, parse, prediction_lines, read_predictions
 from r1searcher.rewards.metrics import score
 from r1searcher.rewards.recipes import measure
 
-ANSWER_METRICS = ("em", "f1", "cover_em", "cover_em_contiguous")
+ANSWER_METRICS = ("em", EM, "f1", F1, ACCURACY, "cover_em", "cover_em_contiguous")
 RATES = ("format", "retrieval", "searches", "query_words", "answer_in_documents")
 LARGE = 20_000_000
 """Bytes from which on a file is scored by several processes."""
@@ -23,53 +24,89 @@ LARGE = 20_000_000
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One prediction in figures. `measures` are those of `rewards.measure`, or the answer metrics alone."""
+    """One prediction in figures.
+
+    `measures` are those of `rewards.measure`, or the answer metrics alone, and the official metrics of `dataset`.
+    """
 
     key: str
     question: str
     measures: Mapping[str, float]
     judge: bool | None = None
     judge_failed: bool = False
+    dataset: str = ""
 
 
-def score_prediction(prediction: Prediction) -> Scored:
-    """The answer decides the answer metrics, the trajectory everything else."""
+def score_prediction(prediction: Prediction, dataset: str = "") -> Scored:
+    """The answer decides the answer metrics, the trajectory everything else.
+
+    `dataset` names where the question comes from, in place of what the row itself says.
+    """
     measures = measure(prediction.trajectory) if prediction.trajectory is not None else {}
     if not measures.get("searches"):
         measures.pop("query_words", None)  # there is no length of no query
     answered = score(prediction.answer, prediction.golds)._asdict()
+    name = dataset or prediction.dataset
+    scorer = official_scorer(name)
+    official = scorer(prediction.answer, prediction.golds) if scorer else {}
     return Scored(
-        prediction.key, prediction.question, {**measures, **answered}, prediction.judge, prediction.judge_failed
+        prediction.key,
+        prediction.question,
+        {**measures, **answered, **official},
+        prediction.judge,
+        prediction.judge_failed,
+        name,
     )
 
 
-def score_file(file: Path, processes: int = 1) -> list[Scored]:
-    """Scores of a predictions file in its order; a large one by several processes."""
-    if processes == 1 or not file.exists() or file.stat().st_size < LARGE:
-        return [score_prediction(prediction) for prediction in read_predictions(file)]
-    with file.open(encoding="utf-8-sig", errors="surrogatepass") as lines, ProcessPoolExecutor(processes) as pool:
-        return [scored for chunk in pool.map(_score_lines, _chunks(str(file), lines)) for scored in chunk]
+def score_file(file: Path, processes: int = 1, dataset: str = "") -> list[Scored]:
+    """Scores of a predictions file in its order; a large one by several processes.
+
+    `dataset` is the dataset of all its rows. Raises `InputError` for a file that cannot be read or is empty.
+    """
+    if processes == 1 or not file.is_file() or file.stat().st_size < LARGE:
+        return [score_prediction(prediction, dataset) for prediction in read_predictions(file)]
+    with ProcessPoolExecutor(processes) as pool:
+        return [scored for chunk in pool.map(_score_lines, _chunks(file, dataset)) for scored in chunk]
 
 
-def _chunks(name: str, lines: Iterable[str], size: int = 2_000) -> Iterator[tuple[str, int, list[str]]]:
-    source, start = iter(lines), 1
-    while chunk := list(islice(source, size)):
-        yield name, start, chunk
-        start += len(chunk)
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Lines of a file with their numbers, for one process."""
+
+    file: Path
+    dataset: str
+    lines: list[tuple[int, str]]
 
 
-def _score_lines(job: tuple[str, int, list[str]]) -> list[Scored]:
-    name, start, lines = job
+def _chunks(file: Path, dataset: str, size: int = 2_000) -> Iterator[_Chunk]:
+    lines = prediction_lines(file)
+    while chunk := list(islice(lines, size)):
+        yield _Chunk(file, dataset, chunk)
+
+
+def _score_lines(chunk: _Chunk) -> list[Scored]:
+    named = named_dataset(chunk.file)
     return [
-        score_prediction(parse(line, f"{name}:{number}", str(number)))
-        for number, line in enumerate(lines, start)
-        if line.strip()
+        score_prediction(parse(line, f"{chunk.file}:{number}", str(number), named), chunk.dataset)
+        for number, line in chunk.lines
     ]
+
+
+def by_dataset(scored: Iterable[Scored]) -> dict[str, list[Scored]]:
+    """Predictions of the same dataset together, in the order of their first; "" for those that name none."""
+    groups: dict[str, list[Scored]] = {}
+    for one in scored:
+        groups.setdefault(one.dataset, []).append(one)
+    return groups
 
 
 @dataclass(frozen=True)
 class Report:
-    """Figures of one dataset. `n` counts questions, `predictions` their samples."""
+    """Figures of one dataset. `n` counts questions, `predictions` their samples.
+
+    `official` names the scorers behind the official metrics; none where the dataset has none.
+    """
 
     n: int
     predictions: int
@@ -80,6 +117,7 @@ class Report:
     notes: Sequence[str] = field(default_factory=list)
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Median and 95th percentile of an episode's time, where it was measured."""
+    official: Sequence[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """`n`, each metric as {"value", "low", "high"}, and what was counted."""
@@ -91,6 +129,7 @@ class Report:
             "broken_rules": dict(self.broken_rules),
             "judge_failed": self.judge_failed,
             "notes": list(self.notes),
+            "official": list(self.official),
             **({"seconds": dict(self.seconds)} if self.seconds else {}),
         }
 
@@ -133,6 +172,7 @@ def report(scored: Sequence[Scored]) -> Report:
         _named(counted, "format/"),
         sum(one.judge_failed for one in scored),
         _notes(groups, k),
+        official=list(dict.fromkeys(str(s) for name in by_dataset(scored) if (s := official_scorer(name)))),
     )
 
 

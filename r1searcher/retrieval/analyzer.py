@@ -18,7 +18,7 @@ import Stemmer
 from r1searcher.errors import InputError
 
 MAX_TERM_CHARS = 255
-"""Lucene cuts longer words into pieces of this many characters."""
+"""Lucene cuts longer words into pieces of this many UTF-16 units (characters beyond U+FFFF count twice)."""
 
 _STOP_WORDS = """
     a an and are as at be but by for if in into is it no not of on or such
@@ -39,12 +39,13 @@ _LETTERS = rf"{_LETTER}+(?:{_INSIDE_WORD}{_LETTER}+)*"
 _NUMBER = rf"{_DIGIT}+(?:{_INSIDE_NUMBER}{_DIGIT}+)*"
 _RUN = rf"(?:(?:{_HEBREW}+(?:\"{_MARKS}{_HEBREW}+)+|{_LETTERS}|{_NUMBER})+|{_KATAKANA}+)"
 # Pictographs of Unicode 12, which Lucene has; later versions of the property leave most dingbats and symbols out.
-_PICTURE = (
-    r"(?:[\p{Extended_Pictographic}©®‼⁉™\u2388\u2600-\u2605\u2607-\u2612\u2614-\u2685\u2690-\u2705\u2708-\u2712"
+_PICTURES = (
+    r"\p{Extended_Pictographic}©®‼⁉™\u2388\u2600-\u2605\u2607-\u2612\u2614-\u2685\u2690-\u2705\u2708-\u2712"
     r"\u2763-\u2767\U0001F000-\U0001F0F5\U0001F10D-\U0001F10F\U0001F12F\U0001F16C-\U0001F16F\U0001F260-\U0001F265"
     r"\U0001F300-\U0001F64F\U0001F680-\U0001F6FF\U0001F774-\U0001F77F\U0001F7D5-\U0001F7FF\U0001F8AE-\U0001F8FF"
-    r"\U0001FA00-\U0001FFFD]\uFE0F?\p{EMod}?)"
+    r"\U0001FA00-\U0001FFFD"
 )
+_PICTURE = rf"(?:[{_PICTURES}]\uFE0F?\p{{EMod}}?)"
 _EMOJI = rf"(?:\p{{RI}}\p{{RI}}|{_PICTURE}(?:\u200D{_PICTURE})*)"
 
 _WORD = regex.compile(
@@ -55,26 +56,68 @@ _WORD = regex.compile(
     regex.V1,
 )
 _ASCII_WORD = re.compile(r"_*(?:(?:[A-Za-z]+(?:[:.'][A-Za-z]+)*|[0-9]+(?:[,;.'][0-9]+)*)_*)+")
+_ASCII_START, _ASCII_CONNECTORS = re.compile(r"\w"), re.compile(r"_+")
+_START = regex.compile(
+    r"[\p{WB=ALetter}\p{WB=Hebrew_Letter}\p{WB=Numeric}\p{WB=Katakana}\p{WB=ExtendNumLet}\u202F\p{Han}\p{Hiragana}"
+    rf"\p{{LB=Complex_Context}}\p{{RI}}{_PICTURES}]",
+    regex.V1,
+)
+"""What a word can begin with."""
+_CONNECTORS = regex.compile(rf"{_CONNECTOR}++", regex.V1)
 
 
 def words(text: str) -> list[str]:
-    """The words of a text as Lucene's `StandardTokenizer` finds them.
+    """The words of a text as Lucene's `StandardTokenizer` finds them, in linear time.
 
     >>> words("Can't stop: 3.14 (or 1,000) U.S. dollars")
     ["Can't", 'stop', '3.14', 'or', '1,000', 'U.S', 'dollars']
     """
     ascii_ = text.isascii()
-    pattern: Any = _ASCII_WORD if ascii_ else _WORD
-    if len(text) <= MAX_TERM_CHARS:
+    if len(text) <= MAX_TERM_CHARS and (ascii_ or _utf16_length(text) <= MAX_TERM_CHARS):
+        pattern: Any = _ASCII_WORD if ascii_ else _WORD
         found: list[str] = [text] if ascii_ and text.isalnum() else pattern.findall(text)
         return found
+    return _words_in_windows(text, ascii_)
+
+
+def _words_in_windows(text: str, ascii_: bool) -> list[str]:
+    """Lucene looks at `MAX_TERM_CHARS` UTF-16 units from where a word begins, and cuts the word there. So nothing here
+    ever looks further, which also keeps the time linear in the text."""
+    patterns: tuple[Any, Any, Any] = (
+        (_ASCII_WORD, _ASCII_START, _ASCII_CONNECTORS) if ascii_ else (_WORD, _START, _CONNECTORS)
+    )
+    word, start, connectors = patterns
+    narrow = ascii_ or max(text) < "\U00010000"
     found, position = [], 0
-    while match := pattern.search(text, position):
-        if len(match.group()) > MAX_TERM_CHARS:
-            match = pattern.match(text, match.start(), match.start() + MAX_TERM_CHARS)
-        found.append(match.group())
-        position = match.end()
+    while position < len(text):
+        if not start.match(text, position):
+            if not (begin := start.search(text, position)):
+                break
+            position = begin.start()
+        window = position + MAX_TERM_CHARS
+        if not narrow:
+            window = position + len(_fitting(text[position:window]))
+        if match := word.match(text, position, window):
+            found.append(match.group())
+            position = match.end()
+        elif run := connectors.match(text, position):
+            # Underscores make a word only with a letter or digit in the window: skip to where one may come into view.
+            position = max(position + 1, run.end() - MAX_TERM_CHARS + 1)
+            if not word.match(text, run.end(), run.end() + MAX_TERM_CHARS):
+                position = max(position, run.end())
+        else:
+            position += 1
     return found
+
+
+def _utf16_length(text: str) -> int:
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+def _fitting(text: str) -> str:
+    """The longest beginning of a text that fits `MAX_TERM_CHARS` UTF-16 units; no character is cut in half."""
+    units = text.encode("utf-16-le", "surrogatepass")[: 2 * MAX_TERM_CHARS]
+    return units.decode("utf-16-le", "ignore")
 
 
 def standard_terms(text: str) -> list[str]:

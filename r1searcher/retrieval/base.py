@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from r1searcher.corpora.passage import Passage
+from r1searcher.errors import RetrieverError
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,10 @@ class Health:
     settings_hash: str
 
 
+class IndexDamagedError(RetrieverError):
+    """The files of an index are not those that were built: no search is answered until they are again."""
+
+
 class Retriever(Protocol):
     """A search engine. All methods are coroutines and never block the event loop they run on."""
 
@@ -40,6 +45,9 @@ class Retriever(Protocol):
 
     async def aclose(self) -> None: ...
 
+
+MAX_TOP_K = 1000
+"""Passages per query that commands and the server accept."""
 
 MAX_QUERY_CHARS = 4096
 """What is searched of a query; the rest is left out. A turn of 512 tokens is about half of it."""

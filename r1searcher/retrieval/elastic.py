@@ -12,19 +12,22 @@ import asyncio
 import json
 import os
 import re
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Any, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Self, TypeVar
 
 import elasticsearch
-from elasticsearch import ApiError, Elasticsearch, TransportError, UnsupportedProductError
+from elastic_transport import TlsError
+from elasticsearch import ApiError, Elasticsearch, SerializationError, TransportError, UnsupportedProductError
+from pydantic import BaseModel, Field, FiniteFloat, RootModel, StrictStr
 
+from r1searcher.common.http import Key, first_problem, is_transient, redact, shown_url, split_url
+from r1searcher.common.retry import RetryPolicy
+from r1searcher.common.terminal import visible
 from r1searcher.corpora.passage import Passage
 from r1searcher.errors import InputError, R1Error, RetrieverError
 from r1searcher.retrieval.base import Health, Hit, clean_query
@@ -33,7 +36,11 @@ from r1searcher.retrieval.manifest import CorpusHash, IndexSettings, Manifest, e
 MAX_TOP_K = 10_000
 """Elasticsearch's `max_result_window`."""
 
+M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
+
 _META = "r1searcher"
+_LONGEST_ERROR = 64 << 10
 _SEARCH_THREADS = 16
 _QUERIES_AT_ONCE = 64
 _CHUNK = 1000
@@ -51,30 +58,38 @@ class Address:
     @classmethod
     def parse(cls, url: str) -> Self:
         """Raises `InputError` with the form that is wanted."""
-        parts = urlsplit(url)
+        parts = split_url(url, "the index's URL", f"set {_KEY}, or {_USER} and {_PASSWORD}", schemes=("es", "es+https"))
         name = parts.path.strip("/")
-        if parts.username is not None or parts.password is not None:
-            raise InputError(f"Leave user and password out of the URL: set {_KEY}, or {_USER} and {_PASSWORD}.")
-        try:
-            host, port = parts.hostname, parts.port or 9200
-        except ValueError:
-            host = None
-        if parts.scheme not in ("es", "es+https") or not host or not name:
-            raise InputError(f"{url} is no Elasticsearch index: write es://host:9200/name.")
+        if not name:
+            raise InputError(f"{shown_url(url)} does not name an index: write es://host:9200/name")
         if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,200}", name):
-            raise InputError(f"{name!r} cannot name an index: small letters, digits, dots, dashes, no dash in front.")
-        return cls(f"{'https' if parts.scheme == 'es+https' else 'http'}://{host}:{port}", name)
+            raise InputError(
+                f"{visible(name[:80])!r} cannot name an index: small letters, digits, dots, dashes, no dash in front"
+            )
+        host = parts.hostname or ""
+        host = f"[{host}]" if ":" in host else host
+        return cls(f"{'https' if parts.scheme == 'es+https' else 'http'}://{host}:{parts.port or 9200}", name)
+
+    @property
+    def where(self) -> str:
+        return f"Elasticsearch at {self.server}"
 
     def connect(self) -> Elasticsearch:
-        """A client with its keys from the environment. Nothing is sent yet."""
+        """A client with its keys from the environment. Nothing is sent yet.
+
+        Raises `InputError` for a key that cannot be sent and for certificates that cannot be read.
+        """
         options: dict[str, Any] = {"request_timeout": 60, "max_retries": 0, "connections_per_node": _SEARCH_THREADS}
-        if key := os.environ.get(_KEY):
-            options["api_key"] = key
+        if key := Key.from_environment(_KEY):
+            options["api_key"] = key.value
         elif user := os.environ.get(_USER):
             options["basic_auth"] = (user, os.environ.get(_PASSWORD, ""))
         if authority := os.environ.get(_CA):
             options["ca_certs"] = authority
-        return Elasticsearch(self.server, **options)
+        try:
+            return Elasticsearch(self.server, **options)
+        except (ValueError, OSError):
+            raise InputError(f"{_CA} cannot be used: give a file of certificates, and an es+https:// URL") from None
 
 
 @contextmanager
@@ -83,14 +98,28 @@ def _boundary(address: Address) -> Iterator[None]:
     try:
         yield
     except UnsupportedProductError as error:  # an ApiError too
-        raise InputError(f"{address.server} is not Elasticsearch: {error}") from error
+        raise InputError(f"{address.server} is not Elasticsearch: {_without_secrets(str(error))}") from None
     except ApiError as error:
-        raise _translated(address, error.status_code, *_error_of(error.body)) from error
+        raise _translated(address, error.status_code, *_error_of(error.body)) from None
+    except SerializationError:
+        raise _malformed(address, "it is not JSON") from None
     except TransportError as error:
+        reason = _without_secrets(_short(error))
+        if isinstance(error, TlsError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+            reason = f"the certificate of {address.where} is not trusted ({reason}): set {_CA} to its authority's file"
+            raise RetrieverError(reason) from None
         raise RetrieverError(
-            f"Elasticsearch at {address.server} does not answer ({_short(error)}): "
-            "is it running? `docker compose up -d` starts one."
-        ) from error
+            f"{address.where} does not answer ({reason}): is it running? `docker compose up -d` starts one.",
+            transient=True,
+        ) from None
+
+
+def _without_secrets(text: str) -> str:
+    """A text that the server or the client made, without what authenticates us."""
+    for name in (_KEY, _PASSWORD):
+        if secret := os.environ.get(name):
+            text = redact(text, secret, name)
+    return text
 
 
 def _short(error: TransportError) -> str:
@@ -98,36 +127,164 @@ def _short(error: TransportError) -> str:
 
 
 def _translated(address: Address, status: int, kind: str, reason: str) -> R1Error:
-    where = f"Elasticsearch at {address.server}"
     if kind == "media_type_header_exception":
         version = ".".join(map(str, elasticsearch.__version__))
         return InputError(
-            f"{where} is older than the installed client, {version}: "
+            f"{address.where} is older than the installed client, {version}: "
             f"pip install 'elasticsearch>=8.19,<{elasticsearch.__version__[0]}'."
         )
     if status in (401, 403) and kind != "cluster_block_exception":
-        return InputError(f"{where} refuses access ({reason}): set {_KEY}, or {_USER} and {_PASSWORD}.")
+        return InputError(f"{address.where} refuses access ({reason}): set {_KEY}, or {_USER} and {_PASSWORD}.")
     if kind == "index_not_found_exception":
-        return InputError(f"{where} has no index {address.name}: fill it with `r1s index-corpus SOURCE --to es://…`.")
-    return _refusal(where, kind, reason)
+        return InputError(
+            f"{address.where} has no index {address.name}: fill it with `r1s index-corpus SOURCE --to es://…`."
+        )
+    return _refusal(address, status, kind, reason)
 
 
-def _refusal(where: str, kind: str, reason: str) -> RetrieverError:
-    if kind == "cluster_block_exception":
+def _refusal(address: Address, status: int, kind: str, reason: str) -> RetrieverError:
+    """An error of the server's own. A block with status 503 is that of a node which is still starting."""
+    if kind == "cluster_block_exception" and status != 503:
         return RetrieverError(
-            f"{where} has blocked writing, as it does when its disk is nearly full ({reason}): "
+            f"{address.where} has blocked writing, as it does when its disk is nearly full ({reason}): "
             "free some space; the same command then goes on."
         )
-    return RetrieverError(f"{where} failed: {kind}: {reason}")
+    if 300 <= status < 400:
+        return RetrieverError(f"{address.where} redirects, which is not followed: give its final URL")
+    return RetrieverError(
+        f"{address.where} failed with status {status}: {kind}: {reason}", transient=is_transient(status)
+    )
 
 
 def _error_of(body: Any) -> tuple[str, str]:
-    """Kind and reason of an error as Elasticsearch words it."""
+    """Kind and reason of an error as Elasticsearch words it, each in one short line."""
     error = body.get("error", body) if isinstance(body, Mapping) else body
     if not isinstance(error, Mapping):
-        return "error", str(error)[:300]
-    causes = error.get("root_cause") or [error]
-    return str(causes[0].get("type")), str(causes[0].get("reason"))[:300]
+        return "error", _line(error)
+    causes = error.get("root_cause")
+    first = causes[0] if isinstance(causes, list) and causes and isinstance(causes[0], Mapping) else error
+    return _line(first.get("type")), _line(first.get("reason"))
+
+
+def _line(value: Any) -> str:
+    return visible(" ".join(_without_secrets(str(value)[:_LONGEST_ERROR]).split()))[:300]
+
+
+def _malformed(address: Address, why: str) -> RetrieverError:
+    return RetrieverError(f"{address.where} gave an answer that is not Elasticsearch's: {_line(why)}")
+
+
+def _read(address: Address, model: type[M], body: Any) -> M:
+    """An answer of the server. Raises `RetrieverError` where it has another shape."""
+    try:
+        return model.model_validate(body)
+    except ValueError as error:
+        raise _malformed(address, first_problem(error)) from None
+
+
+class _Source(BaseModel):
+    id: StrictStr
+    title: StrictStr
+    text: StrictStr
+
+    @property
+    def passage(self) -> Passage:
+        return Passage(self.id, self.title, self.text)
+
+
+class _Hit(BaseModel):
+    """`sort` is the score, then the place in the corpus."""
+
+    index: StrictStr = Field(alias="_index")
+    source: _Source = Field(alias="_source")
+    sort: tuple[FiniteFloat, int]
+
+
+class _Hits(BaseModel):
+    hits: list[_Hit]
+
+
+class _Shards(BaseModel):
+    failed: int
+
+
+class _Answer(BaseModel):
+    """What one query of an msearch found, or its error."""
+
+    error: Any = None
+    status: int = 500
+    timed_out: bool = False
+    shards: _Shards = Field(_Shards(failed=0), alias="_shards")
+    hits: _Hits | None = None
+
+
+class _Answers(BaseModel):
+    responses: list[_Answer]
+
+
+class _BulkResult(BaseModel):
+    error: Any = None
+    status: int = 200
+
+
+class _BulkItem(BaseModel):
+    create: _BulkResult
+
+
+class _Bulk(BaseModel):
+    errors: bool
+    items: list[_BulkItem] = []
+
+
+class _Document(BaseModel):
+    found: bool
+    source: _Source | None = Field(None, alias="_source")
+
+
+class _Documents(BaseModel):
+    docs: list[_Document]
+
+
+class _Count(BaseModel):
+    count: int
+
+
+class _Mappings(BaseModel):
+    meta: dict[str, Any] = Field({}, alias="_meta")
+
+
+class _IndexSettings(BaseModel):
+    number_of_shards: int
+
+
+class _AllSettings(BaseModel):
+    index: _IndexSettings
+
+
+class _State(BaseModel):
+    """An index as Elasticsearch describes it."""
+
+    aliases: dict[str, Any]
+    mappings: _Mappings
+    settings: _AllSettings
+
+    @property
+    def ours(self) -> Mapping[str, Any] | None:
+        """What this module wrote into the mapping; None in an index of somebody else."""
+        meta = self.mappings.meta.get(_META)
+        return meta if isinstance(meta, Mapping) else None
+
+
+class _States(RootModel[dict[str, _State]]):
+    """Indexes by name."""
+
+
+class _Progress(BaseModel):
+    """How far an unfinished load has come."""
+
+    settings: dict[str, Any]
+    passages: Annotated[int, Field(ge=0)]
+    sha256: str
 
 
 class ElasticsearchIndex:
@@ -171,8 +328,11 @@ class ElasticsearchIndex:
             for query in queries[start : start + _QUERIES_AT_ONCE]:
                 lines += ({"index": self._address.name, **label.search_options}, self._body(label, query, top_k))
             with _boundary(self._address):
-                answers = self._client.msearch(searches=lines).body["responses"]
-            found += [self._hits(answer) for answer in answers]
+                body = self._client.msearch(searches=lines).body
+            answers = _read(self._address, _Answers, body).responses
+            if len(answers) != len(lines) // 2:
+                raise _malformed(self._address, f"{len(answers)} answers to {len(lines) // 2} queries")
+            found += [self._hits(answer)[:top_k] for answer in answers]
         return found
 
     def _body(self, label: "_Label", query: str, top_k: int) -> Mapping[str, Any]:
@@ -190,17 +350,17 @@ class ElasticsearchIndex:
             "track_total_hits": False,
         }
 
-    def _hits(self, answer: Mapping[str, Any]) -> list[Hit]:
-        if "error" in answer:
-            raise _translated(self._address, answer.get("status", 500), *_error_of(answer))
-        if answer["timed_out"] or answer["_shards"]["failed"]:
-            raise RetrieverError(f"Elasticsearch at {self._address.server} could not search all of its shards.")
+    def _hits(self, answer: _Answer) -> list[Hit]:
+        if answer.error is not None:
+            raise _translated(self._address, answer.status, *_error_of({"error": answer.error}))
+        if answer.timed_out or answer.shards.failed:
+            raise RetrieverError(f"{self._address.where} could not search all of its shards.", transient=True)
+        if answer.hits is None:
+            raise _malformed(self._address, "an answer has no hits")
         hits = []
-        for hit in answer["hits"]["hits"]:
-            label = self._labels.get(hit["_index"]) or self._reload()  # the alias was moved meanwhile
-            source = hit["_source"]
-            passage = Passage(source["id"], source["title"], source["text"])
-            hits.append(Hit(passage, hit["sort"][0] / (label.manifest.settings.k1 + 1)))
+        for hit in answer.hits.hits:
+            label = self._labels.get(hit.index) or self._reload()  # the alias was moved meanwhile
+            hits.append(Hit(hit.source.passage, hit.sort[0] / (label.manifest.settings.k1 + 1)))
         return hits
 
 
@@ -221,41 +381,48 @@ class _Label:
         return options
 
 
+def _indexes(client: Elasticsearch, address: Address, pattern: str, **options: Any) -> dict[str, _State]:
+    """Indexes of that name, alias or pattern; none where there is nothing of that name."""
+    found = client.options(ignore_status=404).indices.get(index=pattern, **options)
+    return {} if found.meta.status == 404 else _read(address, _States, found.body).root
+
+
 def _read_label(client: Elasticsearch, address: Address) -> _Label:
-    found = client.options(ignore_status=404).indices.get(index=address.name).body
-    if "error" in found:
-        if _unfinished(client, address.name):
+    found = _indexes(client, address, address.name)
+    if not found:
+        if _unfinished(client, address):
             raise InputError(
                 f"{address.name} at {address.server} is not finished: the command that began it, given again, goes on."
             )
         raise InputError(
-            f"Elasticsearch at {address.server} has no index {address.name}: "
+            f"{address.where} has no index {address.name}: "
             f"fill it with `r1s index-corpus SOURCE --to es://…/{address.name}`."
         )
     (index, state), *others = found.items()
-    meta = state["mappings"].get("_meta", {}).get(_META, {})
-    if others or "manifest" not in meta:
+    manifest = (state.ours or {}).get("manifest")
+    if others or not isinstance(manifest, Mapping):
         raise InputError(f"{address.name} at {address.server} was not made by `r1s index-corpus`: choose another name.")
-    manifest = Manifest.from_json(meta["manifest"], f"{address.server}/{index}")
-    return _Label(index, manifest, int(state["settings"]["index"]["number_of_shards"]))
+    return _Label(
+        index, Manifest.from_json(manifest, f"{address.server}/{index}"), state.settings.index.number_of_shards
+    )
 
 
-def _generations(client: Elasticsearch, name: str) -> dict[str, dict[str, Any]]:
-    """The indexes of ours behind a name, oldest first, as Elasticsearch describes them."""
-    found = client.options(ignore_status=404).indices.get(index=f"{name}-*", expand_wildcards="all").body
+def _generations(client: Elasticsearch, address: Address) -> dict[str, _State]:
+    """The indexes of ours that a name has had, oldest first."""
+    found = _indexes(client, address, f"{address.name}-*", expand_wildcards="all")
     return {
         index: state
         for index, state in sorted(found.items())
-        if re.fullmatch(re.escape(name) + r"-\d{6}", index) and _META in state["mappings"].get("_meta", {})
+        if re.fullmatch(re.escape(address.name) + r"-\d{6}", index) and state.ours is not None
     }
 
 
-def _unfinished(client: Elasticsearch, name: str) -> dict[str, dict[str, Any]]:
+def _unfinished(client: Elasticsearch, address: Address) -> dict[str, Mapping[str, Any]]:
     """Those that the name does not point to, with how far they have come."""
     return {
-        index: state["mappings"]["_meta"][_META]
-        for index, state in _generations(client, name).items()
-        if name not in state["aliases"]
+        index: state.ours or {}
+        for index, state in _generations(client, address).items()
+        if address.name not in state.aliases
     }
 
 
@@ -293,10 +460,10 @@ def check_target(url: str, overwrite: bool) -> None:
 
 def _refuse_name_in_use(client: Elasticsearch, address: Address, overwrite: bool) -> None:
     client.info()  # the client looks here at whom it talks to
-    found = client.options(ignore_status=404).indices.get(index=address.name).body
-    if "error" in found:
+    found = _indexes(client, address, address.name)
+    if not found:
         return
-    if address.name in found or set(found) - set(_generations(client, address.name)):
+    if address.name in found or set(found) - set(_generations(client, address)):
         raise InputError(f"{address.name} at {address.server} was not made by `r1s index-corpus`: choose another name.")
     if not overwrite:
         raise InputError(
@@ -319,8 +486,8 @@ class _Load:
         self._client = client
         self._address = address
         self._settings = settings
-        self._patience = patience
-        unfinished = _unfinished(client, address.name)
+        self._retries = RetryPolicy(deadline=patience, first_pause=0.2, longest_pause=5.0)
+        unfinished = _unfinished(client, address)
         if restart:
             for index in unfinished:
                 client.indices.delete(index=index)
@@ -331,11 +498,12 @@ class _Load:
             "sha256": CorpusHash().hexdigest(),
         }
         if unfinished:
-            self._index, self._progress = list(unfinished.items())[-1]
+            self._index, progress = list(unfinished.items())[-1]
+            self._progress = _read(address, _Progress, progress).model_dump()
             if self._progress["settings"] != asdict(settings):
                 raise self._other_corpus()
         else:
-            last = max((int(index[-6:]) for index in _generations(client, address.name)), default=0)
+            last = max((int(index[-6:]) for index in _generations(client, address)), default=0)
             self._index = f"{address.name}-{last + 1:06d}"
             self._create(shards)
 
@@ -431,46 +599,45 @@ class _Load:
         kinds = self._retried(lambda: self._bulk(lines))
         if "version_conflict_engine_exception" in kinds:
             ids = [str(ordinal) for ordinal in range(first, first + len(chunk))]
-            found = self._retried(lambda: self._client.mget(index=self._index, ids=ids).body["docs"])
-            there = [
-                doc["found"] and Passage(*(doc["_source"][key] for key in ("id", "title", "text"))) for doc in found
-            ]
-            if there != list(chunk):
+            body = self._retried(lambda: self._client.mget(index=self._index, ids=ids).body)
+            found = _read(self._address, _Documents, body).docs
+            if [document.source and document.source.passage for document in found] != list(chunk):
                 raise self._other_corpus()
 
     def _bulk(self, lines: Sequence[Any]) -> set[str]:
         """The kinds of error met; only conflicts are left to the caller."""
-        answer = self._client.bulk(index=self._index, operations=lines, filter_path="errors,items.*.error").body
+        body = self._client.bulk(
+            index=self._index, operations=lines, filter_path="errors,items.*.error,items.*.status"
+        ).body
+        answer = _read(self._address, _Bulk, body)
         kinds = set()
-        for item in answer.get("items", []) if answer["errors"] else []:
-            kind, reason = _error_of(item["create"]["error"])
-            if kind == "es_rejected_execution_exception":
-                raise _BusyError(reason)
+        for item in answer.items if answer.errors else []:
+            if item.create.error is None:
+                continue
+            kind, reason = _error_of({"error": item.create.error})
             if kind != "version_conflict_engine_exception":
-                raise _refusal(f"Elasticsearch at {self._address.server}", kind, reason)
+                raise _refusal(self._address, item.create.status, kind, reason)
             kinds.add(kind)
         return kinds
 
-    def _retried(self, call: Callable[[], Any]) -> Any:
+    def _retried(self, call: Callable[[], T]) -> T:
         """Waits out a server that is busy or away, up to `patience` seconds. Every call made here may be repeated."""
-        started = time.monotonic()
-        pause = 0.2
-        while True:
-            try:
-                with _boundary(self._address):
-                    return call()
-            except (RetrieverError, _BusyError) as error:
-                passing = (
-                    isinstance(error, _BusyError) or isinstance(error.__cause__, TransportError) or _is_busy(error)
-                )
-                if not passing or time.monotonic() - started > self._patience:
-                    raise RetrieverError(f"{error} What was acknowledged is kept; the same command goes on.") from error
-                time.sleep(pause)
-                pause = min(2 * pause, 5.0)
+
+        def work() -> T:
+            with _boundary(self._address):
+                return call()
+
+        try:
+            return self._retries.call(work)
+        except RetrieverError as error:
+            raise RetrieverError(
+                f"{error} What was acknowledged is kept; the same command goes on.", transient=error.transient
+            ) from error
 
     def _finish(self, manifest: Manifest) -> Manifest:
         self._retried(lambda: self._client.indices.refresh(index=self._index))
-        count = self._client.count(index=self._index)["count"]
+        body = self._retried(lambda: self._client.count(index=self._index).body)
+        count = _read(self._address, _Count, body).count
         if count != manifest.passages:
             raise RetrieverError(
                 f"{self._index} holds {count:,} passages of {manifest.passages:,}: it is not put to use; "
@@ -480,7 +647,7 @@ class _Load:
         self._client.indices.put_mapping(
             index=self._index, meta={_META: {**self._progress, "manifest": manifest.to_json()}}
         )
-        old = [index for index in _generations(self._client, self._address.name) if index < self._index]
+        old = [index for index in _generations(self._client, self._address) if index < self._index]
         self._client.indices.update_aliases(
             actions=[
                 {"add": {"index": self._index, "alias": self._address.name}},
@@ -488,16 +655,3 @@ class _Load:
             ]
         )
         return manifest
-
-
-class _BusyError(Exception):
-    """The server refused a part of a bulk request because its queue is full."""
-
-
-def _is_busy(error: BaseException) -> bool:
-    cause = error.__cause__
-    return (
-        isinstance(cause, ApiError)
-        and cause.status_code in (429, 502, 503, 504)
-        and _error_of(cause.body)[0] != "cluster_block_exception"
-    )

@@ -2,13 +2,23 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+import os
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
+from pydantic import Field, TypeAdapter, ValidationError
+
+from r1searcher.common.files import cause_of, parse_json, read_text
 from r1searcher.corpora.passage import Passage
-from r1searcher.errors import InputError
+from r1searcher.errors import FileError, InputError
 from r1searcher.retrieval.analyzer import Analyzer
+
+MANIFEST, ENGINE, PROGRESS = "manifest.json", "tantivy", "progress.json"
+"""What lies in the folder of an embedded index."""
+
+T = TypeVar("T")
 
 FORMAT = 2
 """Raised whenever an index written before would be read wrongly."""
@@ -29,11 +39,11 @@ class IndexSettings:
 
     def __post_init__(self) -> None:
         Analyzer(self.analyzer)
-        if not self.k1 >= 0:
+        if not 0 <= self.k1 < math.inf:
             raise InputError(f"k1 is {self.k1}: it must be 0 or more (usual: 0.9 to 1.2).")
         if not 0 <= self.b <= 1:
             raise InputError(f"b is {self.b}: it must lie between 0 and 1 (usual: 0.4 to 0.75).")
-        if self.title_weight is not None and not self.title_weight > 0:
+        if self.title_weight is not None and not 0 < self.title_weight < math.inf:
             raise InputError(f"The title's weight is {self.title_weight}: it must be more than 0 (usual: 0.25 to 2).")
 
 
@@ -42,7 +52,7 @@ class Manifest:
     """The label of a finished index. `corpus_sha256` is a hash over the passages in order, whatever file held them."""
 
     settings: IndexSettings
-    passages: int
+    passages: Annotated[int, Field(ge=0)]
     corpus_sha256: str
     format: int = FORMAT
 
@@ -55,17 +65,27 @@ class Manifest:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, row: Mapping[str, Any], where: str) -> "Manifest":
+    def from_json(cls, row: object, where: str) -> "Manifest":
         """Raises `InputError` for a manifest of another version of this software, or of something else."""
-        if row.get("format") != FORMAT:
+        format_ = row.get("format") if isinstance(row, dict) else None
+        if isinstance(format_, int) and format_ != FORMAT:
             raise InputError(
-                f"{where} was written in index format {row.get('format')}, this version reads {FORMAT}: "
-                "make it anew with `r1s index-corpus`."
+                f"{where} was written in index format {format_}, this version reads {FORMAT}: "
+                "make it again with `r1s index-corpus`."
             )
-        try:
-            return cls(IndexSettings(**row["settings"]), int(row["passages"]), str(row["corpus_sha256"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{where} has a damaged manifest ({error!r}): make it anew.") from error
+        return validated(cls, row, where)
+
+
+def validated(kind: type[T], row: object, where: str) -> T:
+    """JSON as one of our dataclasses. Raises `InputError` with the first thing that is wrong with it."""
+    try:
+        return TypeAdapter(kind).validate_python(row, strict=False)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the whole"
+        raise InputError(
+            f"{where} is damaged ({place}: {first['msg']}): make it again with `r1s index-corpus`."
+        ) from None
 
 
 class CorpusHash:
@@ -92,3 +112,45 @@ def decode(encoded: bytes) -> Passage:
     lengths, _, content = encoded.decode().partition("\n")
     id_, title = map(int, lengths.split())
     return Passage(content[:id_], content[id_ : id_ + title], content[id_ + title :])
+
+
+def is_index(path: Path) -> bool:
+    """Whether a folder holds a finished index. Raises `FileError` where this user may not look into it."""
+    try:
+        return (path / MANIFEST).is_file()
+    except PermissionError as error:
+        raise FileError(f"{path} cannot be read: {cause_of(error)}") from error
+    except OSError:  # a name that is too long
+        return False
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of the embedded index in a folder.
+
+    Raises `InputError` where it is damaged, and `FileError` where the index may not be read.
+    """
+    refuse_unreadable(folder)
+    path = folder / MANIFEST
+    try:
+        row = parse_json(read_text(path, "the index manifest"))
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}): make the index again with `r1s index-corpus`.") from error
+    return Manifest.from_json(row, str(path))
+
+
+def refuse_unreadable(folder: Path) -> None:
+    """Raises `FileError` where a file of an index exists and this user may not read it."""
+    for path in (folder, folder / MANIFEST, folder / ENGINE, *_entries(folder / ENGINE)):
+        if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)) and os.path.lexists(path):
+            raise FileError(
+                f"{path} cannot be read: permission denied; its owner can allow it with `chmod -R a+rX {folder}`"
+            )
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() and os.access(folder, os.R_OK | os.X_OK) else []
+
+
+def searched_fields(settings: IndexSettings) -> dict[str, float]:
+    """The searched fields and their weights."""
+    return {"terms": 1.0} if settings.title_weight is None else {"title": settings.title_weight, "terms": 1.0}

@@ -1,128 +1,128 @@
 """A retrieval server on the network: Search-R1's protocol (`/retrieve`) or R1-Searcher's (`/queries`)."""
 
-import asyncio
 import io
 import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-import urllib3
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictStr, TypeAdapter
 
+from r1searcher.common.http import Client, Limits, shown_url
 from r1searcher.corpora.formats import FORMATS, BadRow
 from r1searcher.corpora.passage import Passage
 from r1searcher.errors import InputError, RetrieverError
 from r1searcher.retrieval.base import Health, Hit, clean_query
 
-_THREADS = 32
-_TIMEOUT = urllib3.Timeout(connect=10, read=120)
+_LIMITS = Limits(total=120.0, size=64 << 20, connections=32)
+
+
+class _SearchR1(BaseModel):
+    """`/retrieve`: a list of results per query. A result is a document, or one in an object with its score."""
+
+    result: list[list[dict[str, Any]]]
+
+
+class _R1Searcher(BaseModel):
+    """`/queries`: a list of rows per query. This protocol has no scores."""
+
+    answers: list[list[StrictStr]]
+
+
+class _Health(BaseModel):
+    """`/health` of `r1s serve`. Other servers have other fields there: all of these are optional."""
+
+    model_config = ConfigDict(strict=True)
+
+    passages: Annotated[int, Field(ge=0, le=10**15)] | None = None
+    settings_hash: Annotated[str, Field(max_length=200, pattern=r"^[ -~]*$")] | None = None
+
+
+_SCORE: TypeAdapter[float] = TypeAdapter(FiniteFloat, config=ConfigDict(strict=True))
 
 
 class RemoteRetriever:
-    """`http://host:port/retrieve` or `http://host:port/queries`. Requests run in threads."""
+    """`http://host:port/retrieve` or `http://host:port/queries`.
+
+    Raises `InputError` for another URL; its methods raise `RetrieverError`.
+    """
 
     def __init__(self, url: str) -> None:
-        path = urlsplit(url).path.rstrip("/").rpartition("/")[2]
-        if path not in ("retrieve", "queries"):
-            raise InputError(f"{url} is no retrieval server: its address ends in /retrieve or /queries.")
+        self._client = Client(
+            url,
+            "the retrieval server",
+            instead="r1s sends none to a retrieval server",
+            limits=_LIMITS,
+            error=RetrieverError,
+        )
+        parts = urlsplit(url)
+        base, _, name = parts.path.rstrip("/").rpartition("/")
+        if name not in ("retrieve", "queries"):
+            raise InputError(f"{shown_url(url)} is not a retrieval server: its URL ends in /retrieve or /queries")
         self._url = url
-        self._ask = self._search_r1 if path == "retrieve" else self._r1_searcher
-        self._connections = urllib3.PoolManager(maxsize=_THREADS, retries=False, timeout=_TIMEOUT)
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="remote")
+        self._health_url = parts._replace(path=f"{base}/health", fragment="").geturl()
+        self._ask = self._search_r1 if name == "retrieve" else self._r1_searcher
 
     async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
         if not queries or top_k < 1:
             return [[] for _ in queries]
         cleaned = [clean_query(query) for query in queries]
         asked = [query for query in cleaned if query.strip()]  # servers refuse a batch with an empty query
-        found = iter(await self._in_thread(self._ask, asked, top_k) if asked else [])
+        found = iter(await self._ask(asked, top_k) if asked else [])
         return [next(found) if query.strip() else [] for query in cleaned]
 
     async def health(self) -> Health:
         """What the server says of itself; a server without `/health` that answers a search has no count and no hash."""
-        answer = await self._in_thread(self._get_health)
-        if answer is None:
+        answer = await self._client.send("GET", self._health_url, accept=(404, 405))
+        is_object = answer.status == 200 and answer.content.lstrip().startswith(b"{")
+        said = await self._client.read(answer, _Health.model_validate) if is_object else _Health()
+        if said.passages is None:
             await self.search(["health"], 1)
-            return Health(self._url, 0, "")
-        return Health(self._url, int(answer.get("passages") or 0), str(answer.get("settings_hash") or ""))
+        return Health(self._client.shown, said.passages or 0, said.settings_hash or "")
 
     async def aclose(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        self._connections.clear()
+        await self._client.aclose()
 
-    async def _in_thread(self, function: Any, *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
+    async def _search_r1(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
+        def read(answer: Any) -> list[list[Hit]]:
+            found = _one_each(_SearchR1.model_validate(answer).result, "result", queries)
+            return [[self._search_r1_hit(item, place) for place, item in enumerate(r[:top_k], 1)] for r in found]
 
-    def _search_r1(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
-        answer = self._post({"queries": queries, "topk": top_k, "return_scores": True})
-        found = self._lists(answer, "result", len(queries))
-        return [[self._search_r1_hit(item, place) for place, item in enumerate(items[:top_k], 1)] for items in found]
+        body = {"queries": queries, "topk": top_k, "return_scores": True}
+        return await self._client.post(self._url, body, read)
 
-    def _search_r1_hit(self, item: Any, place: int) -> Hit:
-        if not isinstance(item, dict):
-            raise self._malformed("a result is not an object")
-        document, score = item.get("document", item), item.get("score", 1 / place)
-        if not isinstance(document, dict) or not isinstance(score, (int, float)):
-            raise self._malformed("a result has no document or no score")
-        document = {"id": f"{self._url}#{place}", **document}
-        return Hit(self._passage("jsonl", json.dumps(document).encode()), float(score))
+    def _search_r1_hit(self, item: dict[str, Any], place: int) -> Hit:
+        document, score = item.get("document", item), item.get("score")
+        if not isinstance(document, dict):
+            raise ValueError("a result's document is not an object")
+        document = {"id": f"{self._client.shown}#{place}", **document}
+        passage = _passage("jsonl", json.dumps(document, ensure_ascii=False).encode("utf-8", "replace"))
+        return Hit(passage, 1 / place if score is None else _SCORE.validate_python(score))
 
-    def _r1_searcher(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
-        """This protocol gives no scores: the reciprocal of the rank stands in."""
-        answer = self._post({"queries": queries, "k": top_k})
-        found = self._lists(answer, "answers", len(queries))
-        return [
-            [
-                Hit(self._passage("r1-searcher", str(row).replace("\n", " ").encode("utf-8", "replace")), 1 / place)
-                for place, row in enumerate(rows[:top_k], 1)
-            ]
-            for rows in found
-        ]
+    async def _r1_searcher(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
+        """The reciprocal of the rank stands in for the score."""
 
-    def _passage(self, format_: str, row: bytes) -> Passage:
-        (item,) = FORMATS[format_](io.BytesIO(row)) if row.strip() else (BadRow(1, "empty", ""),)
-        if isinstance(item, BadRow):
-            raise self._malformed(f"a passage is unreadable, {item.reason}")
-        return item
+        def read(answer: Any) -> list[list[Hit]]:
+            found = _one_each(_R1Searcher.model_validate(answer).answers, "answers", queries)
+            return [[Hit(_row(row), 1 / place) for place, row in enumerate(rows[:top_k], 1)] for rows in found]
 
-    def _lists(self, answer: Any, key: str, count: int) -> list[list[Any]]:
-        found = answer.get(key) if isinstance(answer, dict) else None
-        if not isinstance(found, list) or len(found) != count or not all(isinstance(row, list) for row in found):
-            raise self._malformed(f"`{key}` is not a list of {count} lists")
-        return found
-
-    def _malformed(self, why: str) -> RetrieverError:
-        return RetrieverError(f"{self._url} gave an answer that its protocol does not have: {why}.")
-
-    def _post(self, body: Any) -> Any:
-        answer = self._request("POST", self._url, body=json.dumps(body), headers={"Content-Type": "application/json"})
-        if answer.status != 200:
-            raise RetrieverError(f"{self._url} answered with status {answer.status}: {_said(answer)}")
-        try:
-            return json.loads(answer.data)
-        except ValueError as error:
-            raise self._malformed("not JSON") from error
-
-    def _get_health(self) -> dict[str, Any] | None:
-        answer = self._request("GET", self._url.rpartition("/")[0] + "/health")
-        if answer.status in (404, 405):
-            return None
-        if answer.status != 200:
-            raise RetrieverError(f"{self._url} is not well, status {answer.status}: {_said(answer)}")
-        try:
-            row = json.loads(answer.data)
-        except ValueError:
-            return None
-        return row if isinstance(row, dict) else None
-
-    def _request(self, method: str, url: str, **options: Any) -> urllib3.BaseHTTPResponse:
-        try:
-            return self._connections.request(method, url, **options)
-        except urllib3.exceptions.HTTPError as error:
-            reason = str(error).rpartition(": ")[2]
-            raise RetrieverError(f"The retrieval server {self._url} does not answer ({reason}).") from error
+        return await self._client.post(self._url, {"queries": queries, "k": top_k}, read)
 
 
-def _said(answer: urllib3.BaseHTTPResponse) -> str:
-    return answer.data[:300].decode("utf-8", "replace").strip()
+def _one_each(found: list[list[Any]], name: str, queries: Sequence[str]) -> list[list[Any]]:
+    if len(found) != len(queries):
+        raise ValueError(f"{name}: {len(found)} lists for {len(queries)} queries")
+    return found
+
+
+def _row(row: str) -> Passage:
+    return _passage("r1-searcher", row.replace("\n", " ").encode("utf-8", "replace"))
+
+
+def _passage(format_: str, row: bytes) -> Passage:
+    """A passage, read as from a file of that format. Raises `ValueError`."""
+    items = list(FORMATS[format_](io.BytesIO(row)))
+    if len(items) != 1 or isinstance(items[0], BadRow):
+        reason = items[0].reason if items and isinstance(items[0], BadRow) else "it is empty"
+        raise ValueError(f"a passage is unreadable: {reason}")
+    return items[0]

@@ -1,276 +1,227 @@
-"""Any retriever as an HTTP server that speaks the protocols in use.
+"""Any retriever as an HTTP server that speaks the protocols in use; `protocols.py` has their requests and answers.
 
-    POST /retrieve   Search-R1: {"queries", "topk", "return_scores"} -> {"result": [[{"document", "score"}, …], …]}
-    POST /queries    R1-Searcher: {"queries", "k"} -> {"queries", "answers": [["17\\tTitle: X Text: …", …], …]}
+    POST /retrieve   {"queries" or "query", "topk", "return_scores"} -> {"result": [[…], …]}: Search-R1, SkyRL…
+    POST /access     {"urls"} -> {"result": [{"contents", …} or null, …]}: ASearcher
+    POST /queries    {"queries", "k"} -> {"queries", "answers": [["17\\tTitle: X Text: …", …], …]}: R1-Searcher
     GET  /health     {"name", "passages", "settings_hash"}
 
-Queries that arrive at the same time are searched together. A request that is wrong gets a 4xx and a search engine that
-is away a 503, each with a sentence under `detail`.
+Queries that arrive at the same time are searched together. A request that is wrong gets a 4xx, and a search engine that
+is away or an index that is damaged a 503, each with a sentence under `detail`.
 """
 
 import asyncio
 import json
-import multiprocessing
-import os
-import signal
-import socket
+import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from functools import partial
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import lru_cache
 from typing import Any
 
-import uvicorn
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
-from uvicorn.supervisors import Multiprocess
 
-from r1searcher.corpora.passage import Passage
-from r1searcher.errors import InputError, R1Error, RetrieverError
-from r1searcher.retrieval.base import MAX_QUERY_CHARS, Hit, Retriever, clean_query
-from r1searcher.retrieval.urls import open_retriever
+from r1searcher.common.files import parse_json
+from r1searcher.errors import R1Error
+from r1searcher.retrieval.base import MAX_TOP_K, Hit, Retriever
+from r1searcher.retrieval.batching import Batcher
+from r1searcher.retrieval.protocols import (
+    AccessRequest,
+    BadRequest,
+    QueriesRequest,
+    SearchRequest,
+    page,
+    page_query,
+    r1_searcher,
+    require_affordable,
+    search_r1,
+    validated,
+)
 
-DEFAULT_TOP_K = 3
-MAX_TOP_K = 1000
-MAX_QUERIES = 10_000
-MAX_BODY_BYTES = 32 << 20
-_BATCH = 64
-_START_SECONDS = 120
+MAX_BODY_BYTES = 16 << 20
+MAX_ANSWER_BYTES = 200 << 20
+_QUERIES_AT_ONCE, _PASSAGES_AT_ONCE = 256, 10_000
+"""How much of one request is searched at the same time: a large one must not hold up others, nor fill the memory."""
+
+LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^:\[\]/@\s]+))(?::\d{1,5})?", re.ASCII)
+_log = logging.getLogger("uvicorn.error")
+
+_Pieces = list[bytes]
+_Answer = Callable[[Request], Awaitable[_Pieces]]
+_Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
 
 
-class _RefusedError(Exception):
-    """A request that is wrong: the status and the sentence to answer with."""
-
-    def __init__(self, status: int, detail: str) -> None:
-        super().__init__(detail)
-        self.status = status
-
-
-def make_app(retriever: Retriever) -> Router:
+def make_app(
+    retriever: Retriever,
+    allowed_hosts: frozenset[str] | None = LOOPBACK_NAMES,
+    lifespan: _Lifespan | None = None,
+) -> "App":
     """The server as an ASGI application, which closes the retriever when it ends.
+
+    `allowed_hosts` are the names under which clients may call it (in `Host`, without port); None allows any. Other
+    names are refused: a web page could have its own name resolve to this machine and read the answers.
+    """
+    batcher = Batcher(retriever)
+
+    async def retrieve(request: Request) -> _Pieces:
+        asked = validated(SearchRequest, await _body(request))
+
+        def shaped(hits: Sequence[Hit]) -> Any:
+            return search_r1(hits, asked.return_scores)
+
+        return await _answers(batcher, asked.queries, asked.topk, shaped, {}, "result")
+
+    async def queries(request: Request) -> _Pieces:
+        asked = validated(QueriesRequest, await _body(request))
+        return await _answers(batcher, asked.queries, asked.k, r1_searcher, {"queries": asked.queries}, "answers")
+
+    async def access(request: Request) -> _Pieces:
+        asked = validated(AccessRequest, await _body(request))
+        urls = iter(asked.urls)
+
+        def shaped(hits: Sequence[Hit]) -> Any:
+            return page(next(urls), hits)
+
+        return await _answers(batcher, list(map(page_query, asked.urls)), MAX_TOP_K, shaped, {}, "result")
+
+    async def health(request: Request) -> _Pieces:
+        said = await retriever.health()
+        return _json({"name": said.name, "passages": said.passages, "settings_hash": said.settings_hash})
+
+    @asynccontextmanager
+    async def whole_life(app: Any) -> AsyncIterator[None]:
+        if lifespan is None:
+            yield
+        else:
+            async with lifespan(app):
+                yield
+        await retriever.aclose()
+
+    endpoints = [("/retrieve", "POST", retrieve), ("/queries", "POST", queries), ("/access", "POST", access)]
+    endpoints.append(("/health", "GET", health))
+    routes = [Route(path, _Endpoint(answer, method)) for path, method, answer in endpoints]
+    return App(Router(routes, default=_Endpoint(_nowhere, None), lifespan=whole_life), allowed_hosts)
+
+
+class App:
+    """A router that answers only to its own names.
 
     A router alone: the layers that a whole application has around it take a tenth of a request's time.
     """
-    batcher = _Batcher(retriever)
 
-    async def retrieve(request: Request) -> Mapping[str, Any]:
-        body = await _body(request)
-        queries, top_k = _queries(body), _top_k(body, "topk")
-        with_scores = body.get("return_scores", False)
-        if not isinstance(with_scores, bool):
-            raise _RefusedError(422, "`return_scores` must be true or false.")
-        found = await batcher.search(queries, top_k)
-        return {"result": [[_search_r1(hit, with_scores) for hit in hits] for hits in found]}
+    def __init__(self, router: Router, allowed_hosts: frozenset[str] | None) -> None:
+        self._router = router
+        self._allowed_hosts = allowed_hosts
 
-    async def queries(request: Request) -> Mapping[str, Any]:
-        body = await _body(request)
-        asked, top_k = _queries(body), _top_k(body, "k")
-        found = await batcher.search(asked, top_k)
-        return {"queries": asked, "answers": [[_r1_searcher(hit.passage) for hit in hits] for hits in found]}
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and self._allowed_hosts is not None:
+            for name, value in scope["headers"]:
+                if name == b"host" and host_name(value) not in self._allowed_hosts:
+                    detail = (
+                        f"This server does not answer to the name {value.decode('latin-1')[:200]!r}: "
+                        "start it with --allowed-host NAME if it should."
+                    )
+                    return await _respond(421, _json({"detail": detail}), scope, receive, send)
+        await self._router(scope, receive, send)
 
-    async def health(request: Request) -> Mapping[str, Any]:
-        said = await retriever.health()
-        return {"name": said.name, "passages": said.passages, "settings_hash": said.settings_hash}
 
-    @asynccontextmanager
-    async def lifespan(app: Router) -> AsyncIterator[None]:
-        _end_with_parent()
-        yield
-        await retriever.aclose()
-
-    return Router(
-        [
-            Route("/retrieve", _Endpoint(retrieve), methods=["POST"]),
-            Route("/queries", _Endpoint(queries), methods=["POST"]),
-            Route("/health", _Endpoint(health), methods=["GET"]),
-        ],
-        lifespan=lifespan,
-    )
+@lru_cache(1024)
+def host_name(host: bytes) -> str | None:
+    """The name in a `Host` header: without port, brackets and final dot, in lower case; None if it is malformed."""
+    match = _HOST.fullmatch(host.decode("latin-1").strip().lower())
+    return (match[1] or match[2].removesuffix(".")) if match else None
 
 
 class _Endpoint:
-    """Answers a request with what `answer` makes of it, as JSON, and its errors with a sentence."""
+    """Answers a request with the JSON that `answer` makes of it, and its errors with a sentence."""
 
-    def __init__(self, answer: Callable[[Request], Awaitable[Mapping[str, Any]]]) -> None:
+    def __init__(self, answer: _Answer, method: str | None) -> None:
         self._answer = answer
+        self._method = method
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        content: Mapping[str, Any]
         try:
-            status, content = 200, await self._answer(Request(scope, receive))
+            request = Request(scope, receive)
+            if self._method not in (None, request.method):
+                raise BadRequest(405, f"{request.url.path} takes {self._method} requests only.")
+            status, pieces = 200, await self._answer(request)
         except ClientDisconnect:
             return
-        except _RefusedError as error:
-            status, content = error.status, {"detail": str(error)}
+        except BadRequest as error:
+            status, pieces = error.status, _json({"detail": str(error)})
         except R1Error as error:
-            status, content = 503, {"detail": str(error)}
-        await Response(json.dumps(content), status, media_type="application/json")(scope, receive, send)
+            status, pieces = 503, _json({"detail": str(error)})
+        except Exception:
+            _log.exception("A request failed: this is a bug in r1s.")
+            status, pieces = 500, _json({"detail": "The server failed: this is a bug, its terminal shows where."})
+        await _respond(status, pieces, scope, receive, send)
 
 
-class _Batcher:
-    """Searches queries of different requests together: those that arrive while a search runs make up the next one."""
-
-    def __init__(self, retriever: Retriever) -> None:
-        self._retriever = retriever
-        self._waiting: list[tuple[str, int, asyncio.Future[list[Hit]]]] = []
-        self._workers: set[asyncio.Task[None] | None] = set()
-        self._most_workers = os.cpu_count() or 1
-
-    async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
-        loop = asyncio.get_running_loop()
-        answers: list[asyncio.Future[list[Hit]]] = [loop.create_future() for _ in queries]
-        self._waiting += zip(queries, [top_k] * len(queries), answers, strict=True)
-        if len(self._workers) < self._most_workers:
-            self._workers.add(asyncio.create_task(self._work()))
-        return await asyncio.gather(*answers)
-
-    async def _work(self) -> None:
-        while self._waiting:
-            top_k = self._waiting[0][1]
-            batch = [entry for entry in self._waiting[:_BATCH] if entry[1] == top_k]
-            self._waiting = [entry for entry in self._waiting[:_BATCH] if entry[1] != top_k] + self._waiting[_BATCH:]
-            try:
-                found = await self._retriever.search([query for query, _, _ in batch], top_k)
-            except Exception as error:
-                for _, _, answer in batch:
-                    if not answer.done():
-                        answer.set_exception(error)
-            else:
-                for (_, _, answer), hits in zip(batch, found, strict=True):
-                    if not answer.done():  # its client may have hung up
-                        answer.set_result(hits)
-        # Here and not in a callback, which comes later: queries that arrive in between would wait for nobody.
-        self._workers.discard(asyncio.current_task())
+async def _nowhere(request: Request) -> _Pieces:
+    raise BadRequest(404, "There is nothing here: POST /retrieve, /queries or /access, or GET /health.")
 
 
-async def _body(request: Request) -> dict[str, Any]:
-    content = b""
+async def _respond(status: int, pieces: _Pieces, scope: Scope, receive: Receive, send: Send) -> None:
+    if len(pieces) == 1:
+        return await Response(pieces[0], status, media_type="application/json")(scope, receive, send)
+    length = str(sum(map(len, pieces))).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", length)]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    pieces.reverse()
+    while pieces:
+        await send({"type": "http.response.body", "body": pieces.pop(), "more_body": bool(pieces)})
+
+
+def _json(content: Mapping[str, Any]) -> _Pieces:
+    return [json.dumps(content).encode()]
+
+
+async def _answers(
+    batcher: Batcher,
+    queries: Sequence[str],
+    top_k: int,
+    shaped: Callable[[Sequence[Hit]], Any],
+    beside: dict[str, Any],
+    key: str,
+) -> _Pieces:
+    """The JSON object of `beside` and, under `key`, a list of what `shaped` makes of each query's hits.
+
+    It is encoded as the hits come, so that the most that is kept of a large request is its answer.
+    """
+    require_affordable(len(queries), top_k)
+    head, end = json.dumps({**beside, key: []}).encode()[:-2], b"]}"
+    pieces, size = [], 0
+    at_once = min(_QUERIES_AT_ONCE, _PASSAGES_AT_ONCE // top_k)
+    for start in range(0, len(queries), at_once):
+        some = queries[start : start + at_once]
+        asked = [query for query in some if query.strip()]  # an empty one gets an empty list, without a search
+        found = iter(await batcher.search(asked, top_k) if asked else [])
+        rows = json.dumps([shaped(next(found) if query.strip() else []) for query in some])[1:-1]
+        pieces.append((b", " if start else head) + rows.encode())
+        size += len(pieces[-1])
+        if size > MAX_ANSWER_BYTES:
+            raise BadRequest(
+                413,
+                f"The answer is larger than {MAX_ANSWER_BYTES >> 20} MB after {start + len(some):,} of "
+                f"{len(queries):,} queries: send fewer queries at once.",
+            )
+        if start + at_once < len(queries):
+            await asyncio.sleep(0)  # others get their turn, also where queries are empty
+    pieces = pieces or [head]
+    pieces[-1] += end
+    return pieces
+
+
+async def _body(request: Request) -> Any:
+    content = bytearray()
     async for piece in request.stream():
         content += piece
         if len(content) > MAX_BODY_BYTES:
-            raise _RefusedError(413, f"The request is larger than {MAX_BODY_BYTES >> 20} MB.")
+            raise BadRequest(413, f"The request is larger than {MAX_BODY_BYTES >> 20} MB.")
     try:
-        body = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise _RefusedError(400, f"The request is not JSON: {error}.") from error
-    if not isinstance(body, dict):
-        raise _RefusedError(422, 'The request must be an object, for example {"queries": ["capital of Norway"]}.')
-    return body
-
-
-def _queries(body: dict[str, Any]) -> list[str]:
-    queries = body.get("queries")
-    if not isinstance(queries, list) or not all(isinstance(query, str) for query in queries):
-        raise _RefusedError(422, "`queries` must be a list of texts.")
-    if len(queries) > MAX_QUERIES:
-        raise _RefusedError(413, f"{len(queries):,} queries in one request: at most {MAX_QUERIES:,}.")
-    for place, query in enumerate(queries):
-        if not query.strip():
-            raise _RefusedError(422, f"Query {place} is empty.")
-        if len(query) > MAX_QUERY_CHARS:
-            raise _RefusedError(413, f"Query {place} has {len(query):,} characters: at most {MAX_QUERY_CHARS:,}.")
-    return [clean_query(query) for query in queries]
-
-
-def _top_k(body: dict[str, Any], key: str) -> int:
-    top_k = body.get(key)
-    if top_k is None:
-        return DEFAULT_TOP_K
-    if isinstance(top_k, bool) or not isinstance(top_k, int) or not 1 <= top_k <= MAX_TOP_K:
-        raise _RefusedError(422, f"`{key}` must be a whole number between 1 and {MAX_TOP_K:,}.")
-    return top_k
-
-
-def _search_r1(hit: Hit, with_score: bool) -> dict[str, Any]:
-    document = {"id": hit.passage.id, "contents": f'"{hit.passage.title}"\n{hit.passage.text}'}
-    return {"document": document, "score": hit.score} if with_score else document
-
-
-def _r1_searcher(passage: Passage) -> str:
-    return f"{passage.id}\tTitle: {passage.title} Text: {passage.text}"
-
-
-def serve(
-    url: str, host: str, port: int, *, workers: int = 1, on_start: Callable[[str], None] = lambda address: None
-) -> None:
-    """Serve the retriever that `url` names until interrupted; raises `InputError` for a port in use.
-
-    Python runs one thread of a process at a time, so `workers` processes share the port. `on_start` gets the address as
-    soon as clients may call; port 0 takes a free one.
-    """
-    config = uvicorn.Config(
-        partial(_app_of, url),
-        factory=True,
-        workers=workers,
-        log_level="warning",
-        access_log=False,
-        proxy_headers=False,
-        timeout_worker_healthcheck=60,  # beside a training a healthy process may not get its turn for seconds
-    )
-    port = _free_port(host, port)
-    address = f"http://{host}:{port}"
-    if workers > 1:
-        _Workers(config, host, port, lambda: on_start(address)).run()
-    else:
-        with _listen(host, port) as listening:
-            on_start(address)
-            uvicorn.Server(config).run(sockets=[listening])
-
-
-def _free_port(host: str, port: int) -> int:
-    try:
-        with socket.create_server((host, port)) as taken:  # alone: ports that are shared don't say that they are in use
-            return int(taken.getsockname()[1])
-    except OSError as error:
-        raise InputError(f"Port {port} of {host} cannot be used ({error.strerror}): choose another --port.") from error
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    return socket.create_server((host, port), backlog=1024, reuse_port=True)
-
-
-class _Port(socket.socket):
-    """A port that becomes a listening socket in each process it is sent to, so that the kernel deals the connections
-    out. A burst of them at one socket of all would go to whichever process wakes up first."""
-
-    def __init__(self, host: str, port: int) -> None:
-        super().__init__()
-        self._place = (host, port)
-
-    def __reduce__(self) -> Any:
-        return _listen, self._place
-
-
-class _Workers(Multiprocess):
-    """uvicorn's processes, started anew where they die; `on_start` is called when all of them answer."""
-
-    def __init__(self, config: uvicorn.Config, host: str, port: int, on_start: Callable[[], None]) -> None:
-        super().__init__(config, [_Port(host, port)])
-        self._on_start = on_start
-
-    def init_processes(self) -> None:
-        super().init_processes()
-        if all(process.wait_until_ready(_START_SECONDS, self.should_exit) for process in self.processes):
-            self._on_start()
-        elif not self.signal_queue:
-            self.terminate_all()
-            raise RetrieverError("The server's processes did not start; --workers 1 shows why.")
-
-
-def _end_with_parent() -> None:
-    """Has a process of `_Workers` end when its parent is killed: it would hold the port until somebody finds it."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        loop = asyncio.get_running_loop()
-
-        def end() -> None:
-            loop.remove_reader(parent.sentinel)
-            signal.raise_signal(signal.SIGTERM)
-
-        loop.add_reader(parent.sentinel, end)
-
-
-def _app_of(url: str) -> Router:
-    """The application of one process, with a retriever of its own."""
-    return make_app(open_retriever(url))
+        return parse_json(bytes(content))
+    except ValueError as error:
+        raise BadRequest(400, f"The request cannot be read: {error}.") from error

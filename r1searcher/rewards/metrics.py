@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+_DELETED = str.maketrans("", "", string.punctuation)
 _BLANKED = str.maketrans(dict.fromkeys(string.punctuation + "‘’´", " "))
 _ARTICLES = frozenset({"a", "an", "the"})
 _ARTICLE = re.compile(r"\b(?:a|an|the)\b")
 _TRUTH = {"True": "yes", "False": "no"}
-_CLOSED = frozenset({"yes", "no", "noanswer"})
+CLOSED = frozenset({"yes", "no", "noanswer"})
 
 
 class Scores(NamedTuple):
@@ -31,7 +32,7 @@ class Scores(NamedTuple):
     """Every word of the gold stands somewhere in the answer, in any order (the paper's ACC_R)."""
 
     cover_em_contiguous: float = 0.0
-    """The normalised gold is a substring of the normalised answer."""
+    """The normalised gold is a substring of the normalised answer; a gold that normalizes to nothing always is."""
 
 
 def normalise(text: str) -> str:
@@ -46,10 +47,38 @@ def normalise(text: str) -> str:
 
 
 def _words(text: str) -> list[str]:
-    blanked = _TRUTH.get(text, text).lower().translate(_BLANKED)
+    return blank_words(_TRUTH.get(text, text))
+
+
+def blank_words(text: str) -> list[str]:
+    """Words of `text` in lower case, without articles, where punctuation separates words (TriviaQA's normalization).
+
+    >>> blank_words("The U.S._Route 22")
+    ['u', 's', 'route', '22']
+    """
+    return _without_articles(text, _BLANKED)
+
+
+def delete_words(text: str) -> list[str]:
+    """The same, where punctuation is deleted (SQuAD's normalization, which most datasets' own scorers use).
+
+    >>> delete_words("The U.S._Route 22")
+    ['usroute', '22']
+    """
+    return _without_articles(text, _DELETED)
+
+
+def _without_articles(text: str, punctuation: dict[int, str] | dict[int, int | None]) -> list[str]:
+    plain = text.lower().translate(punctuation)
     if text.isascii() and text.isprintable():  # then words end at blanks alone, and comparing them is faster
-        return [word for word in blanked.split() if word not in _ARTICLES]
-    return _ARTICLE.sub(" ", blanked).split()
+        return [word for word in plain.split() if word not in _ARTICLES]
+    return _ARTICLE.sub(" ", plain).split()
+
+
+def f1_of_words(answer: Sequence[str], gold: Sequence[str]) -> float:
+    """Harmonic mean of precision and recall over bags of words; 0 where none is shared."""
+    common = (Counter(answer) & Counter(gold)).total()
+    return 2 * common / (len(answer) + len(gold)) if common else 0.0
 
 
 class _Gold(NamedTuple):
@@ -78,16 +107,14 @@ def score(answer: str | None, golds: Sequence[str]) -> Scores:
     for gold in map(_gold, golds):
         if gold.text == normal:
             return Scores(1.0, 1.0 if words else 0.0, 1.0, 1.0)
-        if not gold.words:  # a gold of nothing but articles or punctuation is covered by its equal alone
-            continue
-        if gold.text in normal:
+        if gold.text in normal:  # also where the gold normalizes to nothing
             contiguous = 1.0
         shared = distinct & gold.distinct
         if not shared:
             continue
         if len(shared) == len(gold.distinct):
             cover = 1.0
-        if normal not in _CLOSED and gold.text not in _CLOSED:
+        if normal not in CLOSED and gold.text not in CLOSED:
             common = len(shared)
             if len(distinct) < len(words) and common < len(gold.words):  # only then can a word count twice
                 common = (Counter(words) & Counter(gold.words)).total()

@@ -1,26 +1,18 @@
 """The parts a reward is summed from. Each is a pure function of a trajectory, named as it is in a stage's TOML.
 
-`paper`-style parts judge only what the model wrote and whether a search ran; the `released_*` parts repeat the tag
-counting of R1-Searcher's released reward servers, which read retrieved text as well.
+Most parts judge only what the model wrote and whether a search ran. The `released_*` and `search_r1_*` parts repeat
+other projects' scorers, which read retrieved text as well.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-from r1searcher.episodes.protocol import (
-    ANSWER,
-    DOCUMENTS,
-    END_ANSWER,
-    END_DOCUMENTS,
-    END_QUERY,
-    END_THINK,
-    QUERY,
-    TAGS,
-)
 from r1searcher.episodes.trajectory import Author, Trajectory
 from r1searcher.rewards import format as rules
+from r1searcher.rewards import search_r1
 from r1searcher.rewards.metrics import Scores, normalise, score
+from r1searcher.rewards.released import LLAMA, QWEN, Solution
 
 
 @dataclass(frozen=True)
@@ -49,8 +41,18 @@ class Judged:
 
     @cached_property
     def transcript(self) -> str:
-        """Everything behind the prompt, documents included: what the released reward servers read."""
+        """Everything after the prompt, documents included: what the released reward servers and Search-R1 read."""
         return "".join(s.said for s in self.trajectory.segments if s.author is not Author.PROMPT)
+
+    @cached_property
+    def llama_solution(self) -> Solution:
+        """What the released Llama servers judge."""
+        return Solution.of(self.transcript, LLAMA)
+
+    @cached_property
+    def qwen_solution(self) -> Solution:
+        """What the released Qwen server judges."""
+        return Solution.of(self.transcript, QWEN)
 
     @cached_property
     def answer_in_documents(self) -> bool:
@@ -108,66 +110,64 @@ def partial_credit(judged: Judged) -> float:
     return 0.1 if (judged.answer or "").strip() else 0.0
 
 
-def search_r1_format(judged: Judged, malformed: float = 0.2, wrong_and_malformed: float = 0.1) -> float:
+def search_r1_em(judged: Judged) -> float:
+    """Search-R1: 1 when the last complete answer of the transcript equals a gold under SQuAD's normalization."""
+    return float(search_r1.is_right(search_r1.answer_in(judged.transcript), judged.trajectory.golds))
+
+
+def search_r1_format(judged: Judged) -> float:
     """Search-R1 v0.3: EM softened by the format, with s = 0.2, f = 0.1, r = 0 as in its scripts.
 
-    Right and well-formed 1; right 1 - s; wrong and well-formed s; wrong f; 0 without an answer.
+    Right and well-formed 1; right 1 - s; wrong and well-formed s; wrong f; 0 without a complete answer.
     """
-    if not (judged.answer or "").strip():
+    answer = search_r1.answer_in(judged.transcript)
+    if answer is None:
         return 0.0
-    if judged.scores.em:
-        return 1.0 if not judged.violations else 1.0 - malformed
-    return malformed if not judged.violations else wrong_and_malformed
+    well_formed = search_r1.is_well_formed(search_r1.translate(judged.transcript))
+    if search_r1.is_right(answer, judged.trajectory.golds):
+        return 1.0 if well_formed else 0.8
+    return 0.2 if well_formed else 0.1
 
 
 def released_cover_em(judged: Judged) -> float:
     """Released Llama stage 1: 1 when the answer covers a gold (loosely), else -1."""
-    return 1.0 if judged.scores.cover_em else -1.0
+    return 1.0 if judged.llama_solution.scores(judged.trajectory.golds).cover_em else -1.0
 
 
 def released_retrieval(judged: Judged) -> float:
-    """Released Llama stage 1: 1 when query and document tags are equally many in the whole text, and at least one."""
-    return float(_tags_agree(judged.transcript) and judged.transcript.count(QUERY) >= 1)
+    """Released Llama stage 1: 1 when query and document tags are equally many, and at least one."""
+    return float(bool(judged.llama_solution.searches))
 
 
 def released_tags(judged: Judged) -> float:
-    """Released Llama stage 1: 1 for one `</think>` and one pair of answer tags."""
-    return float(_one_thought_one_answer(judged.transcript))
+    """Released Llama stage 1: 1 for no second `<think>`, one `</think>` and one pair of answer tags."""
+    return float(judged.llama_solution.has_one_thought_and_answer)
+
+
+def released_f1_llama(judged: Judged) -> float:
+    """Released Llama stage 2: F1 of the last answer in the text."""
+    return judged.llama_solution.scores(judged.trajectory.golds).f1
+
+
+def released_f1_qwen(judged: Judged) -> float:
+    """Released Qwen: F1 of the last answer in the text."""
+    return judged.qwen_solution.scores(judged.trajectory.golds).f1
 
 
 def released_format_llama(judged: Judged) -> float:
     """Released Llama stage 2: 1 when tags agree, one thought and one answer, no Chinese outside documents."""
-    chinese = any("\u4e00" <= character <= "\u9fff" for character in judged.written)
-    return float(_tags_agree(judged.transcript) and _one_thought_one_answer(judged.transcript) and not chinese)
+    return float(judged.llama_solution.keeps_llama_format)
 
 
 def released_format_qwen(judged: Judged) -> float:
-    """Released Qwen: Llama's rules; no "assistant" anywhere, documents included; no tag and at most 10 words inside
-    the answer."""
-    return _released_qwen(judged, judged.transcript)
+    """Released Qwen: Llama's rules; neither "assistant" nor "Assistant" anywhere, documents included; no query or
+    documents tag and at most 10 words inside the answer."""
+    return float(judged.qwen_solution.keeps_qwen_format(judged.qwen_solution.text))
 
 
-def released_format_qwen_mended(judged: Judged) -> float:
+def released_format_qwen_fixed(judged: Judged) -> float:
     """`released_format_qwen`, but "assistant" is looked for only in what the model wrote."""
-    return _released_qwen(judged, judged.written)
-
-
-def _released_qwen(judged: Judged, searched_for_assistant: str) -> float:
-    answer = judged.answer or ""
-    return float(
-        bool(released_format_llama(judged))
-        and "assistant" not in searched_for_assistant
-        and not any(tag in answer for tag in TAGS)
-        and len(answer.split()) <= 10
-    )
-
-
-def _tags_agree(text: str) -> bool:
-    return len({text.count(tag) for tag in (QUERY, END_QUERY, DOCUMENTS, END_DOCUMENTS)}) == 1
-
-
-def _one_thought_one_answer(text: str) -> bool:
-    return text.count(END_THINK) == text.count(ANSWER) == text.count(END_ANSWER) == 1
+    return float(judged.qwen_solution.keeps_qwen_format(judged.written))
 
 
 PARTS: dict[str, Callable[[Judged], float]] = {
@@ -180,12 +180,15 @@ PARTS: dict[str, Callable[[Judged], float]] = {
         cover_em,
         cover_em_contiguous,
         partial_credit,
+        search_r1_em,
         search_r1_format,
         released_cover_em,
         released_retrieval,
         released_tags,
+        released_f1_llama,
+        released_f1_qwen,
         released_format_llama,
         released_format_qwen,
-        released_format_qwen_mended,
+        released_format_qwen_fixed,
     )
 }

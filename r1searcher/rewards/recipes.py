@@ -61,28 +61,25 @@ RECIPES: dict[str, Mapping[RewardedStage, tuple[Part, ...]]] = {
     },
     "released-llama": {
         "stage1": (Part("released_cover_em"), Part("released_retrieval", 0.5), Part("released_tags", 0.5)),
-        "stage2": (Part("f1"), Part("released_format_llama", 0.0, broken=-1.0)),
+        "stage2": (Part("released_f1_llama"), Part("released_format_llama", 0.0, broken=-1.0)),
     },
-    "released-qwen": {"stage2": (Part("f1"), Part("released_format_qwen", 0.0, broken=-2.0))},
-    "search-r1": {"stage1": (Part("em"),), "stage2": (Part("em"),)},
+    "released-qwen": {"stage2": (Part("released_f1_qwen"), Part("released_format_qwen", 0.0, broken=-2.0))},
+    "released-qwen-fixed": {
+        "stage2": (Part("released_f1_qwen"), Part("released_format_qwen_fixed", 0.0, broken=-2.0)),
+    },
+    "search-r1": {"stage1": (Part("search_r1_em"),), "stage2": (Part("search_r1_em"),)},
     "search-r1-format": {"stage1": (Part("search_r1_format"),), "stage2": (Part("search_r1_format"),)},
     "reft": {"stage1": (Part("partial_credit"),), "stage2": (Part("partial_credit"),)},
 }
-"""Recipe to stage to parts. `docs/rewards.md` holds the table; `released-qwen` trains on stage 2 alone."""
+"""Recipe to stage to parts. `docs/rewards.md` holds the table; `released-qwen*` train on stage 2 alone."""
 
 
-def reward_function(
-    settings: RewardSettings, stage: RewardedStage, released_flaw: bool = True
-) -> Callable[[Trajectory], Reward]:
+def reward_function(settings: RewardSettings, stage: RewardedStage) -> Callable[[Trajectory], Reward]:
     """The reward of a stage, as `[reward]` sets it: of its `parts` where there are any, else of its `recipe`.
 
-    `released_flaw` lets `released-qwen` search retrieved documents for "assistant", as the released code does.
     Raises `InputError` for an unknown recipe or part, a recipe without this stage, or a part named twice.
     """
     chosen = _composed(settings.parts) if settings.parts else _of_recipe(settings.recipe, stage)
-    if not released_flaw:
-        mended = "released_format_qwen_mended"
-        chosen = tuple(Part(mended, p.weight, p.broken) if p.name == "released_format_qwen" else p for p in chosen)
 
     def reward(trajectory: Trajectory) -> Reward:
         judged = Judged(trajectory, settings.max_answer_words)

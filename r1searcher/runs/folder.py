@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from r1searcher.common.files import last_row
-
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
@@ -72,8 +70,3 @@ class RunFolder:
     def trajectories(self, step: int) -> Path:
         """Every episode of a step, counted from 1."""
         return self.path / "trajectories" / f"step-{step:06d}.jsonl"
-
-    def finished_steps(self) -> int:
-        """How many steps are in `metrics`; the step under way is one more."""
-        last = last_row(self.metrics)
-        return int(last["step"]) if last else 0

@@ -6,6 +6,9 @@ from typing import Any
 
 from rich.text import Text
 
+from r1searcher.common.files import writing
+from r1searcher.common.terminal import outside
+
 CURVES = {
     "reward": "reward",
     "retrieval": "retrieval rate",
@@ -40,8 +43,9 @@ def save_curves(stages: Mapping[str, Sequence[Mapping[str, Any]]], file: Path, t
     axes.set_title(title, pad=18)
     axes.grid(alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=120)
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(file, dpi=120)
     plt.close(figure)
 
 
@@ -60,10 +64,10 @@ def sparkline(values: Sequence[float], low: float = 0.0, high: float = 1.0) -> s
 
 def terminal_curves(rows: Sequence[Mapping[str, Any]]) -> Text:
     """A sparkline a metric, with its first and last value."""
-    text = Text()
+    lines = []
     for key, label in CURVES.items():
-        values = [float(row[key]) for row in rows if key in row]
+        values = [float(row[key]) for row in rows if row.get(key) is not None]
         if values:
             low, high = min(0.0, *values), max(1.0, *values)
-            text.append(f"{label:>15} {values[0]:5.2f} {sparkline(values, low, high)} {values[-1]:.2f}\n")
-    return text
+            lines.append(f"{label:>15} {values[0]:5.2f} {sparkline(values, low, high)} {values[-1]:.2f}\n")
+    return outside("".join(lines))

@@ -1,11 +1,171 @@
-"""A trajectory as one JSON row, and back."""
+"""What the files of a run folder hold: a model per file, and a trajectory as one JSON row and back.
+
+A file that does not fit its model is an `InputError` with the file, the place in it and the remedy, wherever it is
+read.
+"""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import Field, InstanceOf, ValidationError, model_validator
+
+from r1searcher.common.files import last_row, read_rows
+from r1searcher.common.records import Record, as_record, problem_in, read_record_if_there, read_records
+from r1searcher.config.settings import Stage
 from r1searcher.corpora.passage import Passage
 from r1searcher.episodes.trajectory import Author, Search, Segment, StopReason, Trajectory
+from r1searcher.errors import InputError
 from r1searcher.retrieval.base import Hit
+from r1searcher.runs.folder import RunFolder
+
+Str = InstanceOf[str]
+"""A string as it is: pydantic's own would refuse lone surrogates, which a model can write."""
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class SegmentRow(Record):
+    author: Annotated[Author, Field(strict=False)]
+    text: Str
+    token_ids: Annotated[tuple[int, ...], Field(strict=False)]
+    logprobs: Annotated[tuple[float, ...] | None, Field(strict=False)] = None
+    overhang: Count = 0
+
+
+class HitRow(Record):
+    id: Str
+    title: Str
+    text: Str
+    score: float
+
+
+class SearchRow(Record):
+    query: Str
+    shown: Count
+    seconds: float
+    hits: list[HitRow]
+
+
+class TrajectoryRow(Record):
+    """One episode."""
+
+    question: Str
+    golds: list[Str]
+    stop: Annotated[StopReason, Field(strict=False)]
+    segments: list[SegmentRow]
+    searches: list[SearchRow]
+
+
+class RunManifest(Record):
+    """`manifest.json`: the stage, and what identifies the run."""
+
+    stage: Stage
+    settings_sha256: Str
+
+    def differing(self, keys: tuple[str, ...], other: Mapping[str, Any]) -> list[str]:
+        """Which of `keys` have another value in `other`."""
+        here = self.model_dump()
+        return [key for key in keys if here.get(key) != other.get(key)]
+
+
+class MetricRow(Record):
+    """A row of `metrics.jsonl`: the step, and a number or null for everything that was measured."""
+
+    step: Annotated[int, Field(ge=0, le=10**9)]
+
+    @model_validator(mode="after")
+    def numbers(self) -> "MetricRow":
+        for key, value in (self.model_extra or {}).items():
+            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+                raise ValueError(f"{key} must be a number or null")
+        return self
+
+    def figures(self) -> dict[str, float]:
+        """What was measured and is finite, without the step."""
+        return {key: float(value) for key, value in (self.model_extra or {}).items() if value is not None}
+
+
+class Heartbeat(Record):
+    time: float
+    say: Str
+
+
+class Summary(Record):
+    """`summary.json` of a finished run."""
+
+    stage: Stage
+    model: Str
+
+
+class LaunchNote(Record):
+    """`launch.json`: by which mark the processes of the launch under way are found."""
+
+    launch: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+
+
+class EndingRow(Record):
+    """`ending.json`: why the training loop ended."""
+
+    reason: Literal["finished", "rates passed", "asked"]
+    step: Count
+    detail: Str = ""
+
+
+REMEDY = "restore the file from a copy, or remove the run's folder and train again"
+
+
+def read_manifest(run: RunFolder) -> RunManifest | None:
+    """The run's manifest; None where none was written. Raises `InputError` where it is damaged."""
+    return read_record_if_there(run.manifest, RunManifest, REMEDY)
+
+
+def read_summary(run: RunFolder) -> dict[str, Any] | None:
+    """The summary of a run that ended, or None. Raises `InputError` where it is damaged."""
+    summary = read_record_if_there(run.summary, Summary, f"remove it, and the same command writes it again; {run.path}")
+    return summary.model_dump() if summary else None
+
+
+def read_metrics(run: RunFolder) -> list[dict[str, float]]:
+    """A mapping per step: `step`, and every number that was measured; one that was not finite is missing.
+
+    Raises `InputError` for a damaged row.
+    """
+    return [{"step": row.step, **row.figures()} for row in read_records(run.metrics, MetricRow)]
+
+
+def finished_steps(run: RunFolder) -> int:
+    """How many steps are in `metrics.jsonl`; the step under way is one more. Raises `InputError`."""
+    last = last_metrics(run)
+    return int(last["step"]) if last else 0
+
+
+def last_metrics(run: RunFolder) -> dict[str, float] | None:
+    """The last mapping of `read_metrics`, without reading the others."""
+    last = last_row(run.metrics)
+    if last is None:
+        return None
+    row = as_record(last, MetricRow, f"the last line of {run.metrics}")
+    return {"step": row.step, **row.figures()}
+
+
+def read_heartbeats(run: RunFolder) -> list[Heartbeat]:
+    """What a waiting run said. Rows that are damaged are left out: they are notices, and no run may end by one."""
+    beats = []
+    try:
+        for row in read_rows(run.heartbeat):
+            beats.append(Heartbeat.model_validate(row))
+    except (InputError, ValidationError):
+        pass
+    return beats
+
+
+def latest_trajectory(run: RunFolder, step: int) -> dict[str, Any] | None:
+    """The row of the last episode of a step, to be shown; None where there is none or it is damaged."""
+    try:
+        row = last_row(run.trajectories(step))
+        return row if row and TrajectoryRow.model_validate(row) else None
+    except (InputError, ValidationError):
+        return None
 
 
 def to_row(trajectory: Trajectory, **more: Any) -> dict[str, Any]:
@@ -41,28 +201,23 @@ def to_row(trajectory: Trajectory, **more: Any) -> dict[str, Any]:
 
 
 def from_row(row: Mapping[str, Any]) -> Trajectory:
-    """The trajectory that `to_row` wrote."""
+    """The trajectory that `to_row` wrote. Raises `ValueError` with the place in the row that does not fit."""
+    try:
+        checked = TrajectoryRow.model_validate(row)
+    except ValidationError as error:
+        raise ValueError(problem_in(error)) from None
     return Trajectory(
-        question=row["question"],
-        golds=tuple(row["golds"]),
-        segments=tuple(
-            Segment(
-                Author(s["author"]),
-                s["text"],
-                tuple(s["token_ids"]),
-                tuple(s["logprobs"]) if "logprobs" in s else None,
-                s.get("overhang", 0),
-            )
-            for s in row["segments"]
-        ),
+        question=checked.question,
+        golds=tuple(checked.golds),
+        segments=tuple(Segment(s.author, s.text, s.token_ids, s.logprobs, s.overhang) for s in checked.segments),
         searches=tuple(
             Search(
-                s["query"],
-                tuple(Hit(Passage(h["id"], h["title"], h["text"]), h["score"]) for h in s["hits"]),
-                s["shown"],
-                s["seconds"],
+                s.query,
+                tuple(Hit(Passage(h.id, h.title, h.text), h.score) for h in s.hits),
+                s.shown,
+                s.seconds,
             )
-            for s in row["searches"]
+            for s in checked.searches
         ),
-        stop=StopReason(row["stop"]),
+        stop=checked.stop,
     )

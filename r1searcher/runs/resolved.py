@@ -1,22 +1,19 @@
 """A run's settings in the terms of the rooms that use them."""
 
-import json
-import tomllib
-from pathlib import Path
-
-from r1searcher.config.settings import Settings, Stage
+from r1searcher.config.settings import Settings, Stage, read_resolved
 from r1searcher.episodes.loop import Budgets
 from r1searcher.errors import InputError
 from r1searcher.runs.folder import RunFolder
+from r1searcher.runs.records import read_manifest
 
 
 def read_run(run: RunFolder) -> tuple[Stage, Settings]:
-    """Stage and settings of a run folder, as `take_up` wrote them."""
-    try:
-        stage: Stage = json.loads(run.manifest.read_text("utf-8"))["stage"]
-        return stage, Settings.model_validate(tomllib.loads(run.config.read_text("utf-8")))
-    except FileNotFoundError as error:
-        raise InputError(f"{run.path} is not a run folder: it has no {Path(error.filename).name}") from None
+    """Stage and settings of a run folder, as `begin` wrote them. Raises `InputError` where either is damaged."""
+    manifest = read_manifest(run)
+    if manifest is None or not run.config.exists():
+        missing = run.manifest if manifest is None else run.config
+        raise InputError(f"{run.path} is not a run folder: it has no {missing.name}")
+    return manifest.stage, read_resolved(run.config)
 
 
 def budgets_of(settings: Settings) -> Budgets:

@@ -1,11 +1,12 @@
 """A run as it happens: a live panel in a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.padding import Padding
 from rich.panel import Panel
@@ -13,9 +14,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from r1searcher.common.files import last_row, read_rows
+from r1searcher.common import terminal
+from r1searcher.common.terminal import SafeConsole, outside
 from r1searcher.episodes.trajectory import Author
 from r1searcher.runs.folder import RunFolder
+from r1searcher.runs.records import finished_steps, latest_trajectory, read_heartbeats, read_metrics
 
 COLUMNS = {
     "reward": "reward",
@@ -40,17 +43,19 @@ class RunView(AbstractContextManager["RunView"]):
     `steps` is how many steps the run can have, `rollouts` how many episodes one has.
     """
 
-    def __init__(self, run: RunFolder, title: str, steps: int, rollouts: int, console: Console | None = None) -> None:
+    def __init__(
+        self, run: RunFolder, title: str, steps: int, rollouts: int, console: SafeConsole | None = None
+    ) -> None:
         self.run, self.title, self.steps, self.rollouts = run, title, steps, rollouts
-        self.console = console or Console(stderr=True)
+        self.console = console or terminal.console(stderr=True)
         self._live: Live | None = None
         self._started = time.monotonic()
-        self._steps_before = run.finished_steps()
+        self._steps_before = finished_steps(run)
         self._lines_said = self._steps_before
-        self._heartbeats_said = sum(1 for _ in read_rows(run.heartbeat))
+        self._heartbeats_said = len(read_heartbeats(run))
 
     def __enter__(self) -> "RunView":
-        self.console.print(f"{self.title} · files in {self.run.path}", highlight=False)
+        self.console.print(f"{self.title} · files in {self.run.path}")
         if self.console.is_terminal:
             self._live = Live(self._panel(), console=self.console, refresh_per_second=2, transient=True)
             self._live.__enter__()
@@ -60,7 +65,7 @@ class RunView(AbstractContextManager["RunView"]):
         self.refresh()
         if self._live is not None:
             self._live.__exit__(*exc)
-            self.console.print(steps_table(list(read_rows(self.run.metrics))[-ROWS_SHOWN:]))
+            self.console.print(steps_table(read_metrics(self.run)[-ROWS_SHOWN:]))
 
     def refresh(self) -> None:
         if self._live is not None:
@@ -69,53 +74,51 @@ class RunView(AbstractContextManager["RunView"]):
         for row in self._new_rows():
             figures = " ".join(f"{heading} {row[key]:.3f}" for key, heading in COLUMNS.items() if key in row)
             self.console.print(
-                f"step {row['step']}/{self.steps} {figures} {row.get(SECONDS, 0):.0f} s{self._left()}",
-                highlight=False,
-                soft_wrap=True,
+                f"step {row['step']}/{self.steps} {figures} {row.get(SECONDS, 0):.0f} s{self._left()}", soft_wrap=True
             )
-            latest = last_row(self.run.trajectories(row["step"]))
+            latest = latest_trajectory(self.run, int(row["step"]))
             if latest:
                 self.console.print(Padding(trajectory_text(latest), (0, 0, 0, 4)))
 
-    def _new_rows(self) -> Iterator[Mapping[str, Any]]:
-        beats = list(read_rows(self.run.heartbeat))
+    def _new_rows(self) -> Iterator[Mapping[str, float]]:
+        beats = read_heartbeats(self.run)
         for beat in beats[self._heartbeats_said :]:
-            self.console.print(beat["say"], highlight=False, soft_wrap=True)
+            self.console.print(beat.say, soft_wrap=True)
         self._heartbeats_said = len(beats)
-        for row in read_rows(self.run.metrics):
+        for row in read_metrics(self.run):
             if row["step"] > self._lines_said:
-                self._lines_said = row["step"]
+                self._lines_said = int(row["step"])
                 yield row
 
     def _left(self) -> str:
-        done = self.run.finished_steps() - self._steps_before
+        done = finished_steps(self.run) - self._steps_before
         if done <= 0:
             return ""
-        rows = list(read_rows(self.run.metrics))[-5:]
+        rows = read_metrics(self.run)[-5:]
         each = sum(row.get(SECONDS, 0.0) for row in rows) / len(rows)
-        return f" · about {each * (self.steps - self.run.finished_steps()) / 60:.0f} min left" if each else ""
+        return f" · about {each * (self.steps - finished_steps(self.run)) / 60:.0f} min left" if each else ""
 
     def _panel(self) -> RenderableType:
-        step = self.run.finished_steps()
+        step = finished_steps(self.run)
         under_way = self.run.trajectories(step + 1)
-        episodes = sum(1 for _ in under_way.open("rb")) if under_way.exists() else 0
+        episodes = lines_in(under_way)
         done = step + min(1.0, episodes / self.rollouts) * 0.5  # the other half of a step is training
         minutes = (time.monotonic() - self._started) / 60
-        head = Text(f"{self.title}  step {step}/{self.steps}  {minutes:.0f} min{self._left()}", style="bold")
+        head = outside(f"{self.title}  step {step}/{self.steps}  {minutes:.0f} min{self._left()}", "bold")
         parts: list[RenderableType] = [head, ProgressBar(total=self.steps, completed=done, width=60)]
-        rows = list(read_rows(self.run.metrics))[-ROWS_SHOWN:]
+        rows = read_metrics(self.run)[-ROWS_SHOWN:]
         if rows:
             parts.append(steps_table(rows))
-        beat = last_row(self.run.heartbeat)
-        if beat and time.time() - beat["time"] < 30:
-            parts.append(Text(beat["say"], style="yellow"))
-        latest = last_row(under_way) or (last_row(self.run.trajectories(step)) if step else None)
+        beats = read_heartbeats(self.run)
+        if beats and time.time() - beats[-1].time < 30:
+            parts.append(outside(beats[-1].say, "yellow"))
+        latest = latest_trajectory(self.run, step + 1) or (latest_trajectory(self.run, step) if step else None)
         if latest:
             parts.append(Panel(trajectory_text(latest), title="latest trajectory", title_align="left"))
         return Group(*parts)
 
 
-def steps_table(rows: list[dict[str, Any]]) -> Table:
+def steps_table(rows: Sequence[Mapping[str, float]]) -> Table:
     """One row a step: reward parts, rates and speed."""
     parts = sorted({key for row in rows for key in row if key.startswith("reward/")})
     table = Table(box=None, padding=(0, 1))
@@ -128,28 +131,30 @@ def steps_table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
-def tokens_per_second(row: Mapping[str, Any]) -> float:
+def tokens_per_second(row: Mapping[str, float]) -> float:
     """Sampled tokens over the time of the rollouts, searches included; 0 where the engine did not say."""
     seconds = row.get("timing/generation", 0.0)
-    return float(row["new_tokens"] * row["rollout/num_samples"] / seconds) if seconds else 0.0
+    return row.get("new_tokens", 0.0) * row.get("rollout/num_samples", 0.0) / seconds if seconds else 0.0
 
 
 def trajectory_text(row: Mapping[str, Any]) -> Text:
     """A recorded episode as one reads it: what the model wrote in bold, what was found in colour.
 
-    Built from `Text` objects: nothing that a model or a passage wrote is taken for markup.
+    `row` is one that `records.from_row` takes. Nothing that a model or a passage wrote is taken for markup.
     """
-    text = Text()
-    text.append(f"{row['question']}\n", style="italic")
+    parts = [outside(f"{row['question']}\n", "italic")]
     for segment in row["segments"]:
         if segment["author"] != Author.PROMPT.value:
-            text.append(printable(segment["text"]), style=STYLES[segment["author"]])
-    text.append(f"\ngold: {', '.join(row['golds'])}", style="green")
-    if "reward" in row:
-        text.append(f"   reward {row['reward']:.2f}   {row['stop']}", style="dim")
-    return text
+            parts.append(outside(segment["text"], STYLES[segment["author"]]))
+    parts.append(outside(f"\ngold: {', '.join(row['golds'])}", "green"))
+    if isinstance(row.get("reward"), (int, float)):
+        parts.append(outside(f"   reward {row['reward']:.2f}   {row['stop']}", "dim"))
+    return Text.assemble(*parts)
 
 
-def printable(text: str) -> str:
-    """Without the control characters that would move a terminal's cursor or change its state."""
-    return "".join(c if c == "\n" or c == "\t" or (c.isprintable()) else "\N{REPLACEMENT CHARACTER}" for c in text)
+def lines_in(file: Path) -> int:
+    """Lines of a file; 0 where it is not there."""
+    if not file.is_file():
+        return 0
+    with file.open("rb") as lines:
+        return sum(1 for _ in lines)

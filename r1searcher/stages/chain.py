@@ -2,21 +2,19 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from rich.console import Console
-
+from r1searcher.common import terminal
 from r1searcher.config.settings import STAGES, Stage, load
 from r1searcher.runs.folder import RunFolder
 from r1searcher.stages.stage import evaluate_stage, train_stage
 
 
-def run_chain(file: Path | None, preset: str | None, overrides: Mapping[str, str]) -> list[RunFolder]:
+def run_chain(file: Path | None, preset: str | None, overrides: Mapping[str, Any]) -> list[RunFolder]:
     """Warm-up (where the settings name traces), stage 1 and stage 2 in folders of their own below the run's."""
-    from json import dumps
-
     from r1searcher.stages.warmup import train_warmup
 
-    console = Console(stderr=True)
+    console = terminal.console(stderr=True)
     stages: list[Stage] = [s for s in STAGES if s != "warmup" or load(s, file, preset, overrides).data.traces]
     # All settings are read before the first stage starts: a mistake in the last one must not cost hours.
     settings = {stage: load(stage, file, preset, overrides) for stage in stages}
@@ -25,7 +23,7 @@ def run_chain(file: Path | None, preset: str | None, overrides: Mapping[str, str
         chosen = settings[stage]
         run = RunFolder(Path(chosen.output) / (chosen.name or "run") / stage)
         if runs:
-            chosen = load(stage, file, preset, {**overrides, "model.path": dumps(str(runs[-1].model))})
+            chosen = load(stage, file, preset, {**overrides, "model.path": str(runs[-1].model)})
         if stage == "warmup":
             train_warmup(chosen, run, console)
         else:

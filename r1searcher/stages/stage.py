@@ -5,17 +5,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from r1searcher.common.files import read_rows, write_json
+from r1searcher.common import terminal
+from r1searcher.common.files import write_json
+from r1searcher.common.terminal import SafeConsole
 from r1searcher.config.settings import Settings, Stage, load
 from r1searcher.engine.launch import run_engine
 from r1searcher.engine.watch import Ending
-from r1searcher.episodes.questions import read_questions
 from r1searcher.errors import InputError
+from r1searcher.questions.named import open_dataset
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.plots import save_curves, terminal_curves
-from r1searcher.runs.view import RunView
+from r1searcher.runs.records import read_metrics, read_summary
+from r1searcher.runs.view import RunView, lines_in
 from r1searcher.stages.held_out import evaluate_held_out
 from r1searcher.stages.prepare import prepare_stage
 
@@ -30,61 +31,62 @@ def run_stage(
     stage: Stage,
     file: Path | None,
     preset: str | None,
-    overrides: Mapping[str, str],
+    overrides: Mapping[str, Any],
     from_: Path | None = None,
-    console: Console | None = None,
+    console: SafeConsole | None = None,
 ) -> RunFolder:
     """Resolve settings and train one RL stage; `from_` is the run whose model it starts from."""
     settings = load(stage, file, preset, {**overrides, **({"model.path": _model_of(from_)} if from_ else {})})
     run = RunFolder(Path(settings.output) / (settings.name or stage))
-    console = console or Console(stderr=True)
+    console = console or terminal.console(stderr=True)
     train_stage(stage, settings, run, console)
     evaluate_stage(settings, run, console)
     return run
 
 
-def evaluate_stage(settings: Settings, run: RunFolder, console: Console) -> None:
+def evaluate_stage(settings: Settings, run: RunFolder, console: SafeConsole) -> None:
     """The held-out questions of the settings, if there are any, on the model that the stage made."""
     if not (settings.data.held_out and settings.evaluation.questions):
         return
-    asked = min(settings.evaluation.questions, len(read_questions(Path(settings.data.held_out))))
+    data, wanted = settings.data, settings.evaluation.questions
+    asked = len(open_dataset(data.held_out, data.folder, limit=wanted, strict=True).questions)
     figures = evaluate_held_out(run, run.model, asked, console)
-    write_json(run.summary, {**(finished_summary(run) or {}), "held_out": figures})
+    write_json(run.summary, {**(read_summary(run) or {}), "held_out": figures})
     shown = " · ".join(f"{key} {value:.3f}" for key, value in figures.items() if isinstance(value, float))
-    console.print(f"held out, sampled: {shown}", highlight=False, soft_wrap=True)
+    console.print(f"held out, sampled: {shown}", soft_wrap=True)
 
 
 def _model_of(run: Path) -> str:
-    """The model that a run made, as a TOML value."""
-    from json import dumps
-
+    """The model folder that a finished run made. Raises `InputError` where there is none."""
     folder = RunFolder(run)
-    if not folder.summary.exists():
+    if read_summary(folder) is None:
         raise InputError(
             f"--from {run}: no finished run lies there (it has no {folder.summary.name}); finish it with the command "
             "that began it"
         )
-    return dumps(str(folder.model))
+    return str(folder.model)
 
 
-def train_stage(stage: Stage, settings: Settings, run: RunFolder, console: Console) -> dict[str, Any]:
+def train_stage(stage: Stage, settings: Settings, run: RunFolder, console: SafeConsole) -> dict[str, Any]:
     """Train one RL stage in `run`, going on where an interrupted one stopped; returns its summary.
 
     A finished run is left as it is. Raises what `prepare_stage` and `run_engine` raise.
     """
     prepared = prepare_stage(stage, settings, run)
-    finished = finished_summary(run)
+    finished = read_summary(run)
     if finished is not None:
-        console.print(f"{run.path} is finished; its model is in {run.model}", highlight=False)
+        console.print(f"{run.path} is finished; its model is in {run.model}")
         return finished
+    for note in prepared.notes:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
     rl = settings.rl
-    steps = sum(1 for _ in run.questions.open("rb")) // rl.questions_per_step
+    steps = lines_in(run.questions) // rl.questions_per_step
     started = time.monotonic()
     with RunView(run, TITLES[stage], steps, rl.questions_per_step * rl.samples_per_question, console) as view:
         if prepared.resuming:
-            console.print("going on from the last checkpoint", highlight=False)
-        ending = run_engine(run, view.refresh, lambda sentence: console.print(sentence, highlight=False))
-    rows = list(read_rows(run.metrics))
+            console.print("going on from the last checkpoint")
+        ending = run_engine(run, view.refresh, lambda sentence: console.print(sentence))
+    rows = read_metrics(run)
     save_curves({TITLES[stage]: rows}, run.path / "curve.png", run.path.name)
     console.print(terminal_curves(rows))
     summary = {
@@ -100,19 +102,8 @@ def train_stage(stage: Stage, settings: Settings, run: RunFolder, console: Conso
     console.print(
         f"{describe(ending)} · model {run.model} · curve {run.path / 'curve.png'} · trajectories "
         f"{run.trajectories(1).parent}",
-        highlight=False,
         soft_wrap=True,
     )
-    return summary
-
-
-def finished_summary(run: RunFolder) -> dict[str, Any] | None:
-    """The summary of a run that ended, or None."""
-    import json
-
-    if not run.summary.exists():
-        return None
-    summary: dict[str, Any] = json.loads(run.summary.read_text("utf-8"))
     return summary
 
 

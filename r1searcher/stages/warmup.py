@@ -1,36 +1,41 @@
 """The warm-up: supervised traces that show a model the protocol's shape (ReFT's first phase, arXiv 2401.08967)."""
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from pydantic import AfterValidator, BaseModel, ValidationError
+from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
-from r1searcher.common.files import append_row, last_row, write_json
+from r1searcher.common import terminal
+from r1searcher.common.files import append_row, parse_json, read_text, sha256_of, split_lines, write_json
+from r1searcher.common.terminal import SafeConsole, error_line, label
 from r1searcher.config.settings import Settings, load
+from r1searcher.demo.weights import model_folder
 from r1searcher.engine.launch import device, prepare_sft, require_training_packages, run_engine
 from r1searcher.engine.vocabulary import take_over
 from r1searcher.episodes.trajectory import Author
 from r1searcher.errors import InputError
+from r1searcher.questions.rows import check_characters
 from r1searcher.runs.folder import RunFolder
-from r1searcher.stages.prepare import Checks, begin, file_sha256, manifest_of, needed, take_up
-from r1searcher.stages.stage import TITLES, finished_summary
+from r1searcher.runs.records import finished_steps, last_metrics, read_summary
+from r1searcher.runs.view import lines_in
+from r1searcher.stages.prepare import Checks, begin, manifest_of, needed, take_up
+from r1searcher.stages.stage import TITLES
 
 Row = dict[str, str]
 
 
-def run_warmup(file: Path | None, preset: str | None, overrides: Mapping[str, str]) -> RunFolder:
+def run_warmup(file: Path | None, preset: str | None, overrides: Mapping[str, Any]) -> RunFolder:
     """Resolve settings and warm a model up."""
     settings = load("warmup", file, preset, overrides)
     run = RunFolder(Path(settings.output) / (settings.name or "warmup"))
-    train_warmup(settings, run, Console(stderr=True))
+    train_warmup(settings, run, terminal.console(stderr=True))
     return run
 
 
-def train_warmup(settings: Settings, run: RunFolder, console: Console) -> dict[str, Any]:
+def train_warmup(settings: Settings, run: RunFolder, console: SafeConsole) -> dict[str, Any]:
     """Train on the traces in `run` with OpenRLHF's SFT trainer; returns the summary. A finished run is left alone."""
     checks = Checks()
     rows: list[Row] = []
@@ -49,7 +54,7 @@ def train_warmup(settings: Settings, run: RunFolder, console: Console) -> dict[s
                 f"{settings.warmup.batch}"
             )
     checks.end()
-    manifest = {**manifest_of("warmup", settings), "traces_sha256": file_sha256(Path(settings.data.traces))}
+    manifest = {**manifest_of("warmup", settings), "traces_sha256": sha256_of(Path(settings.data.traces))}
     if not take_up(run, manifest):
         wanted = (settings.warmup.steps or len(rows) // settings.warmup.batch) * settings.warmup.batch
         run.questions.unlink(missing_ok=True)
@@ -57,27 +62,27 @@ def train_warmup(settings: Settings, run: RunFolder, console: Console) -> dict[s
             append_row(run.questions, rows[number % len(rows)])
         prepare_sft(settings, run, _start_of(settings, run), settings.episode.max_context)
         begin(run, settings, manifest)
-    finished = finished_summary(run)
+    finished = read_summary(run)
     if finished is not None:
-        console.print(f"{run.path} is finished; its model is in {run.model}", highlight=False)
+        console.print(f"{run.path} is finished; its model is in {run.model}")
         return finished
-    console.print(f"{TITLES['warmup']} · {len(rows)} segments · files in {run.path}", highlight=False)
+    console.print(f"{TITLES['warmup']} · {len(rows)} segments · files in {run.path}")
     started = time.monotonic()
-    updates = sum(1 for _ in run.questions.open("rb")) // settings.warmup.batch
+    updates = lines_in(run.questions) // settings.warmup.batch
+    finished_steps(run)  # damaged metrics are reported before anything is started
     columns = (
-        TextColumn("warm-up"),
+        label("warm-up"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[loss]}"),
+        label("{task.fields[loss]}"),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with terminal.progress(*columns, console=console) as progress:
         task = progress.add_task("warm-up", total=updates, loss="")
 
         def follow() -> None:
-            row = last_row(run.metrics)
-            if row:
-                progress.update(task, completed=row["step"], loss=f"loss {row['loss_mean']:.2f}")
+            if row := last_metrics(run):
+                progress.update(task, completed=row["step"], loss=f"loss {row.get('loss_mean', float('nan')):.2f}")
 
         ending = run_engine(run, follow)
     summary = {
@@ -94,7 +99,7 @@ def train_warmup(settings: Settings, run: RunFolder, console: Console) -> dict[s
 
 def _start_of(settings: Settings, run: RunFolder) -> Path:
     """The model folder that is trained: as given, or a copy whose reserved tokens spell the protocol's tags."""
-    model = Path(settings.model.path)
+    model = Path(model_folder(settings.model.path, error_line))
     if not settings.model.reserved_tokens:
         return model
     start = run.path / "start"
@@ -102,26 +107,31 @@ def _start_of(settings: Settings, run: RunFolder) -> Path:
     return start
 
 
+class _Trace(BaseModel):
+    """A row of a traces file as it comes in."""
+
+    segments: list[tuple[Author, Annotated[str, AfterValidator(check_characters)]]]
+
+
 def read_traces(file: Path) -> Iterator[Row]:
-    """One row a segment that the model should write: everything before it as `input`, the segment as `output`.
+    """One row per segment that the model should write: everything before it as `input`, the segment as `output`.
 
     So a document is never an output and never trained. Rows stay in the order of the traces, whose author mixes them.
-    Raises `InputError` for the first line that is no trace.
+    Raises `InputError` for a file that cannot be read and for the first line that is not a trace.
     """
-    try:
-        lines = file.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"data.traces: {file} can't be read: {error}") from None
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(split_lines(read_text(file, "data.traces: the file")), start=1):
+        if not line.strip():
+            continue
         try:
-            segments = [(Author(author), str(text)) for author, text in json.loads(line)["segments"]]
-        except (ValueError, KeyError, TypeError):
+            trace = _Trace.model_validate(parse_json(line))
+        except ValueError as error:  # pydantic's is one too
+            reason = f" ({error})" if not isinstance(error, ValidationError) else ""
             raise InputError(
-                f'data.traces: {file}:{number} is no trace; a row is {{"segments": [["prompt", "…"], ["model", "…"], '
-                f'["environment", "…"], …]}}'
+                f"data.traces: {file}:{number} is not a trace{reason}; a row is "
+                '{"segments": [["prompt", "…"], ["model", "…"], ["environment", "…"], …]}'
             ) from None
         before = ""
-        for author, text in segments:
+        for author, text in trace.segments:
             if author is Author.MODEL:
                 yield {"input": before, "output": text}
             before += text

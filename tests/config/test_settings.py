@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from r1searcher.config.overrides import from_assignments
 from r1searcher.config.settings import STAGES, load, presets
 from r1searcher.errors import InputError
 
@@ -48,11 +49,11 @@ def test_all_mistakes_are_reported_at_once_with_key_value_and_what_is_right(tmp_
 
 def test_settings_that_contradict_each_other_name_both(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"rl\.batch = 31: must divide .* = 1024"):
-        load("stage1", overrides={"rl.batch": "31"})
+        load("stage1", overrides={"rl.batch": 31})
     with pytest.raises(InputError, match="samples_per_question = 1"):
-        load("stage1", overrides={"rl.samples_per_question": "1", "rl.batch": "64"})
+        load("stage1", overrides={"rl.samples_per_question": 1, "rl.batch": 64})
     with pytest.raises(InputError, match=r"episode\.max_context = 100"):
-        load("stage1", overrides={"episode.max_context": "100", "episode.max_new_tokens": "100"})
+        load("stage1", overrides={"episode.max_context": 100, "episode.max_new_tokens": 100})
 
 
 def test_a_stages_own_table_and_flags_override_the_shared_settings(tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_a_stages_own_table_and_flags_override_the_shared_settings(tmp_path: Pat
         """,
     )
     assert load("stage1", file).rl.learning_rate == 1e-6
-    stage2 = load("stage2", file, overrides={"rl.kl": "0.01", "name": "unquoted"})
+    stage2 = load("stage2", file, overrides={"rl.kl": 0.01, "name": "unquoted"})
     assert (stage2.seed, stage2.rl.learning_rate, stage2.rl.kl, stage2.name) == (2, 3e-6, 0.01, "unquoted")
     warmup = load("warmup", file)
     assert (warmup.warmup.steps, warmup.engine.freeze_lower_layers) == (5, 4)
@@ -89,7 +90,7 @@ def test_a_file_overrides_a_preset(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("[rl\n", "not valid TOML"), (b"\xff\xfe", "can't be read")],
+    [("[rl\n", "not valid TOML"), (b"\xff\xfe", "is not UTF-8")],
 )
 def test_a_file_that_is_no_toml_is_one_sentence(tmp_path: Path, text: str | bytes, expected: str) -> None:
     file = tmp_path / "settings.toml"
@@ -104,4 +105,105 @@ def test_missing_file_preset_and_section_are_one_sentence_each(tmp_path: Path) -
     with pytest.raises(InputError, match=r"there is no preset 'demmo'; there are: .*demo"):
         load("stage1", preset="demmo")
     with pytest.raises(InputError, match="seed is a value, not a section"):
-        load("stage1", overrides={"seed": "3", "seed.x": "4"})
+        load("stage1", overrides={"seed": 3, "seed.x": 4})
+
+
+REFUSED = [
+    ("rl.learning_rate", float("inf")),
+    ("rl.learning_rate", float("nan")),
+    ("rl.learning_rate", 2),
+    ("rl.kl", float("nan")),
+    ("rl.steps", 10**40),
+    ("rl.steps", True),
+    ("rl.steps", 4.0),
+    ("rl.questions_per_step", 10**10),
+    ("seed", -1),
+    ("seed", 2**32),
+    ("seed", 2**63),
+    ("name", "../../x"),
+    ("name", "a/b"),
+    ("name", ".."),
+    ("name", "a\0b"),
+    ("name", "a\x1b[2J"),
+    ("name", "é" * 150),
+    ("output", ""),
+    ("episode.temperature", 0),
+    ("episode.temperature", float("inf")),
+    ("retrieval.url", "a\0"),
+    ("model.path", "a\x9b"),
+    ("data.shuffle", 1),
+    ("engine.vllm_kl_limit", float("inf")),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), REFUSED)
+def test_what_cannot_train_is_refused_by_its_key(key: str, value: object) -> None:
+    with pytest.raises(InputError, match="1 wrong setting in command line") as error:
+        load("stage1", overrides={key: value})
+    line = str(error.value).split("\n")[1]
+    assert line.startswith(f"  {key} = ")
+    assert len(line) < 200
+
+
+@pytest.mark.parametrize("part", ["weight", "broken"])
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), -float("inf"), 1e300])
+def test_reward_parts_are_finite(part: str, value: float) -> None:
+    with pytest.raises(InputError, match=rf"reward\.parts\.0\.{part}"):
+        load("stage1", overrides={"reward.parts": [{"name": "f1", part: value}]})
+
+
+def test_all_of_these_are_reported_at_once() -> None:
+    one_a_key = dict(REFUSED)
+    with pytest.raises(InputError, match=f"{len(one_a_key)} wrong settings") as error:
+        load("stage1", overrides=one_a_key)
+    assert all(f"{key} = " in str(error.value) for key in one_a_key)
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**31 - 1])
+def test_seeds_that_are_accepted_are_taken_by_numpy_and_random(seed: int) -> None:
+    import random
+
+    import numpy as np
+
+    assert load("stage1", overrides={"seed": seed}).seed == seed
+    np.random.seed(seed + 8)  # eight vLLM engines: each adds its number
+    random.seed(seed)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("4", 4),
+        ("1e-6", 1e-6),
+        ("true", True),
+        ("first", "first"),
+        ('"4"', "4"),
+        ("[1, 2]", [1, 2]),
+        ('{name = "f1"}', {"name": "f1"}),
+        ("i😀/idx", "i😀/idx"),
+        ('"i😀/idx"', "i😀/idx"),
+        ("1\nother = 2", "1\nother = 2"),
+        ("[" * 5000, "[" * 5000),
+        ("9" * 5000, "9" * 5000),
+        ("", ""),
+    ],
+)
+def test_an_assignment_is_a_toml_value_or_a_string(text: str, value: object) -> None:
+    assert from_assignments([f"key={text}"]) == {"key": value}
+
+
+@pytest.mark.parametrize("text", ["x" * 3, "=1", ".=1", "a..b=1", ""])
+def test_an_assignment_without_a_key_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match=r"section\.key=value"):
+        from_assignments([text])
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"a = " + b"[" * 100_000, "nested too deeply"), (b"a = " + b"1" * 5000, "integer is too long")],
+)
+def test_a_settings_file_beyond_the_parser_is_one_sentence(content: bytes, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=said):
+        load("stage1", file)

@@ -1,12 +1,15 @@
 """The settings file to start from is the settings themselves."""
 
+import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from r1searcher.config.settings import STAGES, Settings, load
+from r1searcher.config.settings import RL, STAGES, Reward, Settings, load
 from r1searcher.config.template import template, write_template
 from r1searcher.errors import InputError
+from r1searcher.rewards.recipes import RECIPES
 
 
 def test_the_template_sets_the_defaults_and_names_every_key(tmp_path: Path) -> None:
@@ -22,10 +25,19 @@ def test_the_template_sets_the_defaults_and_names_every_key(tmp_path: Path) -> N
             assert f"{key} =" in text
 
 
+def test_the_template_names_every_recipe_and_every_estimator() -> None:
+    recipes = Reward.model_fields["recipe"].description or ""
+    assert set(re.findall(r"[\w-]+", recipes.partition(";")[0])) - {"or"} == set(RECIPES)
+    advantage = RL.model_fields["advantage"]
+    for estimator in get_args(advantage.annotation):
+        assert re.search(rf"\b{estimator} \(", advantage.description or "")
+        assert f"{estimator} (" in " ".join(line.removeprefix("# ") for line in template().split("\n"))
+
+
 def test_a_settings_file_is_never_written_over(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text("seed = 1\n")
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists already"):
         write_template(file)
     assert file.read_text() == "seed = 1\n"
 

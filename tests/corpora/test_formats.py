@@ -2,10 +2,12 @@
 
 import io
 import json
+import re
 
 import pytest
 
-from r1searcher.corpora.formats import FORMATS, BadRow, recognise
+from r1searcher.corpora.detect import UnusableShapeError, detect_format
+from r1searcher.corpora.formats import FORMATS, BadRow, BrokenFileError
 from r1searcher.corpora.passage import Passage
 
 
@@ -56,6 +58,8 @@ def test_jsonl(row: dict[str, object], passage: Passage) -> None:
         ('{"id": 1, "text": "\\ud800"}', "lone surrogate"),
         ('{"id": 1, "text": ' + "[" * 100_000, "nested too deeply"),
         (b'{"id": 1, "text": "\xff"}', "not UTF-8 at byte 20"),
+        ('{"id": 1, "text": "x", "n": ' + "9" * 5000 + "}", "a number is too long"),
+        ('{"id": ' + "9" * 5000 + ', "text": "x"}', "a number is too long"),
     ],
 )
 def test_a_bad_jsonl_row_says_why(line: str | bytes, why: str) -> None:
@@ -92,7 +96,7 @@ def test_r1_searcher(row: str, passage: Passage) -> None:
 @pytest.mark.parametrize(
     ("row", "why"),
     [
-        ("no tab at all", "no tab"),
+        ("no tab at all", "there is no tab"),
         ("1\tneither form", "neither"),
         ("1\tTitle: no text marker", "neither"),
         ('1\t"Title: A Text: not closed', "not closed"),
@@ -142,27 +146,44 @@ def test_hipporag_rows_are_numbered_by_their_place() -> None:
     ]
     items = read("hipporag", json.dumps(rows, indent=1, ensure_ascii=False))
     assert items[:2] == [Passage("0", "A", "a, ] }"), Passage("7", "B", "b")]
-    assert items[2] == BadRow(3, "the element is not a JSON object", items[2].row)  # type: ignore[union-attr]
+    assert items[2] == BadRow(3, "the row is not a JSON object", items[2].row)  # type: ignore[union-attr]
     assert items[3] == Passage("3", "C", "ø" * 300_000)
 
 
 @pytest.mark.parametrize(
     ("content", "passages", "why"),
     [
-        ('[{"title": "A", "text": "a"}, {"title"', 1, "cannot be read from here on"),
-        ('[{"title": "A", "text": "a"}', 1, "end is missing"),
-        ('[{"title": "A", "text": "a"} {"title": "B", "text": "b"}]', 1, "a comma"),
-        ('[{"title": "A", "text": "a"}]\n[{"title": "B", "text": "b"}]', 1, "something follows"),
-        ('{"title": "A"}', 0, "not a JSON array"),
-        ("", 0, "not a JSON array"),
-        (b'[{"title": "A", "text": "\xff"}]', 0, "lone surrogate"),
+        ('[{"title": "A", "text": "a"}, {"title"', 1, "the file ends inside element 2 of the array"),
+        ('[{"title": "A", "text": "a"}, {"title": "B", "te', 1, "the file ends inside element 2 of the array"),
+        ('[{"title": "A", "text": "a"}', 1, "ends after element 1, without its closing bracket"),
+        ('[{"title": "A", "text": "a"},', 1, "the file ends inside element 2"),
+        ("[", 0, "the file ends inside element 1"),
+        ('[{"title": "A", "text": "a"} {"title": "B", "text": "b"}]', 1, "',' is missing after element 1"),
+        ('[{"title": "A", "text": "a"}]\n[{"title": "B", "text": "b"}]', 1, "something follows the end of the array"),
+        (
+            '[{"title": "A", "text": "a"}, {"title": "B", "text": nil}, {"title": "C"}]',
+            1,
+            "Expecting value in element 2",
+        ),
+        ('[{"title": "A", "text": "a"}, {"x": ' + "[" * 100_000 + "]" * 100_000 + "}]", 1, "nested too deeply"),
+        ('[{"title": "A", "text": "a"}, {"x": ' + "9" * 5000 + "}]", 1, "a number is too long"),
     ],
 )
-def test_a_broken_array_is_reported_and_what_came_before_is_kept(content: str | bytes, passages: int, why: str) -> None:
-    *good, last = read("hipporag", content)
-    assert [type(item) for item in good] == [Passage] * passages
-    assert isinstance(last, BadRow)
-    assert why in last.reason
+def test_an_array_that_is_cut_or_broken_is_an_error_and_never_a_smaller_corpus(
+    content: str, passages: int, why: str
+) -> None:
+    items = FORMATS["hipporag"](io.BytesIO(content.encode()))
+    found = [next(items) for _ in range(passages)]
+    with pytest.raises(BrokenFileError, match=re.escape(why)):
+        next(items)
+    assert [type(item) for item in found] == [Passage] * passages
+
+
+def test_a_bad_element_of_a_whole_array_costs_that_element_alone() -> None:
+    found = read("hipporag", b'[{"title": "A", "text": "\xff"}, {"title": "B", "text": "b"}]')
+    assert isinstance(found[0], BadRow)
+    assert "lone surrogate" in found[0].reason
+    assert found[1:] == [Passage("1", "B", "b")]
 
 
 @pytest.mark.parametrize(
@@ -175,9 +196,13 @@ def test_a_broken_array_is_reported_and_what_came_before_is_kept(content: str | 
         ('[\n {"title": "A"', "hipporag"),
         ("0\tTitle: A Text: b", "r1-searcher"),
         ('\ufeff0\t"Title: A Text: b"', "r1-searcher"),
-        ("Lorenzo Strozzi parents\nOslo", None),
-        ("", None),
     ],
 )
-def test_formats_are_recognised_by_content(start: str, format_: str | None) -> None:
-    assert recognise(start.encode()) == format_
+def test_formats_are_recognised_by_content(start: str, format_: str) -> None:
+    assert detect_format(start.encode()) == format_
+
+
+@pytest.mark.parametrize("start", ["Lorenzo Strozzi parents\nOslo", "", "  \n"])
+def test_what_is_in_no_format_is_refused(start: str) -> None:
+    with pytest.raises(UnusableShapeError):
+        detect_format(start.encode())

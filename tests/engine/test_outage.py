@@ -14,10 +14,8 @@ import pytest
 
 from r1searcher.common.files import read_rows
 from r1searcher.engine.launch import checkpoint_step
-from tests.engine.test_training import World, wait_for, world
-from tests.engine.toy import TOWNS
-
-__all__ = ["world"]  # the fixture: a small world and a model that searches now and then
+from tests.engine.test_training import wait_for
+from tests.engine.toy import HANG, TOWNS, World
 
 pytestmark = pytest.mark.training
 
@@ -26,7 +24,7 @@ pytestmark = pytest.mark.training
 def serving(world: World, port: int) -> Iterator[None]:
     server = subprocess.Popen(world.command("serve", str(world.folder / "index"), "--port", str(port)))
     try:
-        wait_for(lambda: answers(port), 60)
+        wait_for(lambda: answers(port))
         yield
     finally:
         server.kill()
@@ -50,14 +48,15 @@ def test_an_outage_stops_the_run_with_its_checkpoint_and_never_becomes_a_reward(
     words += ("--set", "retrieval.outage_limit=3", "--set", "checkpoint.every=1")
     with serving(world, port):
         child = subprocess.Popen(world.command(*words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        wait_for(lambda: checkpoint_step(run) >= 1 or child.poll() is not None, 600)
-    said, _ = child.communicate(timeout=300)
+        wait_for(lambda: checkpoint_step(run) >= 1 or child.poll() is not None)
+    said, _ = child.communicate(timeout=HANG)
     assert child.returncode == 1, said
     assert "the search engine has been down for" in " ".join(said.split())
     assert "Traceback" not in said
     finished = checkpoint_step(run)
     assert 1 <= finished < 4
-    assert any("waiting for the search engine" in row["say"] for row in read_rows(run.heartbeat))
+    said = [row["say"] for row in read_rows(run.heartbeat)]
+    assert sum("waiting for the search engine" in sentence for sentence in said) == 1, "once per outage"
 
     with serving(world, port):
         world.run(*words)

@@ -17,6 +17,9 @@ from r1searcher.episodes.protocol import TAGS
 from r1searcher.retrieval import embedded
 from r1searcher.runs.folder import RunFolder
 
+HANG = 3600
+"""Seconds after which a command is taken to hang: far more than the slowest machine needs."""
+
 TOWNS = ("barado", "cordell", "fenwick", "gormis", "halvan", "miradell", "torstead", "delvan")
 
 
@@ -72,7 +75,7 @@ class World:
         return [sys.executable, "-m", "r1searcher.cli", *words]
 
     def run(self, *words: str) -> None:
-        done = subprocess.run(self.command(*words), capture_output=True, text=True, timeout=900, env=one_thread())
+        done = subprocess.run(self.command(*words), capture_output=True, text=True, timeout=HANG, env=one_thread())
         logs = "".join(f.read_text("utf-8", "replace")[-4000:] for f in self.folder.glob("runs/*/engine.log"))
         assert done.returncode == 0, done.stderr + logs
 

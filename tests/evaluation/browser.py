@@ -15,6 +15,8 @@ CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
 )
 DRIVER = shutil.which("chromedriver")
+HANG = 600
+"""Seconds after which a browser is taken to hang."""
 
 
 class Browser:
@@ -26,7 +28,7 @@ class Browser:
         request = urllib.request.Request(
             f"{self._url}{path}", data, {"Content-Type": "application/json"}, method=method
         )
-        with urllib.request.urlopen(request, timeout=120) as response:
+        with urllib.request.urlopen(request, timeout=HANG) as response:
             return json.loads(response.read())["value"]
 
     def open(self, file: Path) -> None:
@@ -49,7 +51,8 @@ def headless(profile: Path) -> Iterator[Browser]:
     driver = subprocess.Popen([DRIVER, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         root = Browser(f"http://127.0.0.1:{port}")
-        for _ in range(300):
+        until = time.monotonic() + HANG
+        while driver.poll() is None and time.monotonic() < until:
             try:
                 root.call("GET", "/status")
                 break

@@ -67,7 +67,7 @@ def serve() -> Iterator[Any]:
 
         class Handler(BaseHTTPRequestHandler):
             def reply(self, body: dict[str, Any]) -> None:
-                status, value = server.answer(self.path, body)
+                status, value = server.answer(self.path.partition("?")[0], body)
                 data = json.dumps(value).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(data)))

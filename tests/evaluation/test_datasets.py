@@ -1,13 +1,17 @@
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from r1searcher.episodes.questions import Question
+from r1searcher import cli
+from r1searcher.config.settings import Data
 from r1searcher.errors import InputError, R1Error
-from r1searcher.evaluation.datasets import oddities, open_dataset
-from tests.shared_data import shared
+from r1searcher.questions.named import NAMED, local_file, open_dataset
+from r1searcher.questions.quality import overlap_warning, quality_warnings
+from r1searcher.questions.question import Question
+from tests.shared_data import DATA, has_shared, shared
 
 RELEASED = {"question": "Who?", "idx": 4, "answer": "Oslo"}
 FLASHRAG = {"id": "test_0", "question": "Who?", "golden_answers": ["Oslo", "Christiania"]}
@@ -39,23 +43,30 @@ def test_unusable_rows_are_left_out_and_counted(tmp_path: Path) -> None:
     assert dataset.notes[0].startswith("3 unusable rows, the first in line 2")
 
 
-def test_oddities_are_said() -> None:
+def test_what_is_odd_is_said() -> None:
     questions = [
         Question("1", "Who was it?", ("one two three four five six seven eight nine ten eleven",)),
         Question("2", "who  was it", ("A",)),
         Question("2", "Where?", ("Oslo", "a b c d e f g h i j k l")),
+        Question("3", "When?", ("['1999', '2000']",)),
     ]
-    notes = oddities(questions, ["Where"])
+    notes = quality_warnings(questions)
     assert len(notes) == 5
-    assert notes[0] == "1 questions repeat an earlier one"
-    assert notes[1] == "1 rows repeat an earlier id"
+    assert notes[0] == "1 question repeats an earlier one"
+    assert notes[1] == "1 row repeats an earlier id"
     assert "more than 10 words" in notes[2]
-    assert "normalise to nothing" in notes[3]
-    assert notes[4] == "1 questions stand in the training data too"
+    assert "normalize to nothing" in notes[3]
+    assert "list written as text" in notes[4]
+    assert notes[4].endswith("(first: id 3)")
+    assert overlap_warning(questions, [Question("9", "The where", ("Oslo",))]) == [
+        "1 question is in the training data too"
+    ]
 
 
 def test_clean_rows_have_no_oddities() -> None:
-    assert oddities([Question("1", "Who?", ("Oslo",))], ["Where?"]) == []
+    questions = [Question("1", "Who?", ("Oslo", "[sic]"))]
+    assert quality_warnings(questions) == []
+    assert overlap_warning(questions, [Question("1", "Where?", ("Oslo",))]) == []
 
 
 def test_a_name_is_looked_up_in_the_folder(tmp_path: Path) -> None:
@@ -64,7 +75,7 @@ def test_a_name_is_looked_up_in_the_folder(tmp_path: Path) -> None:
     write(tmp_path / "2wiki_500.jsonl", RELEASED)
     assert open_dataset("nq", tmp_path).name == "nq"
     assert open_dataset("2wikimultihopqa", tmp_path).questions[0].id == "4"
-    with pytest.raises(InputError, match=r"holds no popqa: looked for popqa.jsonl, popqa/test.jsonl"):
+    with pytest.raises(InputError, match=r"holds no popqa:test: looked for popqa.jsonl, popqa/test.jsonl"):
         open_dataset("popqa", tmp_path)
 
 
@@ -84,17 +95,80 @@ def test_a_name_is_fetched_from_the_hub_once(tmp_path: Path, monkeypatch: pytest
 def test_a_hub_that_refuses_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Any) -> None:
     monkeypatch.setenv("HF_ENDPOINT", serve(lambda *_: (404, "no")).url)
     monkeypatch.setenv("R1S_CACHE", str(tmp_path))
-    with pytest.raises(R1Error, match="answered 404; give a folder with the file by --data-dir"):
+    with pytest.raises(R1Error, match=r"answered with status 404.*; give a folder with the file"):
         open_dataset("bamboogle")
     assert not [file for file in tmp_path.rglob("*") if file.is_file()]
 
 
 def test_an_unknown_name_is_refused() -> None:
-    with pytest.raises(InputError, match="there is no data set 'bambogle'"):
+    with pytest.raises(InputError, match=r"there is no dataset 'bambogle' \(did you mean bamboogle\?\)"):
         open_dataset("bambogle")
+    with pytest.raises(InputError, match="there is no dataset ''"):
+        open_dataset("")
+
+
+def test_a_split_can_be_named_and_training_takes_the_training_split(tmp_path: Path) -> None:
+    (tmp_path / "nq").mkdir()
+    for split in ("train", "dev", "test"):
+        write(tmp_path / "nq" / f"{split}.jsonl", {"question": f"{split}?", "golden_answers": ["Oslo"]})
+    write(tmp_path / "bamboogle.jsonl", RELEASED)
+
+    def read(name: str, training: bool = False) -> tuple[str, str]:
+        dataset = open_dataset(name, tmp_path, training=training)
+        return dataset.name, dataset.questions[0].text
+
+    assert read("nq") == ("nq", "test?")
+    assert read("nq", training=True) == ("nq:train", "train?")
+    assert read("nq:dev", training=True) == read("nq:dev") == ("nq:dev", "dev?")
+    assert read("bamboogle:test", training=True) == ("bamboogle", "Who?")
+    with pytest.raises(InputError, match="bamboogle has no training split: give bamboogle:test"):
+        read("bamboogle", training=True)
+    with pytest.raises(InputError, match="nq has no split 'trian': give nq:train or nq:dev or nq:test"):
+        read("nq:trian")
+
+
+def test_what_needs_no_download_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("R1S_CACHE", str(tmp_path / "cache"))
+    assert local_file("nq", training=True) is None
+    assert local_file("nq", tmp_path) is None
+    assert local_file(str(tmp_path / "none.jsonl")) is None
+    file = write(tmp_path / "nq.jsonl", FLASHRAG)
+    assert local_file("nq", tmp_path) == local_file(str(file)) == file
+    (tmp_path / "cache/datasets/nq").mkdir(parents=True)
+    assert local_file("nq:train") == local_file("nq", training=True) is None
+    cached = write(tmp_path / "cache/datasets/nq/train.jsonl", FLASHRAG)
+    assert local_file("nq:train") == local_file("nq", training=True) == cached
+
+
+def test_a_bad_row_of_a_named_dataset_does_not_end_a_training(tmp_path: Path) -> None:
+    file = write(tmp_path / "nq.jsonl", FLASHRAG, {"question": "Who?", "golden_answers": []})
+    with pytest.raises(InputError, match=":2: the row has no gold answer"):
+        open_dataset(str(file), strict=True)
+    dataset = open_dataset("nq:test", tmp_path, strict=True, training=True)
+    assert dataset.notes[0].startswith("1 unusable row, the first in line 2")
+
+
+def test_help_and_settings_name_every_dataset() -> None:
+    assert cli.DATASETS.split(", or a file")[0].split(", ") == list(NAMED)
+    fields = Data.model_fields
+    trained = {name for name, named in NAMED.items() if "train" in named.splits}
+    words = {key: set(re.findall(r"\w+", fields[key].description or "")) for key in ("train", "held_out")}
+    assert words["train"] & set(NAMED) == trained
+    assert words["held_out"] & set(NAMED) == set(NAMED)
 
 
 def test_released_training_rows_whose_golds_cannot_be_earned_are_counted() -> None:
-    dataset = open_dataset(str(shared("data/r1-searcher/training_set/stage_2.jsonl")))
-    assert len(dataset.questions) == 8148
-    assert any(note.startswith("63 questions have only golds of more than 10 words") for note in dataset.notes)
+    dataset = open_dataset(str(DATA / "questions" / "stage_2.jsonl"))
+    assert len(dataset.questions) == 64
+    words = [len(q.golds[0].split()) > 10 for q in dataset.questions]
+    assert any(n.startswith(f"{sum(words)} questions have only gold answers of more than 10") for n in dataset.notes)
+
+
+def test_all_released_training_rows_are_read() -> None:
+    """The 64 rows in the repository, or all 8,148 where they are at hand."""
+    large = has_shared("data/r1-searcher/training_set/stage_2.jsonl")
+    file = shared("data/r1-searcher/training_set/stage_2.jsonl") if large else DATA / "questions" / "stage_2.jsonl"
+    dataset = open_dataset(str(file), strict=True)
+    assert len(dataset.questions) == (8148 if large else 64)
+    wanted = "63 questions have" if large else "questions have"
+    assert any(wanted in n and "more than 10 words" in n for n in dataset.notes)

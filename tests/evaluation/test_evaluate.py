@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
+from r1searcher.common import terminal
 from r1searcher.errors import InputError, R1Error
 from r1searcher.evaluation.commands import run_ask
-from r1searcher.evaluation.evaluate import Request, evaluate, find_target
+from r1searcher.evaluation.evaluate import Request, evaluate, find_target, folder_of
 from r1searcher.evaluation.predictions import read_predictions
+from tests.retrieval.serving import serving
 
-QUIET = Console(file=open(os.devnull, "w"))  # noqa: SIM115
+QUIET = terminal.console(file=open(os.devnull, "w"))  # noqa: SIM115
 
 Make = Callable[..., Request]
 
@@ -25,10 +26,10 @@ Make = Callable[..., Request]
 def request_for(index: Path, questions: Path, tmp_path: Path, searcher: Any) -> Make:
     def make(**changes: Any) -> Request:
         overrides = {
-            "retrieval.url": json.dumps(str(index)),
-            "model.prompt": json.dumps(str(prompt)),
-            "model.chat_template": "false",
-            "retrieval.outage_limit": "0.5",
+            "retrieval.url": str(index),
+            "model.prompt": str(prompt),
+            "model.chat_template": False,
+            "retrieval.outage_limit": 0.5,
             **changes.pop("overrides", {}),
         }
         arguments = {"model": searcher.url, "datasets": [str(questions)], "to": tmp_path / "report", **changes}
@@ -55,10 +56,56 @@ def test_every_question_is_played_scored_and_reported(request_for: Make, searche
     assert manifest["episode"]["top_k"] == 5
     for key in ("seed", "prompt_sha256", "versions"):
         assert manifest[key]
-    assert "| EM |" in (request.to / "report.md").read_text()
+    assert "| EM" in (request.to / "report.md").read_text()
     predictions = list(read_predictions(request.to / "predictions.jsonl"))
     assert next(p.question for p in predictions) == "What is the capital of Norway?"
     assert all(p.trajectory.token_ids for p in predictions)
+
+
+def test_secrets_of_urls_are_in_no_file_and_in_no_output(
+    request_for: Make, searcher: Any, serve: Any, index: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    judge = serve(lambda path, body: (200, {"choices": [{"message": {"content": "True"}}]}))
+    with serving(str(index)) as address:
+        request = request_for(
+            model=f"{searcher.url}/v1?token=geheim",
+            judge=f"{judge.url}?token=geheim",
+            overrides={"retrieval.url": f"{address}/retrieve?token=geheim"},
+        )
+        evaluate(request, terminal.console(stderr=True))
+    manifest = json.loads((request.to / "manifest.json").read_text())
+    assert manifest["model"] == f"{searcher.url}/v1?token=…"
+    assert manifest["retriever"]["url"] == manifest["retriever"]["name"] == f"{address}/retrieve?token=…"
+    for file in request.to.iterdir():
+        assert "geheim" not in file.read_text("utf-8")
+    assert "geheim" not in "".join(capsys.readouterr())
+    assert "geheim" not in str(folder_of(request_for(model=f"{searcher.url}?token=geheim", to=None)))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"model": "http://me:geheim@h"}, {"judge": "http://me:geheim@h"}, {"overrides": 1}]
+)
+def test_user_and_password_in_a_url_are_refused_before_anything_is_played(
+    request_for: Make, searcher: Any, changes: dict[str, Any]
+) -> None:
+    if "overrides" in changes:
+        changes = {"overrides": {"retrieval.url": "http://me:geheim@h/retrieve"}}
+    request = request_for(**changes)
+    with pytest.raises(InputError, match="leave user and password out of the URL") as raised:
+        evaluate(request, QUIET)
+    assert "geheim" not in str(raised.value)
+    assert not request.to.exists()
+    assert searcher.calls == []
+
+
+def test_a_key_that_cannot_be_sent_is_refused_before_anything_is_played(
+    request_for: Make, searcher: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("R1S_JUDGE_KEY", "geheim\n")
+    with pytest.raises(InputError, match="R1S_JUDGE_KEY cannot be sent") as raised:
+        evaluate(request_for(judge="http://127.0.0.1:9"), QUIET)
+    assert "geheim" not in str(raised.value)
+    assert searcher.calls == []
 
 
 def test_the_model_reads_and_returns_token_ids(request_for: Make, searcher: Any) -> None:
@@ -94,7 +141,7 @@ def test_a_finished_evaluation_asks_the_model_nothing(request_for: Make, searche
 def test_another_evaluation_is_never_mixed_in(request_for: Make) -> None:
     evaluate(request_for(), QUIET)
     with pytest.raises(InputError, match=r"holds another evaluation \(it differs in episode\)"):
-        evaluate(request_for(overrides={"episode.top_k": "2"}), QUIET)
+        evaluate(request_for(overrides={"episode.top_k": 2}), QUIET)
 
 
 def test_a_folder_of_other_things_is_left_alone(request_for: Make, tmp_path: Path) -> None:
@@ -123,7 +170,7 @@ def test_a_search_engine_that_is_gone_stops_the_evaluation_and_scores_nothing(
 def test_a_model_server_that_fails_is_no_wrong_answer(request_for: Make, searcher: Any) -> None:
     answer = searcher.answer
     searcher.answer = lambda path, body: (500, "boom") if path.endswith("/completions") else answer(path, body)
-    with pytest.raises(R1Error, match="answered 500"):
+    with pytest.raises(R1Error, match="status 500"):
         evaluate(request_for(), QUIET)
 
 

@@ -62,6 +62,14 @@ def test_hostile_text_adds_no_element_to_the_page() -> None:
     assert "<!--" not in page
 
 
+def test_the_page_names_official_metrics_beside_r1_searchers() -> None:
+    page = page_of([dict(row, dataset="hotpotqa") for row in rows()])
+    assert "<td>EM, R1-Searcher</td>" in page
+    assert "<td>EM, official</td>" in page
+    assert "official metrics: hotpot_evaluate_v1.py of hotpotqa/hotpot (HotpotQA)" in page
+    assert page_of(rows()).count("official") == 0
+
+
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     folder = tmp_path_factory.mktemp("page")

@@ -1,4 +1,6 @@
 import json
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -88,5 +90,87 @@ def test_a_wrong_file_gets_a_sentence_with_its_line(tmp_path: Path, lines: str, 
 
 
 def test_a_missing_file_gets_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="there is no predictions file"):
+    with pytest.raises(InputError, match=r"none\.jsonl does not exist"):
         list(read_predictions(tmp_path / "none.jsonl"))
+
+
+PLAIN = {"question": "?", "golds": ["x"], "prediction": "y"}
+PLAYED = to_row(from_text("?", ("Oslo",), TEXT), dataset="d", place=1, sample=0, parts={"f1": 1.0})
+MODEL = {"author": "model", "text": "x", "token_ids": [1]}
+
+
+def segments(**changes: object) -> dict[str, object]:
+    return {**PLAYED, "segments": [{**MODEL, **changes}]}
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a":' * 100_000, "nested too deeply"),
+        ('{"prediction": ' + "9" * 5000 + "}", "a number is too long"),
+        ('{"prediction": NaN}', "NaN is not a JSON number"),
+        ("5", "not a JSON object"),
+        (json.dumps({**PLAIN, "prediction": ["y"]}), "prediction must be text or a number"),
+        (json.dumps({**PLAIN, "pred_ans": {}}), "pred_ans must be text or a number"),
+        (json.dumps({**PLAIN, "question": 5}), "its `question` is not text"),
+        (json.dumps({**PLAIN, "id": [1]}), "id must be text or a number"),
+        (json.dumps({**PLAIN, "dataset": {}}), "dataset must be text"),
+        (json.dumps({**PLAIN, "gen_text_store": ["x"]}), "gen_text_store must be text"),
+        (json.dumps({**PLAIN, "question": None, "prompt": ["x"]}), "prompt must be a list of messages"),
+        (json.dumps({**PLAYED, "segments": None}), "segments must be a valid list"),
+        (json.dumps({**PLAYED, "segments": [5]}), "segments.0 must be an object"),
+        (json.dumps({**PLAYED, "golds": "Oslo"}), "golds must be a valid list"),
+        (json.dumps({**PLAYED, "golds": [None]}), "golds.0 must be text"),
+        (json.dumps({**PLAYED, "stop": "bored"}), "stop: must be 'answered'"),
+        (json.dumps({**PLAYED, "stop": []}), "stop must be text"),
+        (json.dumps({**PLAYED, "parts": {"f1": "x"}}), "parts.f1 must be a valid number"),
+        (json.dumps({**PLAYED, "searches": [{"query": "q"}]}), "searches.0.shown is missing"),
+        (json.dumps({k: v for k, v in PLAYED.items() if k != "searches"}), "searches is missing"),
+        (json.dumps(segments(author="me")), "segments.0.author must be 'prompt', 'model' or 'environment'"),
+        (json.dumps(segments(text=5)), "segments.0.text must be text"),
+        (json.dumps(segments(token_ids="abc")), "segments.0.token_ids must be a valid list"),
+        (json.dumps(segments(token_ids=[0.5])), "segments.0.token_ids.0 must be a valid integer"),
+        (json.dumps(segments(overhang=-1)), "segments.0.overhang"),
+        (json.dumps(segments(overhang=9)), "an overhang is longer than its text"),
+    ],
+)
+def test_a_damaged_row_gets_a_sentence_with_its_line(tmp_path: Path, line: str, reason: str) -> None:
+    file = tmp_path / "p.jsonl"
+    file.write_text(f"{json.dumps(PLAIN)}\n\n{line}\n")
+    with pytest.raises(InputError) as caught:
+        list(read_predictions(file))
+    sentence = str(caught.value)
+    assert sentence.startswith(f"{file}:3 ")
+    assert reason in sentence
+    assert len(sentence) < 200 + len(str(file))
+    assert "\n" not in sentence
+
+
+@pytest.mark.parametrize("odd", ["a\u2028b", "a\u2029b", "a\u0085b", "a\x0bb", "\ud800", "a\U0001f600b"])
+def test_odd_characters_end_no_line_and_no_evaluation(tmp_path: Path, odd: str) -> None:
+    file = tmp_path / "p.jsonl"
+    rows = [{**PLAIN, "prediction": odd}, segments(text=odd)]
+    text = "".join(json.dumps(row, ensure_ascii="\x0b" in odd) + "\n" for row in rows)
+    file.write_bytes(text.encode("utf-8", "surrogatepass"))
+    plain, played = read_predictions(file)
+    assert plain.answer == odd
+    assert played.trajectory is not None
+    assert played.trajectory.turns == (odd,)
+
+
+def test_what_is_no_text_file_gets_a_sentence(tmp_path: Path) -> None:
+    latin = tmp_path / "latin.jsonl"
+    latin.write_bytes(json.dumps(PLAIN).encode() + b"\n\xe9\n")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for file, sentence in (
+        (latin, f"{latin}:2 is not UTF-8 text"),
+        (tmp_path, "is a folder"),
+        (pipe, "is not a regular file"),
+        (tmp_path / ("n" * 300), "not a valid file name"),
+        (tmp_path / "a\0b", "not a valid file name"),
+        (latin / "x", "does not exist"),
+    ):
+        with pytest.raises(InputError, match=re.escape(sentence)):
+            list(read_predictions(file))

@@ -1,15 +1,18 @@
 """Many episodes at once, around the real loop."""
 
 import asyncio
+import socket
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+from r1searcher.config.settings import load
 from r1searcher.episodes.loop import Budgets, Generation
-from r1searcher.episodes.questions import Question
 from r1searcher.errors import RetrieverError
-from r1searcher.evaluation.rollouts import Task, roll_out, tasks_for
+from r1searcher.evaluation.rollouts import Task, roll_out, roll_out_model, tasks_for
+from r1searcher.questions.question import Question
+from tests.common.servers import answer, raw_server
 from tests.episodes.conftest import END, byte_level_bpe
 from tests.episodes.scripted import GivenPassages, ScriptedModel
 
@@ -48,19 +51,19 @@ class FailsFor(GivenPassages):
         return await super().search(queries, top_k)
 
 
-async def play(engine: Engine, retriever: GivenPassages, tasks: list[Task], in_flight: int) -> list[Any]:
-    rollouts = roll_out(tasks, engine, retriever, lambda q: f"{q}<think>", Budgets(max_new_tokens=64), in_flight)
+async def play(engine: Engine, retriever: GivenPassages, tasks: list[Task], concurrency: int) -> list[Any]:
+    rollouts = roll_out(tasks, engine, retriever, lambda q: f"{q}<think>", Budgets(max_new_tokens=64), concurrency)
     return [one async for one in rollouts]
 
 
-@pytest.mark.parametrize("in_flight", [1, 5, 64])
-async def test_every_task_is_played_once_and_no_more_at_once_than_allowed(in_flight: int) -> None:
+@pytest.mark.parametrize("concurrency", [1, 5, 64])
+async def test_every_task_is_played_once_and_no_more_at_once_than_allowed(concurrency: int) -> None:
     engine = Engine()
     tasks = tasks_for(QUESTIONS, samples=2)
-    played = await play(engine, GivenPassages(["It lies on the Arden."]), tasks, in_flight)
+    played = await play(engine, GivenPassages(["It lies on the Arden."]), tasks, concurrency)
     assert sorted((t.place, t.sample) for t, _, _ in played) == [(t.place, t.sample) for t in tasks]
     assert all(len(trajectory.searches) == 1 for _, trajectory, _ in played)
-    assert engine.most_at_once == min(in_flight, len(tasks))
+    assert engine.most_at_once == min(concurrency, len(tasks))
 
 
 async def test_an_outage_ends_the_rollouts_and_is_no_trajectory() -> None:
@@ -74,6 +77,33 @@ async def test_an_outage_ends_the_rollouts_and_is_no_trajectory() -> None:
     with pytest.raises(RetrieverError):
         await collect()
     assert whole == [(0, "answered"), (1, "answered")]
+
+
+def test_held_out_rollouts_wait_out_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search engine refuses the first searches, as one that is starting does: no episode is lost."""
+
+    class Local(Engine):
+        def __init__(self, *_: Any, **__: Any) -> None:
+            super().__init__()
+
+        async def __aenter__(self) -> "Local":
+            return self
+
+        async def __aexit__(self, *_: object) -> None: ...
+
+    def behave(connection: socket.socket, request: bytes) -> None:
+        found = b'{"result": [[{"id": "1", "title": "T", "text": "It lies on the Arden."}]]}'
+        (answer(b"", "503 Starting") if len(server.requests) < 4 else answer(found))(connection, request)
+
+    monkeypatch.setattr("r1searcher.engine.inference.LocalModel", Local)
+    said: list[str] = []
+    with raw_server(behave) as server:
+        changes = {"retrieval.url": f"{server.url}/retrieve", "model.chat_template": False}
+        settings = load("stage2", None, None, changes)
+        played = roll_out_model("model", QUESTIONS[:2], settings, (0.0,), say=said.append)
+    assert [trajectory.stop.value for trajectory in played[0.0]] == ["answered"] * 2
+    assert all(len(trajectory.searches[0].hits) == 1 for trajectory in played[0.0])
+    assert ["waiting" in sentence for sentence in said] == [True, False]
 
 
 def test_seeds_differ_between_samples_and_repeat_between_calls() -> None:

@@ -1,5 +1,6 @@
 import json
 import random
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,57 @@ from r1searcher.evaluation.comparison import compare
 from r1searcher.evaluation.intervals import interval, paired_difference
 from r1searcher.evaluation.predictions import parse
 from r1searcher.evaluation.scoring import report, score_file, score_prediction
-from r1searcher.evaluation.tables import print_scores
-from tests.shared_data import shared
+from r1searcher.evaluation.tables import as_markdown, print_comparison, print_scores
+from tests.shared_data import DATA, shared
+
+RESULTS = "r1-searcher/eval_results"
 
 
+def figures_of(file: Path, names: Iterable[str]) -> tuple[int, dict[str, float]]:
+    found = report(score_file(file))
+    assert found.judge_failed == 0
+    return found.n, {metric: round(found.metrics[metric].value, 3) for metric in names}
+
+
+@pytest.mark.parametrize(
+    ("name", "n", "figures"),
+    [
+        (
+            "bamboogle_qwen",
+            24,
+            {
+                "em": 0.417,
+                "f1": 0.566,
+                "cover_em": 0.458,
+                "cover_em_contiguous": 0.458,
+                "judge": 0.542,
+                "searches": 1.875,
+                "official_em": 0.417,
+                "official_f1": 0.549,
+            },
+        ),
+        (
+            "hotpotqa_qwen",
+            41,
+            {
+                "em": 0.537,
+                "f1": 0.689,
+                "cover_em": 0.707,
+                "cover_em_contiguous": 0.707,
+                "judge": 0.780,
+                "searches": 2.195,
+                "official_em": 0.537,
+                "official_f1": 0.690,
+            },
+        ),
+    ],
+)
+def test_released_rows_give_the_figures_of_the_released_scorers(name: str, n: int, figures: dict[str, float]) -> None:
+    """Expected: R1-Searcher's `metric_calc_rule.py` and HotpotQA's `hotpot_evaluate_v1.py`, run on these rows."""
+    assert figures_of(DATA / RESULTS / f"{name}.jsonl", figures) == (n, figures)
+
+
+@pytest.mark.shared
 @pytest.mark.parametrize(
     ("name", "n", "figures"),
     [
@@ -27,6 +75,8 @@ from tests.shared_data import shared
                 "f1": 0.577,
                 "cover_em_contiguous": 0.488,
                 "searches": 1.984,
+                "official_em": 0.456,
+                "official_f1": 0.573,
             },
         ),
         (
@@ -39,15 +89,14 @@ from tests.shared_data import shared
                 "f1": 0.719,
                 "cover_em_contiguous": 0.654,
                 "searches": 2.11,
+                "official_em": 0.576,
+                "official_f1": 0.713,
             },
         ),
     ],
 )
 def test_released_trajectories_give_the_papers_figures(name: str, n: int, figures: dict[str, float]) -> None:
-    found = report(score_file(shared(f"data/r1-searcher/eval_results/{name}.jsonl")))
-    assert found.n == n
-    assert {metric: round(found.metrics[metric].value, 3) for metric in figures} == figures
-    assert found.judge_failed == 0
+    assert figures_of(shared(f"data/{RESULTS}/{name}.jsonl"), figures) == (n, figures)
 
 
 def one(question: str, answer: str, gold: str = "Oslo", **more: object) -> scoring.Scored:
@@ -146,3 +195,108 @@ def test_comparison_pairs_questions_in_any_order_and_counts_the_others() -> None
 def test_files_on_other_questions_cannot_be_compared() -> None:
     with pytest.raises(InputError, match="no question in common"):
         compare([one("a", "Oslo")], [one("b", "Oslo")])
+
+
+def write(file: Path, *rows: dict[str, object]) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+RIGHT = {"question": "a", "answer": "Oslo", "prediction": "Oslo"}
+WRONG = {"question": "a", "answer": "Oslo", "prediction": "Bergen"}
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_files_of_the_same_name_are_both_shown(tmp_path: Path, capsys, as_json: bool) -> None:
+    a = write(tmp_path / "A" / "predictions.jsonl", RIGHT)
+    b = write(tmp_path / "B" / "predictions.jsonl", WRONG)
+    print_scores([a, b], as_json)
+    out = capsys.readouterr().out
+    if as_json:
+        rows = [json.loads(line) for line in out.splitlines()]
+        assert [(row["file"], row["em"]["value"]) for row in rows] == [(str(a), 1.0), (str(b), 0.0)]
+    else:
+        [em] = [line for line in out.splitlines() if line.strip().startswith("EM, R1-Searcher")]
+        assert em.split()[2::3] == ["1.000", "0.000"]
+
+
+def test_a_file_of_several_datasets_is_scored_by_dataset(tmp_path: Path, capsys) -> None:
+    rows = [
+        {"question": "a", "golds": ["u.s."], "prediction": "us", "dataset": "hotpotqa"},
+        {"question": "b", "golds": ["oslo"], "prediction": "in Oslo, Norway", "dataset": "popqa"},
+    ]
+    print_scores([write(tmp_path / "p.jsonl", *rows)], True)
+    hotpotqa, popqa = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (hotpotqa["dataset"], hotpotqa["em"]["value"], hotpotqa["official_em"]["value"]) == ("hotpotqa", 0, 1)
+    assert (popqa["dataset"], popqa["em"]["value"], "official_em" in popqa) == ("popqa", 0, False)
+    assert popqa["official_accuracy"]["value"] == 1  # capitalized, the gold is a substring
+    assert "hotpot_evaluate_v1.py" in hotpotqa["official"][0]
+
+
+def test_the_dataset_comes_from_the_option_the_row_or_the_name_of_the_file(tmp_path: Path) -> None:
+    row = {"question": "a", "golds": ["u.s."], "prediction": "us"}
+    plain, named = write(tmp_path / "p.jsonl", row), write(tmp_path / "musique_500.jsonl", row)
+    of_row = write(tmp_path / "r.jsonl", {**row, "data_source": "nq"})
+    assert [report(score_file(file)).official for file in (plain, of_row)] == [
+        [],
+        ["dpr/data/qa_validation.py of facebookresearch/DPR (NQ-open)"],
+    ]
+    assert report(score_file(named)).official == ["metrics/answer.py of StonyBrookNLP/musique (MuSiQue)"]
+    assert report(score_file(plain, dataset="hotpotqa")).metrics["official_em"].value == 1
+
+
+def test_compare_shows_official_metrics_and_names_them(tmp_path: Path, capsys) -> None:
+    row = {"question": "a", "golds": ["u.s."], "prediction": "us", "dataset": "hotpotqa"}
+    a, b = write(tmp_path / "a.jsonl", {**row, "prediction": "x"}), write(tmp_path / "b.jsonl", row)
+    print_comparison(a, b, True)
+    found = json.loads(capsys.readouterr().out)
+    assert (found["em"]["value"], found["official_em"]["value"]) == (0, 1)
+    print_comparison(a, b, False)
+    out = capsys.readouterr().out
+    assert "official metrics: hotpot_evaluate_v1.py of hotpotqa/hotpot (HotpotQA)" in out
+    [line] = [line for line in out.splitlines() if "EM, official" in line]
+    assert line.split() == [
+        "EM,",
+        "official",
+        "0.000",
+        "1.000",
+        "+1.000",
+        "[+1.000,",
+        "+1.000]",
+        "0.000",
+        "1",
+        "0",
+        "no",
+    ]
+
+
+def test_the_markdown_report_names_both_kinds_of_metric() -> None:
+    figures = report([one("a", "Oslo", dataset="hotpotqa")])
+    text = as_markdown({"hotpotqa | x": figures}, {"model": "m"})
+    assert "| EM, R1-Searcher | 1.000" in text
+    assert "| EM, official | 1.000" in text
+    assert "official metrics: hotpot_evaluate_v1.py" in text
+    assert "| | hotpotqa \\| x (n = 1) |" in text
+
+
+def test_text_from_outside_reaches_the_terminal_visible(tmp_path: Path, capsys) -> None:
+    a = write(tmp_path / "\x1b[2J[bold]a[", {**RIGHT, "dataset": "\x9b[/]d"}, {**RIGHT, "question": "b"})
+    print_scores([a], False)
+    print_comparison(a, a, False)
+    print_scores([a], True)
+    out = capsys.readouterr().out
+    assert not {"\x1b", "\x9b"} & set(out)
+    assert "[bold]a[: \\x9b[/]d" in out
+
+
+def test_several_processes_find_the_damaged_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path / "p.jsonl", *[RIGHT] * 3000)
+    with file.open("ab") as out:
+        out.write(b"\n{\n")
+    monkeypatch.setattr(scoring, "LARGE", 0)
+    with pytest.raises(InputError, match=r"p\.jsonl:3002 is not JSON"):
+        score_file(file, processes=2)
+    file.write_bytes(b"\xff\n")
+    with pytest.raises(InputError, match=r"p\.jsonl:1 is not UTF-8"):
+        score_file(file, processes=2)

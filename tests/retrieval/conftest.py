@@ -1,3 +1,4 @@
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -6,19 +7,52 @@ import pytest
 from r1searcher.corpora.readers import read_passages
 from r1searcher.retrieval.embedded import build
 from tests.retrieval.nodes import Node, Server, running_server
-from tests.shared_data import shared
+from tests.shared_data import DATA, shared
+
+Hits = dict[str, list[tuple[str, float]]]
 
 
 @pytest.fixture(scope="session")
 def wikipedia() -> Path:
-    """20,491 real passages, JSONL."""
-    return shared("data/retrieval/c20k.jsonl")
+    """771 real passages, JSONL."""
+    return DATA / "retrieval/passages.jsonl"
+
+
+@pytest.fixture(scope="session")
+def lucene_hits() -> Hits:
+    """The top 10 of `wikipedia` that Lucene finds for each of 80 questions and queries: ids with scores."""
+    rows = (json.loads(line) for line in (DATA / "retrieval/hits.jsonl").read_text("utf-8").split("\n") if line)
+    return {row["query"]: [(id_, score) for id_, score in row["hits"]] for row in rows}
 
 
 @pytest.fixture(scope="session")
 def wikipedia_index(wikipedia: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("index") / "wikipedia"
     build(read_passages(wikipedia), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def large_wikipedia() -> Path:
+    """20,491 real passages, JSONL; for tests marked `shared`."""
+    return shared("data/retrieval/c20k.jsonl")
+
+
+@pytest.fixture(scope="session")
+def large_lucene_hits() -> Hits:
+    """The same of `large_wikipedia`, for 1,000 questions and queries."""
+    hits: Hits = {}
+    for kind in ("questions", "queries"):
+        queries = shared(f"data/retrieval/bench_{kind}.txt").read_text("utf-8").splitlines()
+        found = shared(f"data/retrieval/hits_lucene_c20k_{kind}.jsonl").read_text("utf-8").splitlines()
+        hits |= {query: json.loads(line) for query, line in zip(queries, found, strict=True)}
+    return hits
+
+
+@pytest.fixture(scope="session")
+def large_index(large_wikipedia: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("index") / "wikipedia"
+    build(read_passages(large_wikipedia), path)
     return path
 
 
@@ -34,7 +68,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def mortal_node(node: Server) -> Node:
     """A server that a test may kill, if it starts it again."""
     if not isinstance(node, Node):
-        pytest.skip("kills its server, so it needs one of its own from shared/elasticsearch")
+        pytest.skip("kills its server, so it needs one of its own, not a URL")
     return node
 
 

@@ -1,5 +1,8 @@
-"""A real Elasticsearch for tests: started from `shared/elasticsearch` beside the checkout where that is present, else
-the one whose address R1S_TEST_ELASTICSEARCH_URL gives, such as http://127.0.0.1:9200."""
+"""A real Elasticsearch for tests: the one whose address R1S_TEST_ELASTICSEARCH_URL gives, such as http://127.0.0.1:9200,
+else one that `elasticsearch/start` in the folder named by R1S_TEST_SHARED starts.
+
+`make test-elasticsearch` finds or starts one and runs the tests that need it.
+"""
 
 import os
 import shutil
@@ -18,6 +21,8 @@ from elasticsearch import Elasticsearch
 from tests.shared_data import has_shared, shared
 
 URL_VARIABLE = "R1S_TEST_ELASTICSEARCH_URL"
+LAUNCHER = "elasticsearch/start"
+"""In the larger data: a program that starts a node, `start MAJOR DATA_FOLDER PORT`."""
 
 
 class Server:
@@ -48,7 +53,7 @@ class Node(Server):
 
     def __init__(self, major: int, data: Path) -> None:
         self.major = major
-        self._start = shared("elasticsearch/start")
+        self._start = shared(LAUNCHER)
         self._java = _java(major)
         self._data = data
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -65,7 +70,7 @@ class Node(Server):
                 stdout=log,
                 stderr=log,
             )
-        deadline = time.monotonic() + 600
+        deadline = time.monotonic() + 1200
         health = f"{self.server}/_cluster/health?wait_for_status=yellow&timeout=60s"
         while time.monotonic() < deadline and self._process.poll() is None:
             try:
@@ -91,16 +96,22 @@ class Node(Server):
 def running_server(major: int, data: Path) -> Server:
     """Elasticsearch of that major version, started; skips the test where there is none."""
     outside = os.environ.get(URL_VARIABLE)
-    if has_shared("elasticsearch/start") or not outside:
-        server: Server = Node(major, data)
-    else:
-        with Elasticsearch(outside) as client:
-            version = str(client.info()["version"]["number"])
-        if not version.startswith(f"{major}."):
-            pytest.skip(f"{URL_VARIABLE} is Elasticsearch {version}, this test needs version {major}")
+    version = _version(outside) if outside else ""
+    if outside and version.startswith(f"{major}."):
         server = Server(outside.rstrip("/"), f"r1s-test-{uuid.uuid4().hex[:8]}-")
+    elif has_shared(LAUNCHER):
+        server = Node(major, data)
+    elif outside:
+        pytest.skip(f"{URL_VARIABLE} is Elasticsearch {version}, this test needs version {major}")
+    else:
+        pytest.skip("needs an Elasticsearch server: run `make test-elasticsearch`")
     server.start()
     return server
+
+
+def _version(url: str) -> str:
+    with Elasticsearch(url) as client:
+        return str(client.info()["version"]["number"])
 
 
 def _java(major: int) -> str:

@@ -5,30 +5,63 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.base import Hit
 
+SERVICE = """
+import sys
+from r1searcher.retrieval.connections import Limits
+from r1searcher.retrieval.processes import LOOPBACK_NAMES, Service, resolve, serve
+
+if __name__ == "__main__":
+    service = Service(sys.argv[1], resolve("127.0.0.1", 0), LOOPBACK_NAMES, sys.argv[2], Limits(*eval(sys.argv[3])))
+    serve(service, 1, lambda address: print(f"{address}/retrieve", file=sys.stderr, flush=True))
+"""
+
+
+def started(
+    retriever: str, *options: str, before: Sequence[str] = ()
+) -> AbstractContextManager[tuple["subprocess.Popen[str]", str]]:
+    """`r1s serve` on a free port that answers, and its address. It is the caller's to end.
+
+    `before` stands before the command, such as a limit that a shell sets.
+    """
+    command = [sys.executable, "-m", "r1searcher.cli", "serve", retriever, "--port", "0", *options]
+    return _started([*before, *command])
+
+
+def started_service(
+    retriever: str, settings_hash: str = "", limits: tuple[float, ...] = ()
+) -> AbstractContextManager[tuple["subprocess.Popen[str]", str]]:
+    """The same without the command line: with one process, unchecked, and with other limits for its clients."""
+    return _started([sys.executable, "-c", SERVICE, retriever, settings_hash, repr(limits)])
+
 
 @contextmanager
-def started(retriever: str, *options: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """A server on a free port that answers, and its address. It is the caller's to end."""
-    command = [sys.executable, "-m", "r1searcher.cli", "serve", retriever, "--port", "0", *options]
+def _started(command: Sequence[str]) -> Iterator[tuple["subprocess.Popen[str]", str]]:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         said = ""
         while "/retrieve" not in said:
             said = process.stderr.readline()
             assert said, "the server ended before it answered"
+        threading.Thread(target=process.stderr.read, daemon=True).start()  # or a full pipe would hold it up
         try:
             yield process, said.partition("/retrieve")[0]
-        except BaseException:  # or its end would be waited for
-            process.kill()
-            raise
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(60)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    raise
 
 
 @contextmanager
@@ -42,11 +75,11 @@ def serving(retriever: str) -> Iterator[str]:
         assert process.wait(30) in (0, 130, -signal.SIGINT)
 
 
-def post(url: str, body: object) -> Any:
+def post(url: str, body: object, seconds: float = 60) -> Any:
     """The JSON answer to `body`, which is sent as JSON unless it is bytes."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     request = urllib.request.Request(url, content, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=seconds) as answer:
         return json.load(answer)
 
 

@@ -65,6 +65,33 @@ def test_search_json_is_a_line_a_query_and_nothing_else(index: Path, tmp_path: P
     )
 
 
+def test_a_line_of_queries_ends_at_a_line_feed_only(index: Path, tmp_path: Path) -> None:
+    (tmp_path / "queries").write_text("Rome\u2028Italy\x85capital\nLima\n", encoding="utf-8")
+    code, out, _ = r1s("search", index, "--queries", tmp_path / "queries", "--top-k", 1, "--json")
+    assert code == 0
+    assert [json.loads(line)[0][0] for line in out.splitlines()] == ["1", "2"]
+
+
+def test_search_shows_control_characters_and_markup_of_passages_and_queries(tmp_path: Path) -> None:
+    row = {"id": "\x1b[2J[red]\x9b", "title": "[bold]Oslo[/x] \x1b]0;t\x07", "text": "a \x1b[31mtown\x9b2J :smile: [/]"}
+    (tmp_path / "corpus.jsonl").write_text(json.dumps(row) + "\n")
+    assert r1s("index-corpus", tmp_path / "corpus.jsonl", "--to", tmp_path / "ix")[0] == 0
+    (tmp_path / "queries").write_text("oslo \x1b[5m [/red]\n")
+    for options in ((), ("--json",)):
+        code, out, err = r1s("search", tmp_path / "ix", "--queries", tmp_path / "queries", *options)
+        assert (code, err) == (0, "")
+        assert not set(out) & {"\x1b", "\x9b", "\x07"}
+        assert "[red]" in out
+    assert "[bold]Oslo[/x]" in r1s("search", tmp_path / "ix", "oslo")[1]
+
+
+@pytest.mark.parametrize("top_k", ["0", "-1", "1001", "x", str(10**30)])
+def test_more_passages_than_the_limit_are_a_usage_error(index: Path, top_k: str) -> None:
+    code, out, err = r1s("search", index, "Rome", "--top-k", top_k)
+    assert (code, out) == (2, "")
+    assert "--top-k" in err
+
+
 def test_a_corpus_comes_through_a_pipe(tmp_path: Path, corpus: Path) -> None:
     code, _, err = r1s("index-corpus", "-", "--to", tmp_path / "piped", "--limit", 2, stdin=corpus.read_bytes())
     assert code == 0
@@ -92,12 +119,25 @@ def test_recall(index: Path, tmp_path: Path) -> None:
     assert "3 questions; 1 more with yes or no" in out
 
 
+def test_recall_takes_the_names_that_evaluate_takes(index: Path, tmp_path: Path) -> None:
+    (tmp_path / "bamboogle.jsonl").write_text(
+        '{"question": "What is the capital of Peru?", "answer": "Lima"}\n{"question": "Capital?", "answer": ""}\n'
+    )
+    code, out, err = r1s("recall", index, "--dataset", "bamboogle", "--data-dir", tmp_path, "--json")
+    assert code == 0
+    assert json.loads(out)["at"]["1"]["recall"] == 1.0
+    assert "bamboogle: 1 unusable row, the first in line 2" in err
+    code, out, err = r1s("recall", index, "--dataset", "nq", "--data-dir", tmp_path)
+    assert (code, out) == (2, "")
+    assert "holds no nq:test" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (("search", "nowhere", "x"), "There is no index nowhere: make it with `r1s index-corpus FILE --to nowhere`."),
         (("search", "{index}"), "Give one query"),
-        (("search", "{index}", "--queries", "nowhere"), "nowhere cannot be read as queries"),
+        (("search", "{index}", "--queries", "nowhere"), "the file of queries nowhere does not exist"),
         (("index-corpus", "nowhere", "--to", "x"), "There is no corpus nowhere"),
         (("index-corpus", "{corpus}", "--to", "{index}"), "holds an index already"),
         (("index-corpus", "{corpus}", "--to", "{new}", "--bad-rows", "0"), "line 4: not JSON"),
@@ -107,14 +147,25 @@ def test_recall(index: Path, tmp_path: Path) -> None:
         (("index-corpus", "{corpus}", "--to", "{new}", "--title-weight", "-1"), "it must be more than 0"),
         (("index-corpus", "{corpus}", "--to", "{new}", "--analyzer", "x"), "no analyzer 'x'"),
         (("index-corpus", "{corpus}", "--to", "http://h:1/retrieve"), "cannot be filled"),
-        (("recall", "{index}", "--dataset", "nowhere"), "nowhere"),
+        (("recall", "{index}", "--dataset", "nowhere"), "there is no dataset 'nowhere': give a file of questions"),
+        (("recall", "{index}", "--dataset", "bambogle"), "did you mean bamboogle?"),
+        (("recall", "{index}", "--dataset", "{corpus}"), "holds passages, not questions"),
+        (("recall", "{index}", "--dataset", "{index}"), "is a folder: give a file"),
+        (("recall", "{index}", "--dataset", ""), "there is no dataset ''"),
+        (("search", "{index}", "--queries", "{folder}"), "is a folder"),
+        (("search", "{index}", "--queries", "{binary}"), "is not UTF-8 text (byte 1)"),
         (("serve", "nowhere"), "There is no index nowhere"),
+        (("serve", "{index}", "--host", ""), "--host is empty"),
+        (("serve", "{index}", "--host", "no such host"), "is not an address or a name of this machine"),
+        (("serve", "{index}", "--allowed-host", "http://a.example"), "is not a host name"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(
     corpus: Path, index: Path, tmp_path: Path, arguments: tuple[str, ...], sentence: str
 ) -> None:
-    places = {"corpus": corpus, "index": index, "new": tmp_path / "new"}
+    (tmp_path / "binary").write_bytes(b"\xff\x00")
+    places = {"corpus": corpus, "index": index, "new": tmp_path / "new", "folder": tmp_path}
+    places["binary"] = tmp_path / "binary"
     code, out, err = r1s(*(argument.format(**places) for argument in arguments))
     assert (code, out) == (2, "")
     assert sentence in err.splitlines()[-1]

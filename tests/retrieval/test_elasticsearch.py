@@ -1,6 +1,6 @@
 """Elasticsearch, a real one: same ranking as the embedded index, and every way in which a server lets one down.
 
-tests/retrieval/nodes.py says where the server comes from; without one these tests skip.
+`make test-elasticsearch` runs these tests; tests/retrieval/nodes.py says where the server comes from.
 """
 
 import asyncio
@@ -28,7 +28,6 @@ from r1searcher.retrieval.embedded import EmbeddedIndex, build
 from r1searcher.retrieval.manifest import IndexSettings
 from tests.retrieval.nodes import Node, Server
 from tests.retrieval.serving import post, search, serving
-from tests.shared_data import shared
 
 pytestmark = pytest.mark.elasticsearch
 
@@ -54,20 +53,22 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(elastic, "_CHECKPOINT_EVERY", 300)
 
 
+@pytest.mark.parametrize(
+    ("corpus", "place", "hits"),
+    [
+        ("wikipedia", "wikipedia_index", "lucene_hits"),
+        pytest.param("large_wikipedia", "large_index", "large_lucene_hits", marks=pytest.mark.shared),
+    ],
+)
 def test_ranking_and_scores_are_those_of_the_embedded_index(
-    node: Server, wikipedia: Path, wikipedia_index: Path
+    node: Server, corpus: str, place: str, hits: str, request: pytest.FixtureRequest
 ) -> None:
-    """On 20,491 passages and 1,000 queries, with three shards and four loading threads."""
-    url = node.url("wikipedia")
-    manifest = load(read_passages(wikipedia), url, shards=3, threads=4)
-    embedded = EmbeddedIndex(wikipedia_index)
+    """With three shards and four loading threads."""
+    url = node.url(corpus)
+    manifest = load(read_passages(request.getfixturevalue(corpus)), url, shards=3, threads=4)
+    embedded = EmbeddedIndex(request.getfixturevalue(place))
     assert manifest == embedded.manifest
-    queries = [
-        query
-        for kind in ("questions", "queries")
-        for query in shared(f"data/retrieval/bench_{kind}.txt").read_text().splitlines()
-    ]
-    assert len(queries) == 1000
+    queries = list(request.getfixturevalue(hits))
     for query, ours, theirs in zip(
         queries, asyncio.run(embedded.search(queries, 5)), search(url, queries), strict=True
     ):
@@ -76,10 +77,19 @@ def test_ranking_and_scores_are_those_of_the_embedded_index(
 
 
 @pytest.mark.parametrize("name", ["english", "standard"])
-def test_our_analyzer_makes_the_terms_that_elasticsearch_makes(node: Server, wikipedia: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("corpus", "hits"),
+    [
+        ("wikipedia", "lucene_hits"),
+        pytest.param("large_wikipedia", "large_lucene_hits", marks=pytest.mark.shared),
+    ],
+)
+def test_our_analyzer_makes_the_terms_that_elasticsearch_makes(
+    node: Server, corpus: str, hits: str, name: str, request: pytest.FixtureRequest
+) -> None:
     analyzer = Analyzer(name)
-    texts = [f"{row.title} {row.text}" for row in read_passages(wikipedia)][::20]
-    texts += shared("data/corpora/released_queries.txt").read_text().splitlines()
+    texts = [f"{row.title} {row.text}" for row in read_passages(request.getfixturevalue(corpus))][::4]
+    texts += request.getfixturevalue(hits)
     end = "qzqendqzq"
     with Elasticsearch(node.server) as client:
         for start in range(0, len(texts), 25):
@@ -237,7 +247,7 @@ def test_a_killed_loader_goes_on_where_it_stopped(node: Server) -> None:
     sent: multiprocessing.Queue[int] = spawn.Queue()
     process = spawn.Process(target=_load_slowly, args=(url, 5000, sent))
     process.start()
-    while sent.get(timeout=60) < 1000:
+    while sent.get(timeout=600) < 1000:
         pass
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
@@ -366,8 +376,8 @@ def test_a_server_that_is_not_elasticsearch_is_named_so() -> None:
     ("url", "why"),
     [
         ("es://host:9200", "write es://host:9200/name"),
-        ("es://host:port/x", "write es://host:9200/name"),
-        ("es://me:secret@host/x", "Leave user and password out"),
+        ("es://host:port/x", "host or port is malformed"),
+        ("es://me:secret@host/x", "leave user and password out of the URL; set R1S_ELASTICSEARCH_API_KEY"),
         ("es://host/Upper", "cannot name an index"),
     ],
 )

@@ -19,8 +19,8 @@ WRONG = "It says Bergen. </think>\n\n<answer> Bergen </answer>"
 MALFORMED = "It says Oslo. <answer> Oslo </answer>"
 
 
-def reward_function(recipe="paper", stage=1, released_flaw=True, **settings):
-    return reward_of_settings(Settings(recipe=recipe, **settings), f"stage{stage}", released_flaw)
+def reward_function(recipe="paper", stage=1, **settings):
+    return reward_of_settings(Settings(recipe=recipe, **settings), f"stage{stage}")
 
 
 def total(recipe: str, stage, trajectory) -> float:
@@ -109,17 +109,17 @@ def test_an_answer_inside_documents_is_not_the_models(trajectory) -> None:
     assert measure(rollout)["answer_in_documents"] == 1
 
 
-def test_assistant_in_a_document_costs_with_the_released_flaw_only(trajectory) -> None:
+def test_assistant_in_a_document_costs_in_the_released_recipe_only(trajectory) -> None:
     rollout = trajectory(SEARCH, RIGHT, found=["Oslo hired an assistant."])
     assert reward_function("released-qwen", 2)(rollout).total == -1.0
-    assert reward_function("released-qwen", 2, released_flaw=False)(rollout).total == 1.0
+    assert reward_function("released-qwen-fixed", 2)(rollout).total == 1.0
     assert reward_function("paper", 2)(rollout).total == 1.0
 
 
 pieces = st.lists(st.sampled_from([*TAGS, " Oslo ", " assistant ", "挪", "\ufffd", " so "]), max_size=12).map("".join)
 
 
-@given(st.lists(pieces, max_size=3), st.lists(pieces, max_size=2), st.sampled_from(["paper", "search-r1", "reft"]))
+@given(st.lists(pieces, max_size=3), st.lists(pieces, max_size=2), st.sampled_from(["paper", "reft"]))
 def test_retrieved_text_changes_no_reward_and_no_metric_but_answer_in_documents(trajectory, thoughts, found, recipe):
     rollout = trajectory(*(thought + SEARCH for thought in thoughts), RIGHT)
     changed = replace(

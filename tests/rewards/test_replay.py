@@ -1,94 +1,45 @@
-"""The released trajectories through the recipes, against the published formulas on the raw text."""
+"""Released trajectories through the recipes: a cut that everyone has, and the whole files where they are there."""
 
 import json
-import re
-from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from statistics import fmean
 
 import pytest
 
 from r1searcher.config.settings import Reward as Settings
 from r1searcher.evaluation.predictions import from_text
-from r1searcher.rewards.metrics import score
 from r1searcher.rewards.recipes import reward_function
-from tests.shared_data import shared
+from tests.shared_data import DATA, shared
 
-FILES = ("bamboogle_qwen", "hotpotqa_qwen")
-DOCUMENTS = re.compile(r"<\|begin_of_documents\|>.*?<\|end_of_documents\|>", re.DOTALL)
-
-
-def rows(name: str) -> Iterator[dict[str, Any]]:
-    with shared(f"data/r1-searcher/eval_results/{name}.jsonl").open() as lines:
-        yield from map(json.loads, lines)
+RESULTS = "r1-searcher/eval_results"
 
 
-def answer_in(text: str) -> str | None:
-    found = re.findall(r"<answer>(.*?)</answer>", text, re.DOTALL)
-    return found[-1] if found else None
+def rewards(file: Path, recipe: str) -> list[dict[str, float]]:
+    """Parts of each trajectory's stage-2 reward."""
+    reward = reward_function(Settings(recipe=recipe), "stage2")
+    with file.open(encoding="utf-8", newline="\n") as lines:
+        rows = [json.loads(line) for line in lines]
+    return [dict(reward(from_text(r["question"], (r["answer"],), r["gen_text_store"])).parts) for r in rows]
 
 
-def tags_agree(text: str) -> bool:
-    counts = {text.count(f"<|{side}_of_{what}|>") for side in ("begin", "end") for what in ("query", "documents")}
-    return len(counts) == 1
+def broken(file: Path, recipe: str) -> int:
+    return sum(min(parts.values()) < 0 for parts in rewards(file, recipe))
 
 
-def one_each(text: str) -> bool:
-    return text.count("</think>") == text.count("<answer>") == text.count("</answer>") == 1
+@pytest.mark.parametrize(("name", "paper", "qwen", "fixed"), [("bamboogle_qwen", 0, 6, 0), ("hotpotqa_qwen", 2, 20, 3)])
+def test_how_many_trajectories_each_recipe_finds_broken(name: str, paper: int, qwen: int, fixed: int) -> None:
+    """The cut holds every broken trajectory of the released files. One model wrote "Assistant Director" itself."""
+    file = DATA / RESULTS / f"{name}.jsonl"
+    found = [broken(file, recipe) for recipe in ("paper", "released-qwen", "released-qwen-fixed")]
+    assert found == [paper, qwen, fixed]
 
 
-def chinese(text: str) -> bool:
-    return any("\u4e00" <= c <= "\u9fff" for c in DOCUMENTS.sub("", text))
-
-
-def released_qwen(text: str, golds: tuple[str, ...], searched: str) -> float:
-    answer = answer_in(text)
-    fine = (
-        tags_agree(text)
-        and one_each(text)
-        and not chinese(text)
-        and "assistant" not in searched
-        and answer is not None
-        and not re.search(r"</?(think|answer)>|<\|(begin|end)_of_", answer)
-        and len(answer.split()) <= 10
-    )
-    return score(answer, golds).f1 + (0.0 if fine else -2.0)
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_replayed_rewards_are_what_the_formulas_say(name: str) -> None:
-    recipes = {
-        (recipe, stage, flaw): reward_function(Settings(recipe=recipe), f"stage{stage}", released_flaw=flaw)
-        for recipe, stage, flaw in (
-            ("released-llama", 1, True),
-            ("released-llama", 2, True),
-            ("released-qwen", 2, True),
-            ("released-qwen", 2, False),
-        )
-    }
-    for row in rows(name):
-        text, golds = row["gen_text_store"], (row["answer"],)
-        trajectory = from_text(row["question"], golds, text)
-        covered = score(answer_in(text), golds).cover_em
-        searched = tags_agree(text) and text.count("<|begin_of_query|>") >= 1
-        fine = tags_agree(text) and one_each(text) and not chinese(text)
-        expected = {
-            ("released-llama", 1, True): (1 if covered else -1) + 0.5 * searched + 0.5 * one_each(text),
-            ("released-llama", 2, True): score(answer_in(text), golds).f1 + (0 if fine else -1),
-            ("released-qwen", 2, True): released_qwen(text, golds, text),
-            ("released-qwen", 2, False): released_qwen(text, golds, DOCUMENTS.sub("", text)),
-        }
-        for key, reward in recipes.items():
-            assert reward(trajectory).total == pytest.approx(expected[key]), (key, row["question"])
-
-
+@pytest.mark.shared
 @pytest.mark.parametrize(
-    ("name", "broken", "flawed", "mended"), [("bamboogle_qwen", 0, 6, 0), ("hotpotqa_qwen", 2, 12, 2)]
+    ("name", "mean", "qwen", "fixed"), [("bamboogle_qwen", 0.481, 6, 0), ("hotpotqa_qwen", 0.641, 20, 3)]
 )
-def test_how_many_trajectories_each_recipe_finds_broken(name: str, broken: int, flawed: int, mended: int) -> None:
-    replayed = [from_text(row["question"], (row["answer"],), row["gen_text_store"]) for row in rows(name)]
-
-    def count(recipe: str, flaw: bool = True) -> int:
-        reward = reward_function(Settings(recipe=recipe), "stage2", released_flaw=flaw)
-        return sum(min(reward(trajectory).parts.values()) < 0 for trajectory in replayed)
-
-    assert (count("paper"), count("released-qwen"), count("released-qwen", False)) == (broken, flawed, mended)
+def test_the_whole_released_files(name: str, mean: float, qwen: int, fixed: int) -> None:
+    file = shared(f"data/{RESULTS}/{name}.jsonl")
+    earned = rewards(file, "released-qwen")
+    assert round(fmean(sum(parts.values()) for parts in earned), 3) == mean
+    assert (broken(file, "released-qwen"), broken(file, "released-qwen-fixed")) == (qwen, fixed)

@@ -9,7 +9,7 @@ from r1searcher.corpora.passage import Passage
 from r1searcher.episodes.trajectory import Author, Search, Segment, StopReason, Trajectory
 from r1searcher.retrieval.base import Hit
 from r1searcher.runs.folder import RunFolder
-from r1searcher.runs.records import from_row, to_row
+from r1searcher.runs.records import finished_steps, from_row, to_row
 
 
 def write_many(arguments: tuple[str, int]) -> None:
@@ -34,7 +34,7 @@ def test_a_row_that_a_crash_cut_is_left_out(tmp_path: Path) -> None:
         handle.write('{"step": 3, "rew')
     assert [row["step"] for row in read_rows(file)] == [1, 2]
     assert last_row(file) == {"step": 2}
-    assert RunFolder(tmp_path).finished_steps() == 2
+    assert finished_steps(RunFolder(tmp_path)) == 2
 
 
 def test_the_last_row_is_found_behind_rows_of_any_length(tmp_path: Path) -> None:

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from rich.console import Console
-
+from r1searcher.common import terminal
 from r1searcher.common.files import append_row
 from r1searcher.corpora.passage import Passage
 from r1searcher.episodes.trajectory import Author, Search, Segment, StopReason, Trajectory
@@ -49,7 +48,7 @@ def filled(folder: Path, steps: int) -> RunFolder:
 
 def test_plain_lines_say_each_step_once_with_its_figures_and_an_episode(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    console = Console(record=True, width=120, force_terminal=False)
+    console = terminal.console(record=True, width=120, force_terminal=False)
     with RunView(run, "stage 1", 4, 8, console) as view:
         filled(tmp_path, 2)
         view.refresh()
@@ -65,7 +64,7 @@ def test_plain_lines_say_each_step_once_with_its_figures_and_an_episode(tmp_path
 
 def test_the_panel_shows_rates_parts_speed_and_the_latest_episode(tmp_path: Path) -> None:
     run = filled(tmp_path, 3)
-    console = Console(record=True, width=160, force_terminal=True)
+    console = terminal.console(record=True, width=160, force_terminal=True)
     with RunView(run, "stage 1", 4, 8, console) as view:
         console.print(view._panel())
     text = console.export_text()

@@ -3,9 +3,9 @@
 import pytest
 
 from r1searcher.corpora.passage import Passage
-from r1searcher.episodes.questions import Question
 from r1searcher.episodes.trajectory import Author, Search, Segment, StopReason, Trajectory
 from r1searcher.errors import R1Error
+from r1searcher.questions.question import Question
 from r1searcher.retrieval.base import Hit
 from r1searcher.stages.held_out import figures
 

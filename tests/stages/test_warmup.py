@@ -32,10 +32,10 @@ def test_a_trace_is_a_row_for_each_segment_of_the_model(tmp_path: Path) -> None:
 def test_a_line_that_is_no_trace_is_named(tmp_path: Path, line: str) -> None:
     file = tmp_path / "traces.jsonl"
     file.write_text(json.dumps({"segments": SEGMENTS}) + "\n" + line + "\n")
-    with pytest.raises(InputError, match=r"traces\.jsonl:2 is no trace"):
+    with pytest.raises(InputError, match=r"traces\.jsonl:2 is not a trace"):
         list(read_traces(file))
 
 
 def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="can't be read"):
+    with pytest.raises(InputError, match="does not exist"):
         list(read_traces(tmp_path / "missing.jsonl"))

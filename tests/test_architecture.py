@@ -1,4 +1,4 @@
-"""The house's rules: which room may import what, and how fast the door opens."""
+"""The architecture's rules: which package may import what, what the command line loads, who writes to a terminal."""
 
 import ast
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "r1searcher"
 HEAVY = {"torch", "ray", "vllm", "openrlhf", "deepspeed"}
-LIGHT_ROOMS = ("config", "corpora", "episodes", "retrieval", "rewards", "runs")
+LIGHT_ROOMS = ("config", "corpora", "episodes", "questions", "retrieval", "rewards", "runs")
 
 
 def imported(file: Path, everywhere: bool) -> set[str]:
@@ -42,9 +42,37 @@ def test_what_commands_load_first_loads_nothing_heavy(module: str) -> None:
     assert done.stdout.split() == []
 
 
+TERMINAL = PACKAGE / "common" / "terminal.py"
+WRITERS = {"print", "typer.echo", "typer.secho", "sys.stdout.write", "sys.stderr.write"}
+MARKUP = {"Console", "TextColumn", "Progress", "Text.from_markup", "rich.print"}
+"""What takes markup, or a stream, by default."""
+
+
+def calls(file: Path) -> list[tuple[str, ast.Call]]:
+    """Every call in a module with its dotted name."""
+    tree = ast.parse(file.read_text("utf-8"))
+    return [(ast.unparse(node.func), node) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+
+
+def is_constant(call: ast.Call) -> bool:
+    return all(isinstance(argument, ast.Constant) for argument in call.args)
+
+
+@pytest.mark.parametrize(
+    "file", sorted(set(PACKAGE.rglob("*.py")) - {TERMINAL}), ids=lambda f: str(f.relative_to(PACKAGE))
+)
+def test_only_one_module_writes_to_the_terminal(file: Path) -> None:
+    """Text from outside passes `common.terminal`, which shows control characters and interprets no markup."""
+    for name, call in calls(file):
+        assert name not in MARKUP, f"{file}:{call.lineno}: use common.terminal.console, label and progress"
+        assert name not in WRITERS or is_constant(call), f"{file}:{call.lineno}: use common.terminal.text_line"
+        assert name != "Text" or is_constant(call), f"{file}:{call.lineno}: use common.terminal.outside"
+
+
 def test_every_command_explains_itself() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "r1searcher.cli", "--help"], capture_output=True, text=True, check=True
     )
-    for command in ("index-corpus", "search", "serve", "recall", "stage1", "stage2", "train", "demo", "sft", "init"):
+    commands = "init sft stage1 stage2 train demo index-corpus search serve recall evaluate ask score compare"
+    for command in commands.split():
         assert command in done.stdout

@@ -1,0 +1,73 @@
+"""Our own files read back: one model per file, and one sentence where a file does not fit its model.
+
+A folder of a run or an evaluation may have been edited, cut by a full disk or copied in part. Whoever reads one of its
+files names a `Record` for it; what does not fit is an `InputError` with the file, the place in it and the remedy.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from r1searcher.common.files import parse_json, read_bytes, read_rows
+from r1searcher.errors import InputError
+
+
+class Record(BaseModel):
+    """What a JSON object of ours holds. Keys that are not declared are kept: later versions may write more."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="allow")
+
+
+R = TypeVar("R", bound=Record)
+
+
+def problem_in(error: ValidationError) -> str:
+    """The first problem, with its place: "searches.0.hits: must be a valid list"."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place}: {as_demand(first['msg'])}" if place else as_demand(first["msg"])
+
+
+def as_demand(message: str) -> str:
+    """Pydantic's "Input should be a valid integer" as "must be a valid integer"."""
+    message = message.replace("Input should", "must", 1)
+    return message[0].lower() + message[1:]
+
+
+def read_record(path: Path, model: type[R], remedy: str) -> R:
+    """The JSON object in `path`. Raises `InputError` with `remedy` where it is damaged or missing."""
+    data = read_bytes(path, "the file")
+    try:
+        return model.model_validate(parse_json(data))
+    except ValidationError as error:
+        raise InputError(f"{path} is damaged ({problem_in(error)}): {remedy}") from None
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}): {remedy}") from None
+
+
+def read_record_if_there(path: Path, model: type[R], remedy: str) -> R | None:
+    """The same, or None where there is no such file."""
+    return read_record(path, model, remedy) if path.exists() else None
+
+
+def as_record(row: dict[str, Any], model: type[R], place: str) -> R:
+    """A row that was read from a JSONL file of ours. `place` names it in the `InputError`."""
+    try:
+        return model.model_validate(row)
+    except ValidationError as error:
+        raise InputError(f"{place} is damaged ({problem_in(error)}): restore the file, or remove that line") from None
+
+
+def checked_rows(path: Path, model: type[Record]) -> Iterator[dict[str, Any]]:
+    """The rows of a JSONL file of ours as they are, each checked against its model. Raises `InputError`."""
+    for number, row in enumerate(read_rows(path), 1):
+        as_record(row, model, f"{path}: row {number}")
+        yield row
+
+
+def read_records(path: Path, model: type[R]) -> Iterator[R]:
+    """The rows of a JSONL file of ours, each checked; nothing if it is not there. Raises `InputError`."""
+    for number, row in enumerate(read_rows(path), 1):
+        yield as_record(row, model, f"{path}: row {number}")

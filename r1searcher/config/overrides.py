@@ -1,0 +1,42 @@
+"""Settings from the command line, as values: `--set section.key=value` and the flags that stand for settings."""
+
+import tomllib
+from collections.abc import Iterable
+from typing import Any
+
+from r1searcher.errors import InputError
+
+
+def from_assignments(assignments: Iterable[str]) -> dict[str, Any]:
+    """Dotted keys to values. What is not a TOML value is a string: `--set name=first` needs no quotes.
+
+    Raises `InputError` for a text without a key or an equals sign.
+
+    >>> from_assignments(["rl.steps=4", "name=first", "stop.format_rate = 0.9"])
+    {'rl.steps': 4, 'name': 'first', 'stop.format_rate': 0.9}
+    """
+    overrides: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not all(part.strip() for part in key.split(".")):
+            raise InputError(f"--set {assignment}: write it as section.key=value, for example --set rl.steps=4")
+        overrides[key.strip()] = toml_value(text.strip())
+    return overrides
+
+
+def toml_value(text: str) -> Any:
+    """One TOML value, or the text itself where it is none."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):  # not TOML, an integer too long to read, brackets nested too deeply
+        return text
+    return parsed["value"] if len(parsed) == 1 else text
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """The flags that were given, as dotted keys: `__` stands for the dot.
+
+    >>> given(name="first", rl__steps=4, seed=None)
+    {'name': 'first', 'rl.steps': 4}
+    """
+    return {key.replace("__", "."): value for key, value in values.items() if value is not None}

@@ -1,0 +1,208 @@
+"""A file's bytes -> its rows: lines, quoted lines, the elements of a JSON array. Memory is bounded, whatever the file.
+
+What cannot be read is never passed over in silence: a bad row becomes a `BadRow`, and a file that ends too early or
+cannot be read from some point on raises `BrokenFileError`.
+"""
+
+import codecs
+import io
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, Any, cast
+
+from r1searcher.corpora.passage import Passage
+
+MAX_ROW_BYTES = 64 << 20
+"""The longest row that is read. A longer one is rejected, so that a file without line ends cannot fill the memory."""
+
+TOO_LONG = f"the row is longer than {MAX_ROW_BYTES >> 20} MB"
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that is not a passage: its place (line, or index in an array, from 1), why, and how it begins."""
+
+    line: int
+    reason: str
+    row: str
+
+
+Items = Iterator[Passage | BadRow]
+
+
+class BrokenFileError(Exception):
+    """The file ends too early, or cannot be read from here on. The message says where and why."""
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a row cannot be read, in a few words."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON: {error.msg} at character {error.pos + 1}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8 at byte {error.start + 1}"
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return "a number is too long" if "integer string" in str(error) else str(error)
+
+
+def excerpt(row: bytes) -> str:
+    """How a row begins, as text."""
+    return row[:200].decode("utf-8", "replace").strip()
+
+
+def lines(file: IO[bytes]) -> Iterator[tuple[int, bytes | BadRow]]:
+    """Lines with their numbers from 1, without a byte order mark; a `BadRow` for one beyond `MAX_ROW_BYTES`."""
+    for number in itertools.count(1):
+        line = file.readline(MAX_ROW_BYTES + 1)
+        if not line:
+            return
+        if number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
+        if len(line) > MAX_ROW_BYTES and not line.endswith(b"\n"):
+            while (rest := file.readline(1 << 20)) and not rest.endswith(b"\n"):
+                pass
+            yield number, BadRow(number, TOO_LONG, excerpt(line))
+        else:
+            yield number, line
+
+
+def quoted_lines(file: IO[bytes], quoted: bytes) -> Iterator[tuple[int, bytes | BadRow]]:
+    """Rows of a tab-separated file whose fields may hold line ends inside double quotes.
+
+    A row that holds `quoted` goes on until its quotes are even, but never into a line that begins a row of its own, so
+    that one stray quote costs one row and not the rest of the file.
+    """
+    row, first = b"", 0
+    for number, line in lines(file):
+        if row and (isinstance(line, BadRow) or _ROW_START.match(line)):
+            yield first, row
+            row = b""
+        if isinstance(line, BadRow):
+            yield number, line
+            continue
+        if not row:
+            if not line.strip():
+                continue
+            first = number
+        row += line
+        if len(row) > MAX_ROW_BYTES:
+            yield first, BadRow(first, TOO_LONG, excerpt(row))
+            row = b""
+        elif quoted not in row or row.count(b'"') % 2 == 0:
+            yield first, row
+            row = b""
+    if row:
+        yield first, row
+
+
+_ROW_START = re.compile(rb"[^\t\s\"]+\t")
+
+
+def json_values(file: IO[bytes]) -> Iterator[tuple[int, Any | BadRow, str]]:
+    """The values of a JSON lines file, or the elements of one JSON array: number from 1, value, how it begins.
+
+    Raises `BrokenFileError` where an array ends too early or cannot be read on; a bad line is only a `BadRow`.
+    """
+    buffered = file if isinstance(file, io.BufferedReader) else io.BufferedReader(cast(io.RawIOBase, file))
+    start = buffered.peek(1 << 16).removeprefix(codecs.BOM_UTF8).lstrip()
+    yield from _elements(buffered) if _ARRAY.match(start) else _line_values(buffered)
+
+
+_ARRAY = re.compile(rb"\[\s*(?:$|[^\s\d\[])")
+"""A JSON array of objects or strings. A line such as `[1]` or `[[…` is a bad row of a file of lines."""
+
+
+def _line_values(file: IO[bytes]) -> Iterator[tuple[int, Any | BadRow, str]]:
+    for number, line in lines(file):
+        if isinstance(line, BadRow):
+            yield number, line, line.row
+        elif not line.isspace():
+            try:
+                value = json.loads(line.decode())
+            except (ValueError, RecursionError) as error:
+                cut = "" if line.endswith(b"\n") else ", and the file ends here: it may be cut short"
+                value = BadRow(number, reason_of(error) + cut, excerpt(line))
+            yield number, value, excerpt(line)
+
+
+def _elements(file: IO[bytes]) -> Iterator[tuple[int, Any, str]]:
+    """The elements of one JSON array, read piece by piece: the array may be larger than memory."""
+    window = _Window(file)
+    window.skip_one("[", 0)
+    number = 0
+    while window.next_character() != "]":
+        if number:
+            window.skip_one(",", number)
+        number += 1
+        begin = window.excerpt()
+        yield number, window.take(number), begin
+    window.skip_one("]", number)
+    if window.next_character():
+        raise BrokenFileError(f"something follows the end of the array, after element {number}")
+
+
+class _Window:
+    """The part of a UTF-8 text that is in memory. Bytes that are not UTF-8 become lone surrogates, which no passage may
+    hold, so that they are rejected with their row."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._utf8 = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
+        self._json = json.JSONDecoder()
+        self._text = ""
+        self._at = 0
+        self._ended = False
+
+    def _more(self, size: int = 1 << 18) -> None:
+        piece = self._file.read(size)
+        self._ended = not piece
+        self._text = self._text[self._at :] + self._utf8.decode(piece, final=self._ended)
+        self._at = 0
+
+    def next_character(self) -> str:
+        """The next character that is not white space; empty at the end."""
+        while True:
+            self._at = _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr]  # it matches everywhere
+            if self._at < len(self._text) or self._ended:
+                return self._text[self._at : self._at + 1]
+            self._more()
+
+    def skip_one(self, expected: str, number: int) -> None:
+        """Raises `BrokenFileError` where another character is next."""
+        found = self.next_character()
+        if not found:
+            raise BrokenFileError(f"the array ends after element {number}, without its closing bracket")
+        if found != expected:
+            raise BrokenFileError(f"{expected!r} is missing after element {number} of the array")
+        self._at += 1
+
+    def excerpt(self) -> str:
+        return self._text[self._at : self._at + 200].encode("utf-8", "replace").decode()
+
+    def take(self, number: int) -> Any:
+        """The next value, element `number` of the array."""
+        self.next_character()
+        while True:
+            try:
+                value, end = self._json.raw_decode(self._text, self._at)
+            except json.JSONDecodeError as error:
+                if self._ended:
+                    at_end = error.pos >= len(self._text) or "Unterminated" in error.msg
+                    what = "the file ends inside" if at_end else f"{error.msg} in"
+                    raise BrokenFileError(f"{what} element {number} of the array") from None
+            except (ValueError, RecursionError) as error:
+                raise BrokenFileError(f"element {number} of the array: {reason_of(error)}") from None
+            else:
+                if end < len(self._text) or self._ended:  # a number at the very end could go on
+                    self._at = end
+                    return value
+            size = len(self._text) - self._at
+            if size > MAX_ROW_BYTES:
+                raise BrokenFileError(f"element {number} of the array: {TOO_LONG}, or is not JSON")
+            self._more(max(size, 1 << 18))  # doubling keeps a long value linear
+
+
+_SPACE = re.compile(r"[ \t\n\r]*")

@@ -1,0 +1,127 @@
+"""Each dataset's own metrics, as its authors' program computes them, chosen by the dataset's name.
+
+R1-Searcher's metrics (`rewards.metrics`) are the same formulas on another normalization: they blank punctuation where
+most of these delete it. `docs/evaluation.md` holds the table. All values lie in 0..1; the best gold counts.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from r1searcher.rewards.metrics import CLOSED, blank_words, delete_words, f1_of_words
+
+EM, F1, ACCURACY = "official_em", "official_f1", "official_accuracy"
+OFFICIAL_METRICS = (EM, F1, ACCURACY)
+
+Metrics = Callable[[str, Sequence[str]], dict[str, float]]
+
+_blanked_gold = lru_cache(maxsize=1 << 17)(blank_words)
+_deleted_gold = lru_cache(maxsize=1 << 17)(delete_words)
+
+
+def squad_with_closed_answers(answer: str, golds: Sequence[str]) -> dict[str, float]:
+    """EM and F1 of `hotpot_evaluate_v1.py`, which 2WikiMultihopQA and FlashRAG repeat.
+
+    F1 is 0 where one side is yes, no or noanswer and the other differs.
+    """
+    words = delete_words(answer)
+    normal = " ".join(words)
+    em = f1 = 0.0
+    for gold in map(_deleted_gold, golds):
+        if gold == words:
+            em = 1.0
+        elif normal in CLOSED or " ".join(gold) in CLOSED:
+            continue
+        f1 = max(f1, f1_of_words(words, gold))
+    return {EM: em, F1: f1}
+
+
+def musique(answer: str, golds: Sequence[str]) -> dict[str, float]:
+    """EM and F1 of MuSiQue's `metrics/answer.py`: no rule for yes and no; F1 is 1 where both sides are empty."""
+    words = delete_words(answer)
+    normal_golds = list(map(_deleted_gold, golds))
+    f1 = max((1.0 if gold == words else f1_of_words(words, gold) for gold in normal_golds), default=0.0)
+    return {EM: float(words in normal_golds), F1: f1}
+
+
+def triviaqa(answer: str, golds: Sequence[str]) -> dict[str, float]:
+    """EM and F1 of `triviaqa_evaluation.py`, which blanks punctuation and has no rule for yes and no."""
+    words = blank_words(answer)
+    normal_golds = list(map(_blanked_gold, golds))
+    return {EM: float(words in normal_golds), F1: max((f1_of_words(words, gold) for gold in normal_golds), default=0.0)}
+
+
+def exact_match(answer: str, golds: Sequence[str]) -> dict[str, float]:
+    """EM of NQ-open, as in DPR's `qa_validation.py`."""
+    words = delete_words(answer)
+    return {EM: float(any(gold == words for gold in map(_deleted_gold, golds)))}
+
+
+def popqa(answer: str, golds: Sequence[str]) -> dict[str, float]:
+    """Accuracy of PopQA's `run_model.py`: a gold stands in the raw answer as it is, in lower case or capitalized."""
+    right = any(form in answer for gold in golds for form in (gold, gold.lower(), gold.capitalize()))
+    return {ACCURACY: float(right)}
+
+
+@dataclass(frozen=True, slots=True)
+class OfficialScorer:
+    """A dataset's own scorer: where it comes from, and which of `OFFICIAL_METRICS` it gives."""
+
+    about: str
+    program: str
+    repository: str
+    names: tuple[str, ...]
+    metrics: Metrics
+
+    def __call__(self, answer: str | None, golds: Sequence[str]) -> dict[str, float]:
+        """The metrics of an answer; all 0 where none was given, as in the programs."""
+        if answer is None:
+            return dict.fromkeys(self.names, 0.0)
+        return self.metrics(answer, golds)
+
+    def __str__(self) -> str:
+        return f"{self.program} of {self.repository} ({self.about})"
+
+
+_BOTH = (EM, F1)
+SCORERS: Mapping[str, OfficialScorer] = {
+    "hotpotqa": OfficialScorer(
+        "HotpotQA", "hotpot_evaluate_v1.py", "hotpotqa/hotpot", _BOTH, squad_with_closed_answers
+    ),
+    "2wikimultihopqa": OfficialScorer(
+        "2WikiMultihopQA",
+        "2wikimultihop_evaluate_v1.1.py",
+        "Alab-NII/2wikimultihop",
+        _BOTH,
+        squad_with_closed_answers,
+    ),
+    "musique": OfficialScorer("MuSiQue", "metrics/answer.py", "StonyBrookNLP/musique", _BOTH, musique),
+    "triviaqa": OfficialScorer(
+        "TriviaQA", "evaluation/triviaqa_evaluation.py", "mandarjoshi90/triviaqa", _BOTH, triviaqa
+    ),
+    "nq": OfficialScorer("NQ-open", "dpr/data/qa_validation.py", "facebookresearch/DPR", (EM,), exact_match),
+    "popqa": OfficialScorer("PopQA", "run_model.py", "AlexTMallen/adaptive-retrieval", (ACCURACY,), popqa),
+    "bamboogle": OfficialScorer(
+        "Bamboogle's authors published no scorer",
+        "flashrag/evaluator/metrics.py",
+        "RUC-NLPIR/FlashRAG",
+        _BOTH,
+        squad_with_closed_answers,
+    ),
+}
+
+_NAMES = re.compile(
+    r"(?:(?P<hotpotqa>hotpot(?:_?qa)?)|(?P<d2wikimultihopqa>2wiki(?:_?multi_?hop(?:_?qa)?)?)|(?P<musique>musique)"
+    r"|(?P<triviaqa>trivia_?qa)|(?P<nq>nq|natural_?questions)|(?P<popqa>pop_?qa)|(?P<bamboogle>bamboogle))(?![a-z0-9])"
+)
+
+
+def official_scorer(name: str) -> OfficialScorer | None:
+    """The scorer of a dataset by its name, or by a name that begins with it ("hotpotqa_500"); None for others.
+
+    >>> str(official_scorer("musique_500"))
+    'metrics/answer.py of StonyBrookNLP/musique (MuSiQue)'
+    """
+    found = _NAMES.match(name.lower().replace("-", "_"))
+    return SCORERS[str(found.lastgroup).removeprefix("d")] if found else None

@@ -1,0 +1,13 @@
+"""A question, the same wherever it came from."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """`golds` holds every answer that counts, at least one. `hops` is 0 where the data does not say."""
+
+    id: str
+    text: str
+    golds: tuple[str, ...]
+    hops: int = 0

@@ -1,0 +1,72 @@
+"""Queries of different requests, searched together; each gets an outcome of its own."""
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Sequence
+
+from r1searcher.errors import RetrieverError
+from r1searcher.retrieval.base import Hit, IndexDamagedError, Retriever
+
+BATCH = 64
+_Waiting = tuple[str, asyncio.Future[list[Hit]]]
+_Outcome = list[Hit] | BaseException
+
+
+class Batcher:
+    """Collects queries that arrive while a search runs into the next search, at most `BATCH` at once."""
+
+    def __init__(self, retriever: Retriever) -> None:
+        self._retriever = retriever
+        self._waiting: dict[int, deque[_Waiting]] = {}
+        self._workers: set[asyncio.Task[None] | None] = set()
+        self._most_workers = os.cpu_count() or 1
+
+    async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
+        """One list of hits per query. Raises what the retriever raised for one of them, alone or with others."""
+        loop = asyncio.get_running_loop()
+        answers: list[asyncio.Future[list[Hit]]] = [loop.create_future() for _ in queries]
+        self._waiting.setdefault(top_k, deque()).extend(zip(queries, answers, strict=True))
+        if len(self._workers) < self._most_workers:
+            self._workers.add(asyncio.create_task(self._work()))
+        return await asyncio.gather(*answers)
+
+    async def _work(self) -> None:
+        while self._waiting:
+            top_k, queue = next(iter(self._waiting.items()))
+            batch = [queue.popleft() for _ in range(min(BATCH, len(queue)))]
+            del self._waiting[top_k]
+            if queue:
+                self._waiting[top_k] = queue  # behind those with another number of passages
+            try:
+                outcomes = await self._outcomes([query for query, _ in batch], top_k)
+            except BaseException:  # canceled: the server ends
+                outcomes = [RetrieverError("The search was interrupted.", transient=True)] * len(batch)
+                raise
+            finally:
+                _settle([answer for _, answer in batch], outcomes)
+        # Here and not in a callback, which comes later: queries that arrive in between would wait for nobody.
+        self._workers.discard(asyncio.current_task())
+
+    async def _outcomes(self, queries: Sequence[str], top_k: int) -> list[_Outcome]:
+        """Hits or an error per query. One bad query must not fail the others of its batch, so they are asked again
+        one by one, unless the engine is away or its index damaged: they would all fail, each after its time-out."""
+        try:
+            return list(await self._retriever.search(queries, top_k))
+        except Exception as error:
+            away = isinstance(error, IndexDamagedError) or (isinstance(error, RetrieverError) and error.transient)
+            if away or len(queries) == 1:
+                return [error] * len(queries)
+        alone = (self._retriever.search([query], top_k) for query in queries)
+        outcomes = await asyncio.gather(*alone, return_exceptions=True)
+        return [outcome if isinstance(outcome, BaseException) else outcome[0] for outcome in outcomes]
+
+
+def _settle(answers: Sequence[asyncio.Future[list[Hit]]], outcomes: Sequence[_Outcome]) -> None:
+    for answer, outcome in zip(answers, outcomes, strict=True):
+        if answer.done():  # its client may have hung up
+            continue
+        if isinstance(outcome, BaseException):
+            answer.set_exception(outcome)
+        else:
+            answer.set_result(outcome)

@@ -1,0 +1,1 @@
+"""Building indexes: a corpus in, a searchable index out."""

@@ -1,0 +1,168 @@
+"""What the command `index-corpus` does."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from r1searcher.common import terminal
+from r1searcher.common.files import cause_of
+from r1searcher.common.terminal import SafeConsole, label
+from r1searcher.corpora.named import NAMED, cache_folder, fetch
+from r1searcher.corpora.readers import Corpus
+from r1searcher.errors import FileError, InputError
+from r1searcher.retrieval.manifest import IndexSettings, Manifest
+
+_INDEX_SHARE = 0.9
+"""Bytes of an embedded index for a byte of text; twice that while its parts are merged."""
+_PACKED = 3.5
+"""Bytes of text for a byte of a compressed corpus."""
+
+
+def index_corpus(
+    source: str,
+    to: str,
+    settings: IndexSettings,
+    *,
+    format_: str | None = None,
+    limit: int | None = None,
+    overwrite: bool = False,
+    restart: bool = False,
+    rejects: Path | None = None,
+    bad_rows: int = 100,
+    shards: int = 1,
+) -> None:
+    """Read a corpus and index it where the URL says, with progress on standard error."""
+    console = terminal.console(stderr=True)
+    folder = _target_folder(to)
+    fill = _filling(to, folder, settings, overwrite, restart, shards)
+    if source in NAMED:
+        format_ = format_ or NAMED[source].format
+        source = _fetched(source, console)
+    rejects = rejects or Path(f"{folder or to.rpartition('/')[2]}.rejects.jsonl")
+    _refuse_overlap(source, folder, rejects)
+    corpus = Corpus(source, format_, limit=limit, rejects=rejects, bad_allowed=bad_rows)
+    if folder is not None:
+        _say_disk(corpus, source, folder, console)
+    with _progress(corpus, console) as on_progress:
+        manifest = fill(corpus, on_progress=on_progress)
+    _say_done(corpus, manifest, to, rejects, console)
+
+
+def _target_folder(to: str) -> Path | None:
+    """The folder to fill; None for Elasticsearch. Raises `InputError` for a name that is neither."""
+    if "\0" in to:
+        raise InputError("--to holds a NUL character: give a folder, or es://host:9200/name.")
+    try:
+        urlsplit(to)
+    except ValueError as error:
+        raise InputError(f"{to} is not a URL ({error}): give a folder, or es://host:9200/name.") from None
+    if to.startswith(("es:", "es+https:")):
+        return None
+    name = to.removeprefix("file:")
+    if not name.strip():
+        raise InputError("--to is empty: give a folder, or es://host:9200/name.")
+    return Path(name)
+
+
+def _refuse_overlap(source: str, folder: Path | None, rejects: Path) -> None:
+    """Raises `InputError` where what is written would lie in what is read, or take its place."""
+    if source == "-" or source in NAMED or not source:
+        return
+    try:
+        read = Path(source).resolve()
+        if folder is not None and read.is_dir() and read in folder.absolute().parents:
+            raise InputError(f"--to {folder} lies inside the corpus folder {source}: choose a folder elsewhere.")
+        if rejects.exists() and read.exists() and rejects.samefile(read):
+            raise InputError(f"--rejects {rejects} is the corpus itself: name another file.")
+    except (OSError, ValueError, RuntimeError):
+        return  # what is wrong with the names is said where they are opened
+
+
+def _filling(
+    to: str, folder: Path | None, settings: IndexSettings, overwrite: bool, restart: bool, shards: int
+) -> Callable[..., Manifest]:
+    """What puts passages where they shall go. Raises `InputError` where they could not, before anything is fetched."""
+    if folder is None:
+        from r1searcher.retrieval import elastic
+
+        elastic.check_target(to, overwrite)
+        return partial(elastic.load, url=to, settings=settings, overwrite=overwrite, restart=restart, shards=shards)
+    if "://" in to and not to.startswith("file:"):
+        raise InputError(f"{to} cannot be filled: give a folder, or es://host:9200/name.")
+    from r1searcher.retrieval.indexing import embedded
+
+    embedded.check_target(folder, settings, overwrite)
+    return partial(embedded.build, path=folder, settings=settings, overwrite=overwrite, restart=restart)
+
+
+def _fetched(name: str, console: SafeConsole) -> str:
+    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    corpus = NAMED[name]
+    console.print(f"{name}: {corpus.about}.")
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), label("time left"), TimeRemainingColumn())
+    with terminal.progress(*columns, console=console) as progress:
+        task = progress.add_task("fetch", total=corpus.bytes_ or None)
+        path = fetch(
+            corpus,
+            cache_folder(),
+            lambda done, total: progress.update(task, completed=done, total=total or None),
+        )
+    console.print(f"It lies in {path}.")
+    return str(path)
+
+
+def _say_disk(corpus: Corpus, source: str, folder: Path, console: SafeConsole) -> None:
+    size = corpus.total_bytes
+    if size is None:
+        return
+    packed = source.endswith((".gz", ".bz2", ".zst", ".parquet")) or Path(source).is_dir()
+    needed = size * (_PACKED if packed else 1) * _INDEX_SHARE
+    there = next(parent for parent in folder.absolute().parents if parent.exists())
+    try:
+        free = shutil.disk_usage(there).free
+    except OSError as error:
+        raise FileError(f"{there} cannot be read: {cause_of(error)}") from error
+    console.print(f"The index needs about {_gb(needed)} in {there}, twice that while it is made; {_gb(free)} are free.")
+    if free < needed:
+        raise InputError(f"{there} has too little room: free some, or choose another --to.")
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB"
+
+
+@contextmanager
+def _progress(corpus: Corpus, console: SafeConsole) -> Iterator[Callable[[int], None]]:
+    """A bar over the bytes of the source, with passages, their rate and the time left."""
+    from rich.progress import BarColumn, SpinnerColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        SpinnerColumn(),
+        BarColumn(),
+        label("{task.fields[passages]:,} passages, {task.fields[rate]:,.0f} a second, left"),
+        TimeRemainingColumn(),
+        label("so far"),
+        TimeElapsedColumn(),
+    )
+    with terminal.progress(*columns, console=console) as progress:
+        task = progress.add_task("index", total=corpus.total_bytes, passages=0, rate=0.0)
+
+        def on_progress(done: int) -> None:
+            if done % 1000 == 0:
+                elapsed = progress.tasks[0].elapsed or 1.0
+                progress.update(task, completed=corpus.read_bytes, passages=done, rate=done / elapsed)
+
+        yield on_progress
+
+
+def _say_done(corpus: Corpus, manifest: Manifest, to: str, rejects: Path, console: SafeConsole) -> None:
+    console.print(f"{to} holds {manifest.passages:,} passages.")
+    if corpus.repeated:
+        console.print(f"{corpus.repeated:,} paragraphs that questions share were taken once.")
+    if corpus.bad:
+        rows = "1 row was" if corpus.bad == 1 else f"{corpus.bad:,} rows were"
+        console.print(f"{rows} left out, with the reasons in {rejects}.")

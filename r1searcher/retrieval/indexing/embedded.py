@@ -1,0 +1,324 @@
+"""Building a BM25 index in a folder of this machine, on tantivy.
+
+    DIR/manifest.json   written last: a folder without it is not an index
+    DIR/checksums.json  sizes, modification times and SHA-256 of the other files
+    DIR/tantivy/        terms (made by our analyzer, joined by blanks), corpus order, the stored passages
+
+An index is built in the sibling folder `DIR.building` and renamed when it is whole. Passages are committed as they
+come, so the same build started again goes on after the last commit.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import tantivy
+
+from r1searcher.common.files import cause_of, parse_json, read_text, writing
+from r1searcher.corpora.passage import Passage
+from r1searcher.errors import FileError, InputError, R1Error
+from r1searcher.retrieval.analyzer import Analyzer
+from r1searcher.retrieval.indexing.lock import LOCK, build_lock
+from r1searcher.retrieval.integrity import write_checksums
+from r1searcher.retrieval.manifest import (
+    ENGINE,
+    MANIFEST,
+    PROGRESS,
+    CorpusHash,
+    IndexSettings,
+    Manifest,
+    encode,
+    is_index,
+    searched_fields,
+    validated,
+)
+
+COMMIT_EVERY = 500_000
+"""Passages between two commits, the most that an interrupted build does again."""
+
+MAX_NAME_BYTES = 255 - len(".rejects.jsonl")
+"""The longest name of an index folder: names beside it are made from its own."""
+
+_WRITER_BYTES = 128_000_000
+_PROBE_MB = 32
+
+
+def build(
+    passages: Iterable[Passage],
+    path: Path,
+    settings: IndexSettings | None = None,
+    *,
+    overwrite: bool = False,
+    restart: bool = False,
+    threads: int = 1,
+    commit_every: int = COMMIT_EVERY,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> Manifest:
+    """Index passages into the folder `path`, which appears only when all of them are in it.
+
+    An interrupted build of the same passages goes on where it last committed (`restart` throws it away instead). A
+    finished index is replaced only with `overwrite`. `on_progress` gets the number of passages read so far. Raises
+    `InputError` for a path in use or being built, other passages than those of the build begun, or settings that
+    tantivy does not have, and `FileError` for a full disk or a missing permission; what is committed is kept then.
+    """
+    settings = settings or IndexSettings()
+    if path.is_symlink():
+        path = path.resolve()
+    check_target(path, settings, overwrite)
+    building = path.with_name(path.name + ".building")
+    with build_lock(building, path):
+        check_target(path, settings, overwrite)  # another build may have ended meanwhile
+        if restart:
+            _empty(building)
+        fresh = not (building / ENGINE).exists()
+        try:
+            work = _Build(building, settings, threads)
+            try:
+                manifest = work.run(passages, commit_every, on_progress)
+            finally:
+                work.close()
+        except BaseException:
+            if fresh and not (building / PROGRESS).exists():
+                shutil.rmtree(building, ignore_errors=True)  # nothing is committed: leave nothing
+            raise
+        _publish(building, path)
+    return manifest
+
+
+def check_target(path: Path, settings: IndexSettings, overwrite: bool) -> None:
+    """Raises `InputError` where `build` could not put an index; to be asked before anything large is fetched."""
+    if (settings.k1, settings.b) != (1.2, 0.75):
+        raise InputError(
+            f"The embedded index ranks with k1 1.2 and b 0.75 only, not {settings.k1:g} and {settings.b:g}: "
+            "leave them out, or index into Elasticsearch (--to es://host:9200/name), which takes any."
+        )
+    _check_name(path)
+    if is_index(path):
+        if not overwrite:
+            raise InputError(f"{path} holds an index already: use it, choose another --to, or add --overwrite.")
+    elif path.exists() and (not path.is_dir() or _holds_anything(path)):
+        raise InputError(f"{path} exists and is not an index: choose another --to.")
+
+
+def _check_name(path: Path) -> None:
+    """Raises `InputError` for a name that no index folder can have."""
+    if "\0" in str(path) or any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in path.parts):
+        raise InputError(f"{str(path)[:60]!r}… cannot name an index: at most {MAX_NAME_BYTES} bytes, without NUL.")
+    here, there = Path.cwd(), Path(os.path.abspath(path))
+    if not path.name or there == here or there in here.parents:
+        raise InputError(f"--to {path} is the current folder or one above it: give a folder for the index alone.")
+    above = next(parent for parent in there.parents if os.path.lexists(parent))
+    if above.exists() and not above.is_dir():
+        raise InputError(f"{path} cannot be made: {above} is not a folder; choose another --to.")
+
+
+def _holds_anything(path: Path) -> bool:
+    try:
+        return any(path.iterdir())
+    except OSError as error:
+        raise FileError(f"{path} cannot be read: {cause_of(error)}") from error
+
+
+def _empty(building: Path) -> None:
+    """Removes what an interrupted build left, except the lock that is held."""
+    with writing(building):
+        for entry in building.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            elif entry.name != LOCK:
+                entry.unlink()
+
+
+@contextmanager
+def _engine(folder: Path) -> Iterator[None]:
+    """The one place where what tantivy raises becomes ours."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise _engine_error(folder, str(error)) from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # a panic of tantivy; pyo3 does not export its class
+            raise
+        raise _engine_error(folder, str(error)) from None
+
+
+def _engine_error(folder: Path, message: str) -> R1Error:
+    """tantivy says the cause in words, or not at all where a thread of it has failed: then a write is tried."""
+    if found := re.search(r"os error (\d+)", message):
+        cause = cause_of(OSError(int(found[1]), os.strerror(int(found[1]))))
+    elif error := _write_error(folder):
+        cause = cause_of(error)
+    else:
+        return InputError(
+            f"{folder} holds an interrupted build that is damaged ({message.splitlines()[0][:200]}): "
+            "--restart throws it away and begins again."
+        )
+    return FileError(f"{folder} cannot be written: {cause}; what is committed is kept, and the same command goes on.")
+
+
+def _write_error(folder: Path) -> OSError | None:
+    """What happens when as much is written as a segment may hold."""
+    probe = folder / "probe"
+    try:
+        with probe.open("wb") as file:
+            for _ in range(_PROBE_MB):
+                file.write(bytes(1 << 20))
+    except OSError as error:
+        return error
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Progress:
+    """What `progress.json` holds: the corpus hash by number of passages, at the last commit and the one being made."""
+
+    settings: IndexSettings
+    digests: dict[int, str]
+
+
+class _Build:
+    """A build under way in its own folder. What tantivy has committed is the truth; `progress.json` lets the same
+    passages be told from others: it holds the corpus hash at the last commit and at the one being made."""
+
+    def __init__(self, folder: Path, settings: IndexSettings, threads: int) -> None:
+        self._folder = folder
+        self._settings = settings
+        self._analyzer = Analyzer(settings.analyzer)
+        engine = folder / ENGINE
+        with writing(engine):
+            engine.mkdir(exist_ok=True)
+        with _engine(folder):
+            self._index = tantivy.Index(_schema(settings), str(engine), reuse=True)
+            self._writer: Any = self._index.writer(_WRITER_BYTES * threads, threads)
+        self._digests: dict[int, str] = {}
+
+    def run(self, passages: Iterable[Passage], commit_every: int, on_progress: Callable[[int], None]) -> Manifest:
+        rows = iter(passages)
+        corpus = CorpusHash()
+        done = self._resume(rows, corpus, on_progress)
+        while batch := self._add(islice(rows, commit_every), done, corpus, on_progress):
+            done += batch
+            self._commit(done, corpus)
+        if not done:
+            raise InputError("The corpus holds no passage: nothing was indexed.")
+        with _engine(self._folder):
+            self._writer.wait_merging_threads()
+        manifest = Manifest(self._settings, done, corpus.hexdigest())
+        _write_json(self._folder / MANIFEST, manifest.to_json())
+        write_checksums(self._folder)
+        return manifest
+
+    def close(self) -> None:
+        """Gives tantivy's own lock back, even while a traceback still refers to this build."""
+        self._writer = None
+
+    def _resume(self, rows: Iterator[Passage], corpus: CorpusHash, on_progress: Callable[[int], None]) -> int:
+        """Reads the passages that are committed already, and makes sure that they are the same."""
+        with _engine(self._folder):
+            self._index.reload()
+            committed: int = self._index.searcher().num_docs
+        if not committed:
+            return 0
+        progress = self._progress()
+        for read, passage in enumerate(islice(rows, committed), 1):
+            corpus.add(encode(passage))
+            on_progress(read)
+        if corpus.hexdigest() != progress.digests.get(committed) or progress.settings != self._settings:
+            raise InputError(
+                f"{self._folder} holds a build of other passages or settings that was interrupted: "
+                "--restart throws it away and begins again."
+            )
+        self._digests = {committed: corpus.hexdigest()}
+        return committed
+
+    def _progress(self) -> "_Progress":
+        path = self._folder / PROGRESS
+        try:
+            return validated(_Progress, parse_json(read_text(path, "the record of the interrupted build")), str(path))
+        except (ValueError, InputError) as error:
+            raise InputError(
+                f"{path} is missing or damaged, so the interrupted build cannot go on: "
+                "--restart throws it away and begins again."
+            ) from error
+
+    def _add(self, rows: Iterable[Passage], first: int, corpus: CorpusHash, on_progress: Callable[[int], None]) -> int:
+        ordinal = first
+        for passage in rows:
+            encoded = encode(passage)
+            corpus.add(encoded)
+            document = tantivy.Document()
+            document.add_unsigned("ordinal", ordinal)
+            document.add_bytes("passage", encoded)
+            if self._settings.title_weight is None:
+                document.add_text("terms", self._analyzer.joined(f"{passage.title} {passage.text}"))
+            else:
+                document.add_text("title", self._analyzer.joined(passage.title))
+                document.add_text("terms", self._analyzer.joined(passage.text))
+            with _engine(self._folder):
+                self._writer.add_document(document)
+            ordinal += 1
+            on_progress(ordinal)
+        return ordinal - first
+
+    def _commit(self, done: int, corpus: CorpusHash) -> None:
+        self._digests = {**dict(list(self._digests.items())[-1:]), done: corpus.hexdigest()}
+        _write_json(self._folder / PROGRESS, {"settings": asdict(self._settings), "digests": self._digests})
+        with _engine(self._folder):
+            self._writer.commit()
+
+
+def _publish(building: Path, path: Path) -> None:
+    """Puts a finished build in its place. The old index is moved aside first, since folders cannot be swapped."""
+    old = path.with_name(path.name + ".old")
+    with writing(path, "the finished build is kept, and the same command goes on"):
+        mode = (building / MANIFEST).stat().st_mode & 0o666  # of a file made by us: what the umask allows
+        for folder in (building / ENGINE, building):
+            for file in folder.iterdir():
+                if file.is_file():
+                    file.chmod(mode)  # tantivy makes some of its files readable by their owner alone
+                _sync(file)
+            _sync(folder)
+        if is_index(path):
+            shutil.rmtree(old, ignore_errors=True)
+            path.rename(old)
+        building.rename(path)
+        _sync(path.parent)
+        for left in (PROGRESS, LOCK):
+            (path / left).unlink(missing_ok=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write_json(path: Path, row: object) -> None:
+    """Atomic, and on the disk before it has its name. Raises `FileError`."""
+    new = path.with_name(path.name + ".new")
+    with writing(path, "what is committed is kept, and the same command goes on"):
+        new.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
+        _sync(new)
+        new.replace(path)
+
+
+def _schema(settings: IndexSettings) -> Any:
+    builder = tantivy.SchemaBuilder()
+    builder.add_unsigned_field("ordinal", fast=True)
+    builder.add_bytes_field("passage", stored=True)
+    for field in searched_fields(settings):
+        builder.add_text_field(field, tokenizer_name="whitespace", index_option="freq")
+    return builder.build()

@@ -1,0 +1,67 @@
+"""One build per folder: a lock that the operating system releases when its process ends, however it ends."""
+
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from r1searcher.common.files import writing
+from r1searcher.errors import InputError
+
+LOCK = "building.lock"
+
+
+@contextmanager
+def build_lock(folder: Path, target: Path) -> Iterator[None]:
+    """Makes `folder` and holds its lock. Raises `InputError` that names the process which holds it already.
+
+    The folder may be renamed, and its other content removed, while the lock is held.
+    """
+    path = folder / LOCK
+    while True:
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            except FileNotFoundError:  # the build that was there has just been published
+                continue
+        try:
+            with writing(path):
+                if not _lock(handle):
+                    raise InputError(_who(handle, target))
+            if not _is_at(handle, path):
+                continue
+            with writing(path):
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, f"{os.getpid()} {socket.gethostname()} {time.time():.0f}".encode(), 0)
+            yield
+            return
+        finally:
+            os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    """Whether the locked file is still the one of this name."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _who(handle: int, target: Path) -> str:
+    process, _, rest = os.pread(handle, 300, 0).decode("utf-8", "replace").partition(" ")
+    host, _, begun = rest.partition(" ")
+    by = f"process {process} on {host}" if process.isdigit() else "another process"
+    since = f" since {time.strftime('%H:%M:%S', time.localtime(int(begun)))}" if begun.isdigit() else ""
+    return f"{target} is being built by {by}{since}: wait for it, end it, or choose another --to."

@@ -1,0 +1,32 @@
+"""Which tests run here, and the signals that they start from."""
+
+import os
+import signal
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.shared_data import SHARED_VARIABLE
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach what tests start.
+
+    A shell ignores SIGINT in what it runs in the background, and every process started from there ignores it too.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out tests of larger data where no folder with it is named."""
+    if os.environ.get(SHARED_VARIABLE):
+        return
+    left_out = [item for item in items if item.get_closest_marker("shared")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("shared")]

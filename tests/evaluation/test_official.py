@@ -1,0 +1,59 @@
+"""Official metrics, on pairs whose metrics the datasets' own programs computed."""
+
+import json
+from functools import cache
+from typing import Any
+
+import pytest
+
+from r1searcher.evaluation.official import SCORERS, official_scorer
+from tests.shared_data import DATA
+
+
+@cache
+def pairs() -> list[dict[str, Any]]:
+    lines = (DATA / "official" / "pairs.jsonl").read_text("utf-8").split("\n")
+    return [json.loads(line) for line in lines if line]
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_metrics_are_those_of_the_datasets_program(name: str) -> None:
+    differing = []
+    for pair in pairs():
+        golds = pair["golds"][:1] if name == "hotpotqa" else pair["golds"]
+        if SCORERS[name](pair["answer"], golds) != pytest.approx(pair["metrics"][name], abs=1e-9):
+            differing.append(pair)
+    assert len(pairs()) >= 500
+    assert differing == []
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_no_answer_earns_nothing(name: str) -> None:
+    assert set(SCORERS[name](None, ["the"]).values()) == {0.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "scorer"),
+    [
+        ("hotpotqa", "hotpotqa"),
+        ("hotpotqa_500", "hotpotqa"),
+        ("HotpotQA-dev", "hotpotqa"),
+        ("hotpot_qa", "hotpotqa"),
+        ("2wiki_500", "2wikimultihopqa"),
+        ("2WikiMultihopQA", "2wikimultihopqa"),
+        ("musique_ans_v1.0_dev", "musique"),
+        ("trivia_qa", "triviaqa"),
+        ("nq", "nq"),
+        ("nq_open", "nq"),
+        ("natural-questions", "nq"),
+        ("popqa", "popqa"),
+        ("bamboogle_qwen", "bamboogle"),
+    ],
+)
+def test_a_dataset_is_known_by_the_beginning_of_its_name(name: str, scorer: str) -> None:
+    assert official_scorer(name) is SCORERS[scorer]
+
+
+@pytest.mark.parametrize("name", ["", "predictions", "nqx", "hotpots", "my_hotpotqa", "held_out"])
+def test_other_names_have_no_official_scorer(name: str) -> None:
+    assert official_scorer(name) is None

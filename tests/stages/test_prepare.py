@@ -1,0 +1,69 @@
+"""A stage is prepared from names: the demo model, and datasets in a folder. Everything but the training itself."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1searcher.config.settings import load
+from r1searcher.corpora.passage import Passage
+from r1searcher.demo.weights import NAME
+from r1searcher.retrieval import embedded
+from r1searcher.runs.folder import RunFolder
+from tests.engine.toy import make_model, write_rows
+
+pytestmark = pytest.mark.training
+pytest.importorskip("openrlhf")
+pytest.importorskip("vllm")
+
+
+@pytest.fixture
+def overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Settings of a small stage; what is cached as the demo model is a tiny one."""
+    monkeypatch.setenv("R1S_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    model = make_model(tmp_path / "cache" / NAME)
+    (model / "sizes.json").write_text(json.dumps({file.name: file.stat().st_size for file in model.iterdir()}))
+    embedded.build([Passage("1", "Oslo", "Oslo is in Norway.")], tmp_path / "index")
+    (tmp_path / "nq").mkdir()
+    for split in ("train", "test"):
+        rows = [{"id": f"{split}_{n}", "question": f"{split} {n}?", "golden_answers": ["Oslo"]} for n in range(4)]
+        write_rows(tmp_path / "nq" / f"{split}.jsonl", rows)
+    write_rows(tmp_path / "nq" / "dev.jsonl", [{"question": "Train 1", "golden_answers": ["Oslo"]}])
+    return {
+        "model.path": "demo",
+        "model.prompt": "bare",
+        "model.chat_template": False,
+        "data.train": "nq",
+        "data.held_out": "nq:dev",
+        "data.folder": str(tmp_path),
+        "retrieval.url": str(tmp_path / "index"),
+        "episode.max_context": 128,
+        "episode.max_new_tokens": 16,
+        "rl.questions_per_step": 2,
+        "rl.samples_per_question": 2,
+        "rl.batch": 4,
+        "engine.device": "cpu",
+    }
+
+
+def test_a_stage_from_names(overrides: dict[str, Any], tmp_path: Path) -> None:
+    from r1searcher.stages.prepare import prepare_stage
+
+    settings, run = load("stage1", None, None, overrides), RunFolder(tmp_path / "run")
+    prepared = prepare_stage("stage1", settings, run)
+    assert [q.id for q in prepared.questions] == [f"train_{n}" for n in range(4)]
+    assert prepared.notes == ("data.held_out: 1 question is in the training data too",)
+    labels = [json.loads(json.loads(line)["label"])["question"] for line in run.questions.open()]
+    assert sorted(labels) == [f"train {n}?" for n in range(4)]
+    assert str(tmp_path / "cache" / NAME) in run.launch.read_text()
+    assert 'path = "demo"' in run.config.read_text(), "a run is the same wherever the cache lies"
+    assert prepare_stage("stage1", settings, run).resuming
+
+
+def test_the_warm_up_starts_from_the_demo_model(overrides: dict[str, Any], tmp_path: Path) -> None:
+    from r1searcher.stages.warmup import _start_of
+
+    settings = load("warmup", None, None, overrides)
+    assert _start_of(settings, RunFolder(tmp_path / "run")) == tmp_path / "cache" / NAME

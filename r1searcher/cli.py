@@ -149,7 +149,7 @@ def train(
 @app.command(rich_help_panel="Train")
 def demo(
     output: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option(help="Seed of the world, the traces and the training.")] = 7,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the world, the traces and the training.")] = 7,
     contrast: Annotated[bool, typer.Option("--contrast", help="Stage 2 alone, from the same warm-up.")] = False,
     set_: Set = None,
 ) -> None:

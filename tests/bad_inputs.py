@@ -126,15 +126,12 @@ STAGE = ("stage1", "settings.toml")
 EVALUATE = ("evaluate", "http://127.0.0.1:9/v1", "--retriever", "index", "--set", "retrieval.outage_limit=0.1")
 READERS: dict[str, tuple[str, ...]] = {
     "score": ("score", "{}"),
-    "score, JSON": ("score", "{}", "--json"),
-    "compare A": ("compare", "{}", "predictions.jsonl"),
-    "compare B": ("compare", "predictions.jsonl", "{}", "--json"),
+    "compare": ("compare", "predictions.jsonl", "{}", "--json"),
     "recall": ("recall", "index", "--dataset", "{}"),
     "evaluate": (*EVALUATE, "--dataset", "{}"),
     "index-corpus": ("index-corpus", "{}", "--to", "new-index"),
     "settings of stage1": ("stage1", "{}"),
     "settings of sft": ("sft", "{}"),
-    "settings of train": ("train", "{}"),
     "data.train": (*STAGE, "--name", "new", "--data", "{}"),
     "data.held_out": (*STAGE, "--name", "new", "--set", "data.held_out={}", "--set", "rl.questions_per_step=1000"),
     "data.traces": ("sft", "settings.toml", "--name", "new", "--set", "data.traces={}"),
@@ -164,7 +161,10 @@ FINE = {
     ("index-corpus", "no name"),
     ("index-corpus", "current folder"),
     ("index-corpus", "folder"),
+    ("index-corpus", "pipe"),  # waits for its writer, as every command that reads a pipe does
+    ("index-corpus", "CSV"),
     *((name, "no name") for name in ("data.held_out",)),
+    *((name, shape) for name in ("recall", "evaluate") for shape in ("CSV", "trajectory of the wrong shape")),
 }
 """Products that are no bad input, or that another test has."""
 
@@ -309,16 +309,15 @@ SERVER_COMMANDS: dict[str, tuple[str, ...]] = {
 def cases() -> Iterator[Case]:
     for command, words in READERS.items():
         for shape, data in SHAPES.items():
-            if command == "index-corpus" and shape == "CSV":
-                continue  # is a format
-            yield Case(f"{command}: {shape}", filled(words, "bad.jsonl"), content("bad.jsonl", data))
+            if (command, shape) not in FINE:
+                yield Case(f"{command}: {shape}", filled(words, "bad.jsonl"), content("bad.jsonl", data))
     for command, words in PATHS.items():
         for kind, (path, make) in KINDS.items():
             if (command, kind) not in FINE:
                 yield Case(f"{command}: {kind}", filled(words, path), make)
     for number, setting in enumerate(SETTINGS):
-        command = ("stage1", "stage2", "train")[number % 3]
-        yield Case(f"--set {ascii(setting)[:60]}", (command, "settings.toml", "--name", "new", "--set", setting))
+        words = (("stage1", "stage2")[number % 2], "settings.toml", "--set", setting)
+        yield Case(f"--set {ascii(setting)[:60]}", words)
     for command, words in URL_COMMANDS.items():
         for url in URLS:
             yield Case(f"{command}: {ascii(url)[:60]}", filled(words, url))
@@ -329,10 +328,10 @@ def cases() -> Iterator[Case]:
     for file in RUN_FILES:
         shapes = {**{name: SHAPES[name] for name in OURS}, **RUN_SHAPES.get(file, {})}
         for shape, data in shapes.items():
-            if file == "metrics.jsonl" and shape in ("empty", "cut", "deep arrays"):
+            if file == "metrics.jsonl" and shape in ("empty", "cut", "deep arrays", "NUL bytes"):
                 continue  # no row, or one that a crash cut
             yield Case(f"run folder: {file}: {shape}", (*STAGE, "--name", "run"), content(f"runs/run/{file}", data))
-        for kind in ("folder", "pipe", "loop of links"):
+        for kind in ("folder", "pipe"):
             yield Case(f"run folder: {file}: {kind}", (*STAGE, "--name", "run"), instead(f"runs/run/{file}", kind))
     for shape in OURS:
         damaged = content("runs/done/summary.json", SHAPES[shape])
@@ -360,7 +359,7 @@ def evaluation_cases() -> Iterator[Case]:
         )
     for shape in OURS:
         yield Case(f"evaluation's manifest: {shape}", words, content("evaluation/manifest.json", SHAPES[shape]))
-        if shape in ("empty", "cut", "deep arrays"):
+        if shape in ("empty", "cut", "deep arrays", "NUL bytes"):
             continue
         data = SHAPES[shape] if SHAPES[shape].endswith(b"\n") else SHAPES[shape] + b"\n"
         yield Case(f"predictions: {shape}", words, content("evaluation/predictions.jsonl", data))

@@ -8,6 +8,8 @@ from hypothesis import HealthCheck, settings
 
 from tests.shared_data import SHARED_VARIABLE
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test needs the hub, and none waits for it
+
 # How long an example takes says how busy the machine is.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")

@@ -47,11 +47,20 @@ def load_tokenizer(source: str | Path, trust_remote_code: bool = False) -> Any:
     This is the loader of training and of vLLM: another one could split a text into other ids. It needs no torch.
     Raises `InputError` where `source` has no tokenizer, or one that is damaged or needs code of its own.
     """
+    source = str(source)
+    if not os.path.isdir(source) and _is_path(source):
+        raise InputError(f"no tokenizer can be loaded from {source[:300]!r}: it is not a folder of a model")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it advises to install torch
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(str(source), trust_remote_code=trust_remote_code)
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
     except Exception as error:  # tokenizers raises bare `Exception` for a damaged file, and the hub errors of its own
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise InputError(f"no tokenizer can be loaded from {str(source)!r} ({reason})") from error
+        raise InputError(f"no tokenizer can be loaded from {source!r} ({reason})") from error
+
+
+def _is_path(source: str) -> bool:
+    """Whether a name that is not a folder cannot be one on the hub either (`name` or `owner/name`)."""
+    owner = source.partition("/")[0]
+    return source.startswith((".", "/", "~")) or source.count("/") > 1 or any(map(os.path.lexists, (source, owner)))

@@ -27,7 +27,7 @@ class Limits:
     request: float = 120.0
     """For a whole request."""
     reading: float = 60.0
-    """Until it takes more of an answer."""
+    """Without taking more of an answer."""
     connections: int | None = None
 
 
@@ -110,7 +110,7 @@ class _Connection(HttpToolsProtocol):
     # asyncio calls these when the client does not take its answer as fast as it is written, and when it does again.
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._reading = self.loop.call_later(self.limits.reading, self._drop)
+        self._wait_for_reading()
 
     def resume_writing(self) -> None:
         _cancel(self._reading)
@@ -119,7 +119,7 @@ class _Connection(HttpToolsProtocol):
     def timeout_keep_alive_handler(self) -> None:
         """No further request came. `close` waits for the rest of the answer to be taken, for ever if need be."""
         super().timeout_keep_alive_handler()
-        self._reading = self.loop.call_later(self.limits.reading, self._drop)
+        self._wait_for_reading()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -140,6 +140,17 @@ class _Connection(HttpToolsProtocol):
             self._deadline = self.loop.call_later(self.limits.request, self._drop)
         _cancel(self._patience)
         self._patience = self.loop.call_later(self.limits.silence, self._drop)
+
+    def _wait_for_reading(self) -> None:
+        _cancel(self._reading)
+        left = self.transport.get_write_buffer_size()
+        self._reading = self.loop.call_later(self.limits.reading, self._drop_unless_read, left)
+
+    def _drop_unless_read(self, left: int) -> None:
+        if self.transport.get_write_buffer_size() < left:
+            self._wait_for_reading()
+        else:
+            self._drop()
 
     def _stop_waiting(self) -> None:
         self.silent.pop(self, None)

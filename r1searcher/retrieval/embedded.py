@@ -212,6 +212,8 @@ def _openable(engine: Path) -> Path | _Links:
 
 
 def _why_no_index(path: Path) -> str:
+    if not path.name:
+        return f"{path} is not an index: give the folder that `r1s index-corpus` made."
     make = f"make it with `r1s index-corpus FILE --to {path}`."
     if path.with_name(path.name + ".building").is_dir():
         return f"The index {path} is not finished: the command that began it, given again, goes on."

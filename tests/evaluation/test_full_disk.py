@@ -72,7 +72,7 @@ def test_an_evaluation_on_a_full_disk_goes_on_later(
     folder, fill = small_disk
     (tmp_path / "prompt.txt").write_text("Question: {question}\n")
     overrides = {"retrieval.url": str(index), "model.prompt": f"{tmp_path}/prompt.txt", "model.chat_template": False}
-    request = Request(searcher.url, [str(questions)], folder / "to", overrides=overrides, in_flight=1)
+    request = Request(searcher.url, [str(questions)], folder / "to", overrides=overrides, concurrency=1)
     quiet = terminal.console(file=(tmp_path / "log").open("w"))
     answer = searcher.answer
     calls = []

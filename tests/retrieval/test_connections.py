@@ -1,11 +1,13 @@
 """Clients that say nothing, half of something or never read; names, addresses and limits of the server."""
 
 import json
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -93,19 +95,33 @@ def test_a_client_that_does_not_read_is_dropped(index: Path) -> None:
     body = json.dumps({"queries": ["rome"] * 100, "topk": 100}).encode()
     hash_ = EmbeddedIndex(index).manifest.settings_hash
     with started_service(str(index), hash_, limits=(60.0, 60.0, 0.5)) as (_, address):
-        whole = len(json.dumps(post(f"{address}/retrieve", json.loads(body))))
-        client = connect(
-            address, b"POST /retrieve HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
-        )
-        client.sendall(body)
-        time.sleep(10)
-        received = 0
-        try:
-            while piece := client.recv(1 << 20):
-                received += len(piece)
-        except ConnectionError:
-            pass
-        assert received < whole, "what had been sent before it was dropped"
+        head = b"POST /retrieve HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
+        with connect(address, head + body) as client:
+            time.sleep(10)
+            received = b""
+            try:
+                while piece := client.recv(1 << 20):
+                    received += piece
+            except ConnectionError:
+                pass
+    answered, _, content = received.partition(b"\r\n\r\n")
+    length = re.search(rb"content-length: (\d+)", answered)
+    assert length is not None
+    assert len(content) < int(length[1]), "what had been sent before it was dropped"
+
+
+def test_a_client_that_reads_slowly_gets_all_of_its_answer(index: Path) -> None:
+    """Several times slower than the limit for reading nothing: it is not a limit for the whole."""
+    body = json.dumps({"queries": ["rome"] * 100, "topk": 100}).encode()
+    hash_ = EmbeddedIndex(index).manifest.settings_hash
+    with started_service(str(index), hash_, limits=(60.0, 60.0, 2.0)) as (_, address):
+        request = urllib.request.Request(f"{address}/retrieve", body)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            received = b""
+            while piece := answer.read(4 << 20):
+                received += piece
+                time.sleep(0.5)
+    assert len(json.loads(received)["result"]) == 100
 
 
 def test_a_new_client_is_answered_beside_1_100_silent_ones(index: Path) -> None:

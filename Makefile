@@ -2,7 +2,7 @@ VENV ?= .venv
 DEVICE ?= cpu
 BIN = $(VENV)/bin
 
-.PHONY: help install test test-long test-elasticsearch check-light demo check lint clean
+.PHONY: help install test test-long test-elasticsearch test-light check-light demo check lint layers docs pin clean
 help:               ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
@@ -11,6 +11,9 @@ install:            ## the environment with everything pinned; does nothing when
 
 test: install       ## the test suite
 	$(BIN)/python -m pytest
+
+test-light:         ## every test that needs no torch
+	@scripts/install-light check && .venv-check/bin/python -m pytest -m "not (training or long or packaging or elasticsearch)"
 
 test-long: install  ## the tests that make test leaves out: more minutes of training
 	$(BIN)/python -m pytest -m long
@@ -24,12 +27,20 @@ check-light: install ## what `pip install .` alone brings, in a fresh environmen
 demo: install       ## a small language model learns to search, from warm-up to evaluation
 	$(BIN)/r1s demo
 
-check: install      ## lint, format and types, seconds each
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+check:              ## lint, types, layers, links, Dockerfiles, examples, package: no torch needed
+	@scripts/check
 
-lint: check
+lint:               ## ruff alone
+	@scripts/check lint
 
-clean:              ## remove the environment and what tools left
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+layers:             ## both import contracts, with every import that breaks one
+	@scripts/install-light check && .venv-check/bin/lint-imports --no-logo
+
+docs:               ## the documentation site, in site/; no torch needed
+	@scripts/install-light docs && .venv-docs/bin/zensical build --clean --strict
+
+pin:                ## requirements/check.txt and docs.txt again, from pyproject.toml and the .in files (needs uv)
+	@scripts/pin
+
+clean:              ## remove the environments and what tools left
+	rm -rf $(VENV) .venv-check .venv-docs build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

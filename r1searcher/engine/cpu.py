@@ -120,7 +120,7 @@ def torch_cuda_without_a_gpu(_openrlhf: ModuleType) -> None:
     import torch
 
     cpu = torch.device("cpu")
-    torch.cuda.current_device = lambda: cpu  # type: ignore[assignment,return-value]
+    torch.cuda.current_device = lambda: cpu
     for name in ("set_device", "synchronize", "current_stream"):
         setattr(torch.cuda, name, lambda *_: None)
 

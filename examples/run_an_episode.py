@@ -1,0 +1,59 @@
+"""Run one episode: a scripted model searches a real index and answers.
+
+    python examples/run_an_episode.py
+
+Training and evaluation run the same loop with a language model behind `Generator` and its tokenizer behind `Tokenizer`.
+"""
+
+import asyncio
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from r1searcher.corpora.passage import Passage
+from r1searcher.episodes.loop import Budgets, Finish, Generation, run_episode
+from r1searcher.retrieval.embedded import EmbeddedIndex, build
+
+PASSAGES = [Passage("1", "Silver Harbor", "Silver Harbor is a film of 1987, directed by Ada Quill.")]
+TURNS = [
+    " I look for the film. <|begin_of_query|> Silver Harbor director <|end_of_query|>",
+    "The passage names her. </think> <answer> Ada Quill </answer>",
+]
+
+
+class CodePoints:
+    """A tokenizer with one token per character."""
+
+    special_tokens: tuple[str, ...] = ()
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(character) for character in text]
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return "".join(map(chr, token_ids))
+
+
+class Script:
+    """A generator that writes the given turns, one per call."""
+
+    def __init__(self, turns: Sequence[str]) -> None:
+        self._turns = iter(turns)
+
+    async def generate(self, token_ids: Sequence[int], max_new_tokens: int) -> Generation:
+        return Generation(tuple(map(ord, next(self._turns))), Finish.STOP)
+
+
+async def main(folder: Path) -> None:
+    build(PASSAGES, folder)
+    index = EmbeddedIndex(folder)
+    question, prompt = "Who directed Silver Harbor?", "Question: Who directed Silver Harbor?\n<think>"
+    trajectory = await run_episode(question, ["Ada Quill"], prompt, Script(TURNS), index, CodePoints(), Budgets())
+    await index.aclose()
+    for segment in trajectory.segments:
+        print(f"[{segment.author}] {segment.text.strip()}")
+    print(f"{trajectory.stop}; {sum(trajectory.mask)} of {len(trajectory.token_ids)} tokens are trained")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as temporary:
+        asyncio.run(main(Path(temporary) / "index"))

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from r1searcher.episodes.tokens import may_be_on_hub
 from r1searcher.errors import InputError
 
 WANTED = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
@@ -36,7 +37,7 @@ def local_model(model: str, trust_remote_code: bool = False) -> Path:
 def _download(model: str, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
 
-    if Path(model).exists() or model.count("/") > 1 or model.startswith((".", "~")):
+    if not may_be_on_hub(model):
         raise InputError(f"model.path = {model!r} is no model folder: it has no config.json")
     try:
         return Path(snapshot_download(model, allow_patterns=patterns))

@@ -48,7 +48,7 @@ def load_tokenizer(source: str | Path, trust_remote_code: bool = False) -> Any:
     Raises `InputError` where `source` has no tokenizer, or one that is damaged or needs code of its own.
     """
     source = str(source)
-    if not os.path.isdir(source) and _is_path(source):
+    if not os.path.isdir(source) and not may_be_on_hub(source):
         raise InputError(f"no tokenizer can be loaded from {source[:300]!r}: it is not a folder of a model")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it advises to install torch
     from transformers import AutoTokenizer
@@ -60,7 +60,8 @@ def load_tokenizer(source: str | Path, trust_remote_code: bool = False) -> Any:
         raise InputError(f"no tokenizer can be loaded from {source!r} ({reason})") from error
 
 
-def _is_path(source: str) -> bool:
-    """Whether a name that is not a folder cannot be one on the hub either (`name` or `owner/name`)."""
-    owner = source.partition("/")[0]
-    return source.startswith((".", "/", "~")) or source.count("/") > 1 or any(map(os.path.lexists, (source, owner)))
+def may_be_on_hub(name: str) -> bool:
+    """Whether a model's name can be one of the hub's, `name` or `owner/name`, and not a path that leads nowhere."""
+    owner = name.partition("/")[0]
+    is_below_a_file = os.path.lexists(owner) and not os.path.isdir(owner)
+    return not (name.startswith((".", "/", "~")) or name.count("/") > 1 or os.path.lexists(name) or is_below_a_file)

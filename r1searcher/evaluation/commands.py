@@ -58,7 +58,7 @@ async def _ask(question: str, request: Request, temperature: float, console: Saf
         retriever = RetryingRetriever(
             open_retriever(settings.retrieval.url),
             settings.retrieval.outage_limit,
-            lambda sentence: console.print(sentence, highlight=False, markup=False),
+            console.print,
         )
         stack.push_async_callback(retriever.aclose)
         await retriever.health()

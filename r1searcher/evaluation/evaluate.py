@@ -43,6 +43,8 @@ from r1searcher.questions.named import Dataset, local_file, open_dataset
 from r1searcher.questions.quality import overlap_warning
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.retry import RetryingRetriever
+from r1searcher.rewards.format import answer_of_trajectory
+from r1searcher.rewards.metrics import score
 from r1searcher.rewards.recipes import reward_function
 from r1searcher.runs.records import Count, Str, TrajectoryRow, to_row
 from r1searcher.runs.resolved import budgets_of
@@ -224,11 +226,8 @@ async def _manifest(
     request: Request, target: Target, datasets: Sequence[Dataset], temperature: float
 ) -> dict[str, Any]:
     settings = target.settings
-    retriever = open_retriever(settings.retrieval.url)
-    try:
+    async with aclosing(open_retriever(settings.retrieval.url)) as retriever:
         health = await retriever.health()
-    finally:
-        await retriever.aclose()
     return {
         "model": shown_url(target.model),
         "model_fingerprint": fingerprint(Path(target.model)),
@@ -344,7 +343,7 @@ async def _play(request: Request, target: Target, tasks: Sequence[Task], file: P
         retriever = RetryingRetriever(
             open_retriever(settings.retrieval.url),
             settings.retrieval.outage_limit,
-            lambda sentence: console.print(sentence),
+            console.print,
         )
         stack.push_async_callback(retriever.aclose)
         rollouts = await stack.enter_async_context(
@@ -369,7 +368,7 @@ async def _play(request: Request, target: Target, tasks: Sequence[Task], file: P
             )
             append_row(file, row)
             done += 1
-            right += score_prediction(of_row(row, "")).measures["em"]
+            right += score(answer_of_trajectory(trajectory), trajectory.golds).em
             progress.update(bar, completed=done, description=f"EM {right / done:.3f}")
             if not console.is_terminal and (done % 50 == 0 or done == len(tasks)):
                 console.print(f"{done} of {len(tasks)} episodes, EM {right / done:.3f}")

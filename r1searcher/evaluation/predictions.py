@@ -4,12 +4,12 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic import Field, ValidationError
 
 from r1searcher.common.files import parse_json, read_lines
+from r1searcher.common.records import Record
 from r1searcher.corpora.passage import Passage
 from r1searcher.episodes.protocol import DOCUMENTS, END_ANSWER, END_DOCUMENTS, END_QUERY, query_of
 from r1searcher.episodes.trajectory import Author, Search, Segment, StopReason, Trajectory
@@ -18,7 +18,7 @@ from r1searcher.evaluation.official import official_scorer
 from r1searcher.questions.rows import question_of
 from r1searcher.retrieval.base import Hit
 from r1searcher.rewards.format import answer_of_trajectory
-from r1searcher.runs.records import from_row
+from r1searcher.runs.records import Str, TrajectoryRow, one_of, trajectory_of
 
 ANSWER_KEYS = ("pred_ans", "prediction", "pred")
 JUDGE_KEYS = ("judge", "gpt4o_output")
@@ -29,47 +29,15 @@ _BLOCK = re.compile(
 )
 
 
-def _one_of(kinds: tuple[type, ...], said: str) -> AfterValidator:
-    """Accepts instances of `kinds` as they are. Pydantic's own text refuses lone surrogates, which JSON may hold."""
-
-    def check(value: Any) -> Any:
-        if not isinstance(value, kinds):
-            raise PydanticCustomError("kind", "must be {said}", {"said": said})
-        return value
-
-    return AfterValidator(check)
+OptionalText = Annotated[Any, one_of((str, type(None)), "text")]
+Scalar = Annotated[Any, one_of((str, int, float, type(None)), "text or a number")]
+Messages = Annotated[Any, one_of((str, list, type(None)), "text or a list of messages")]
 
 
-Text = Annotated[Any, _one_of((str,), "text")]
-OptionalText = Annotated[Any, _one_of((str, type(None)), "text")]
-Scalar = Annotated[Any, _one_of((str, int, float, type(None)), "text or a number")]
-Messages = Annotated[Any, _one_of((str, list, type(None)), "text or a list of messages")]
-Count = Annotated[int, Field(ge=0)]
+S = TypeVar("S", bound=Record)
 
 
-class _Hit(BaseModel):
-    id: Text
-    title: Text
-    text: Text
-    score: float
-
-
-class _Search(BaseModel):
-    query: Text
-    shown: Count
-    seconds: float
-    hits: list[_Hit]
-
-
-class _Segment(BaseModel):
-    author: Literal["prompt", "model", "environment"]
-    text: Text
-    token_ids: list[int]
-    logprobs: list[float] = []
-    overhang: Count = 0
-
-
-class _Row(BaseModel):
+class _Row(Record):
     """What rows of every kind may hold, where other types would be misread."""
 
     id: Scalar = None
@@ -78,15 +46,11 @@ class _Row(BaseModel):
     data_source: OptionalText = None
 
 
-class _Played(_Row):
+class _Played(_Row, TrajectoryRow):
     """A row of `r1s evaluate` or of a run's trajectories."""
 
-    question: Text
-    golds: list[Text]
-    stop: Text
-    segments: list[_Segment]
-    searches: list[_Search]
-    parts: dict[Text, float] = {}
+    stop: Str
+    parts: dict[Str, float] = Field(default_factory=dict)
 
 
 class _Answered(_Row):
@@ -168,13 +132,15 @@ def of_row(row: Mapping[str, Any], default_key: str, default_dataset: str = "") 
     name = row.get("place", row.get("id"))
     key = default_key if name is None else f"{row.get('dataset', '')}/{name}"
     if "segments" in row:
-        _check(row, _Played)
-        ours = from_row(row)
+        checked = _checked(row, _Played)
+        if checked.stop not in tuple(StopReason):
+            raise ValueError(f"stop: must be {', '.join(repr(reason.value) for reason in StopReason)}")
+        ours = trajectory_of(checked)
         if any(segment.overhang > len(segment.text) for segment in ours.segments):
             raise ValueError("segments: an overhang is longer than its text")
         answer = answer_of_trajectory(ours)
         return Prediction(key, ours.question, ours.golds, answer, ours, judge, failed, dataset)
-    _check(row, _Answered)
+    _checked(row, _Answered)
     if isinstance(prompt := row.get("prompt"), list) and not all(isinstance(message, dict) for message in prompt):
         raise ValueError("prompt must be a list of messages")
     asked = question_of(row, default_key)
@@ -190,9 +156,9 @@ def of_row(row: Mapping[str, Any], default_key: str, default_dataset: str = "") 
     return Prediction(key, asked.text, asked.golds, answer, trajectory, judge, failed, dataset)
 
 
-def _check(row: Mapping[str, Any], shape: type[_Played] | type[_Answered]) -> None:
+def _checked(row: Mapping[str, Any], shape: type[S]) -> S:
     try:
-        shape.model_validate(row, strict=True)
+        return shape.model_validate(row)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         said = {"model_type": "must be an object", "missing": "is missing"}.get(first["type"], first["msg"])

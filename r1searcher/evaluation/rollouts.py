@@ -118,18 +118,15 @@ def roll_out_model(
 
     async def play() -> dict[Task, Trajectory]:
         played: dict[Task, Trajectory] = {}
-        retriever = RetryingRetriever(open_retriever(settings.retrieval.url), settings.retrieval.outage_limit, say)
-        try:
-            async with local as engine:
-                make_prompt = prompt_maker(settings, engine)
-                async with aclosing(
-                    roll_out(tasks, engine, retriever, make_prompt, budgets_of(settings), concurrency)
-                ) as rollouts:
-                    async for task, trajectory, _ in rollouts:
-                        played[task] = trajectory
-                        finished(task, trajectory)
-        finally:
-            await retriever.aclose()
+        waiting = RetryingRetriever(open_retriever(settings.retrieval.url), settings.retrieval.outage_limit, say)
+        async with aclosing(waiting) as retriever, local as engine:
+            make_prompt = prompt_maker(settings, engine)
+            async with aclosing(
+                roll_out(tasks, engine, retriever, make_prompt, budgets_of(settings), concurrency)
+            ) as rollouts:
+                async for task, trajectory, _ in rollouts:
+                    played[task] = trajectory
+                    finished(task, trajectory)
         return played
 
     played = asyncio.run(play())

@@ -7,7 +7,8 @@ read.
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, InstanceOf, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from r1searcher.common.files import last_row, read_rows
 from r1searcher.common.records import Record, as_record, problem_in, read_record_if_there, read_records
@@ -18,7 +19,19 @@ from r1searcher.errors import InputError
 from r1searcher.retrieval.base import Hit
 from r1searcher.runs.folder import RunFolder
 
-Str = InstanceOf[str]
+
+def one_of(kinds: tuple[type, ...], said: str) -> AfterValidator:
+    """Accepts instances of `kinds` as they are; of others it says that they must be what `said` says."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, kinds):
+            raise PydanticCustomError("kind", "must be {said}", {"said": said})
+        return value
+
+    return AfterValidator(check)
+
+
+Str = Annotated[Any, one_of((str,), "text")]
 """A string as it is: pydantic's own would refuse lone surrogates, which a model can write."""
 
 Count = Annotated[int, Field(ge=0)]
@@ -27,8 +40,8 @@ Count = Annotated[int, Field(ge=0)]
 class SegmentRow(Record):
     author: Annotated[Author, Field(strict=False)]
     text: Str
-    token_ids: Annotated[tuple[int, ...], Field(strict=False)]
-    logprobs: Annotated[tuple[float, ...] | None, Field(strict=False)] = None
+    token_ids: list[int]
+    logprobs: list[float] | None = None
     overhang: Count = 0
 
 
@@ -203,13 +216,26 @@ def to_row(trajectory: Trajectory, **more: Any) -> dict[str, Any]:
 def from_row(row: Mapping[str, Any]) -> Trajectory:
     """The trajectory that `to_row` wrote. Raises `ValueError` with the place in the row that does not fit."""
     try:
-        checked = TrajectoryRow.model_validate(row)
+        return trajectory_of(TrajectoryRow.model_validate(row))
     except ValidationError as error:
         raise ValueError(problem_in(error)) from None
+
+
+def trajectory_of(checked: TrajectoryRow) -> Trajectory:
+    """The trajectory of a row that was checked."""
     return Trajectory(
         question=checked.question,
         golds=tuple(checked.golds),
-        segments=tuple(Segment(s.author, s.text, s.token_ids, s.logprobs, s.overhang) for s in checked.segments),
+        segments=tuple(
+            Segment(
+                s.author,
+                s.text,
+                tuple(s.token_ids),
+                tuple(s.logprobs) if s.logprobs is not None else None,
+                s.overhang,
+            )
+            for s in checked.segments
+        ),
         searches=tuple(
             Search(
                 s.query,
@@ -219,5 +245,5 @@ def from_row(row: Mapping[str, Any]) -> Trajectory:
             )
             for s in checked.searches
         ),
-        stop=checked.stop,
+        stop=StopReason(checked.stop),
     )

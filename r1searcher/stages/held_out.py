@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
 from r1searcher.common import last_resort, terminal
 from r1searcher.common.files import append_row, open_log, write_json
-from r1searcher.common.records import Record, checked_rows, read_record, read_record_if_there
+from r1searcher.common.records import Record, read_record, read_record_if_there, read_records
 from r1searcher.common.terminal import SafeConsole, label
 from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.errors import R1Error
@@ -24,7 +24,7 @@ from r1searcher.questions.named import open_dataset
 from r1searcher.questions.question import Question
 from r1searcher.rewards.recipes import measure
 from r1searcher.runs.folder import RunFolder
-from r1searcher.runs.records import Str, TrajectoryRow, from_row, to_row
+from r1searcher.runs.records import Str, TrajectoryRow, to_row, trajectory_of
 from r1searcher.runs.resolved import read_run
 from r1searcher.runs.view import lines_in
 
@@ -101,7 +101,8 @@ def evaluate_held_out(run: RunFolder, model: Path, questions: int, console: Safe
         lines = log.read_bytes().decode("utf-8", "replace").split("\n")
         last = next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
         raise R1Error(f"the held-out evaluation failed: {last.removeprefix('r1s: ')[:500]} (log: {log})")
-    by_temperature = {t: figures(read_trajectories(run, t), _questions(run, questions)) for t in TEMPERATURES}
+    asked = _questions(run, questions)
+    by_temperature = {t: figures(read_trajectories(run, t), asked) for t in TEMPERATURES}
     result = {**by_temperature[1.0], "greedy": by_temperature[0.0], "questions": questions}
     write_json(figures_file, {**result, "seconds": round(time.monotonic() - started, 1)})
     return result
@@ -109,9 +110,8 @@ def evaluate_held_out(run: RunFolder, model: Path, questions: int, console: Safe
 
 def read_trajectories(run: RunFolder, temperature: float) -> list[Trajectory]:
     """The held-out trajectories of a run, in the order of the questions."""
-    file = trajectories_file(run, temperature)
-    rows = sorted(checked_rows(file, HeldOutRow), key=lambda row: int(row["place"]))
-    return [from_row(row) for row in rows]
+    rows = read_records(trajectories_file(run, temperature), HeldOutRow)
+    return [trajectory_of(row) for row in sorted(rows, key=lambda row: row.place)]
 
 
 def figures(trajectories: Sequence[Trajectory], questions: Sequence[Question]) -> dict[str, float]:

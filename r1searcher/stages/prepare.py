@@ -5,7 +5,7 @@ import json
 import platform
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -178,12 +178,9 @@ def probe(url: str, query: str) -> Health:
     from r1searcher.retrieval.urls import open_retriever
 
     async def ask() -> Health:
-        retriever = open_retriever(url)
-        try:
+        async with aclosing(open_retriever(url)) as retriever:
             await retriever.search([query], 1)
             return await retriever.health()
-        finally:
-            await retriever.aclose()
 
     return asyncio.run(ask())
 

@@ -78,14 +78,14 @@ def train_stage(stage: Stage, settings: Settings, run: RunFolder, console: SafeC
         console.print(f"{run.path} is finished; its model is in {run.model}")
         return finished
     for note in prepared.notes:
-        console.print(note, highlight=False, markup=False, soft_wrap=True)
+        console.print(note, soft_wrap=True)
     rl = settings.rl
     steps = lines_in(run.questions) // rl.questions_per_step
     started = time.monotonic()
     with RunView(run, TITLES[stage], steps, rl.questions_per_step * rl.samples_per_question, console) as view:
         if prepared.resuming:
             console.print("going on from the last checkpoint")
-        ending = run_engine(run, view.refresh, lambda sentence: console.print(sentence))
+        ending = run_engine(run, view.refresh, console.print)
     rows = read_metrics(run)
     save_curves({TITLES[stage]: rows}, run.path / "curve.png", run.path.name)
     console.print(terminal_curves(rows))

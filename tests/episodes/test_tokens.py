@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from r1searcher.episodes.tokens import load_tokenizer
+from r1searcher.episodes.tokens import load_tokenizer, may_be_on_hub
 from r1searcher.errors import InputError
 from tests.episodes.conftest import SENTENCES, byte_level_bpe
 
@@ -45,3 +45,28 @@ def test_code_that_comes_with_a_tokenizer_is_refused_and_not_run(folder: Path) -
     with pytest.raises(InputError, match="custom code"):
         load_tokenizer(folder)
     assert not list(folder.rglob("ran"))
+
+
+@pytest.mark.parametrize(
+    ("name", "possible"),
+    [
+        ("SmolLM2", True),
+        ("owner/name", True),
+        ("folder/name", True),
+        ("file/name", False),
+        ("file", False),
+        ("folder", False),
+        ("a/b/c", False),
+        ("./name", False),
+        ("/name", False),
+        ("~/name", False),
+    ],
+)
+def test_a_hub_name_is_distinguished_from_a_path(
+    name: str, possible: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that is called like an owner on the hub hides none of the owner's models."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    assert may_be_on_hub(name) is possible

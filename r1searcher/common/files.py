@@ -118,14 +118,19 @@ def parse_json(text: str | bytes) -> Any:
         if isinstance(text, bytes):
             text = text.decode(json.detect_encoding(text), "surrogatepass")
         return _DECODER.decode(text.removeprefix("\ufeff"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error.msg} at character {error.pos + 1}") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 at byte {error.start + 1}") from None
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    except ValueError as error:
-        raise ValueError("a number is too long" if "integer string" in str(error) else str(error)) from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(json_problem(error)) from None
+
+
+def json_problem(error: BaseException) -> str:
+    """Why a text could not be read as JSON, in a few words."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON: {error.msg} at character {error.pos + 1}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8 at byte {error.start + 1}"
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return "a number is too long" if "integer string" in str(error) else str(error)
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -142,13 +147,18 @@ def open_log(path: Path, mode: Literal["ab", "wb"]) -> BinaryIO:
         return cast(BinaryIO, path.open(mode))
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all. Raises `FileError`."""
+def write_bytes(path: Path, data: bytes, *, durable: bool = False, then: str = "") -> None:
+    """Write a file whole or not at all; `durable`: its content is on the disk before it has its name.
+
+    Raises `FileError`, with `then` as in `writing`.
+    """
     part = path.with_name(path.name + ".part")
-    with writing(path):
+    with writing(path, then):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             part.write_bytes(data)
+            if durable:
+                sync(part)
             part.replace(path)
         except OSError:
             part.unlink(missing_ok=True)
@@ -159,8 +169,18 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8", "surrogatepass"))
 
 
-def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+def write_json(path: Path, value: Any, *, durable: bool = False, then: str = "") -> None:
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    write_bytes(path, text.encode("utf-8", "surrogatepass"), durable=durable, then=then)
+
+
+def sync(path: Path) -> None:
+    """Have the disk hold a file's content, or a folder's names, before going on."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:

@@ -26,7 +26,10 @@ from time import time
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import SplitResult, quote, urlsplit
 
+from pydantic import ValidationError
+
 from r1searcher.common.files import parse_json
+from r1searcher.common.records import first_of
 from r1searcher.common.terminal import visible
 from r1searcher.errors import InputError, ServiceError
 
@@ -412,9 +415,7 @@ def _host_of(response: "httpx.Response") -> str:
 
 def first_problem(error: ValueError) -> str:
     """The reason of a `ValueError` in one line; of a pydantic error the first one, with where it is."""
-    errors = getattr(error, "errors", None)
-    if errors is None:
+    if not isinstance(error, ValidationError):
         return str(error)
-    first = errors(include_url=False, include_context=False, include_input=False)[0]
-    where = ".".join(map(str, first["loc"]))[:100]
-    return f"{where}: {first['msg']}" if where else str(first["msg"])
+    place, message = first_of(error)
+    return f"{place[:100]}: {message}" if place else message

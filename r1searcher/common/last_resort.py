@@ -14,9 +14,7 @@ import os
 import re
 import select
 import sys
-import tempfile
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,6 +79,9 @@ def _bug(error: BaseException) -> str:
 
 
 def _written(error: BaseException) -> str:
+    import tempfile
+    import traceback
+
     text = without_secrets(
         f"r1s {_version()}, Python {sys.version.split()[0]}, {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}\n"
         f"{' '.join(sys.argv)}\n\n{''.join(traceback.format_exception(error))}"

@@ -23,11 +23,16 @@ class Record(BaseModel):
 R = TypeVar("R", bound=Record)
 
 
+def first_of(error: ValidationError) -> tuple[str, str]:
+    """Place and message of the first problem: ("searches.0.hits", "Input should be a valid list")."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return ".".join(map(str, first["loc"])), first["msg"]
+
+
 def problem_in(error: ValidationError) -> str:
     """The first problem, with its place: "searches.0.hits: must be a valid list"."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
-    return f"{place}: {as_demand(first['msg'])}" if place else as_demand(first["msg"])
+    place, message = first_of(error)
+    return f"{place}: {as_demand(message)}" if place else as_demand(message)
 
 
 def as_demand(message: str) -> str:

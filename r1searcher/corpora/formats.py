@@ -22,6 +22,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any, Protocol
 
+from r1searcher.common.files import json_problem
 from r1searcher.corpora.passage import Passage
 from r1searcher.corpora.rows import (
     MAX_ROW_BYTES,
@@ -33,7 +34,6 @@ from r1searcher.corpora.rows import (
     json_values,
     lines,
     quoted_lines,
-    reason_of,
 )
 from r1searcher.errors import InputError
 
@@ -175,7 +175,7 @@ def _json(rows: Rows) -> Reader:
                     raise ValueError("the row is not a JSON object")
                 yield from rows(row, before + number)
             except ValueError as error:
-                yield BadRow(number, reason_of(error), begin)
+                yield BadRow(number, json_problem(error), begin)
 
     return read
 
@@ -204,7 +204,7 @@ def _tsv_row(raw: bytes, number: int) -> Passage | BadRow:
             raise ValueError("neither `Title: … Text: …` nor a title and a text separated by three spaces")
         return _passage(id_.strip(), title, text)
     except ValueError as error:
-        return BadRow(number, reason_of(error), excerpt(raw))
+        return BadRow(number, json_problem(error), excerpt(raw))
 
 
 def _dpr(file: IO[bytes], before: int = 0, /) -> Items:
@@ -226,7 +226,7 @@ def _dpr(file: IO[bytes], before: int = 0, /) -> Items:
         except csv.Error:
             yield BadRow(number + 1, "a quote is opened and not closed, or not doubled inside", excerpt(row))
         except ValueError as error:
-            yield BadRow(number + 1, reason_of(error), excerpt(row))
+            yield BadRow(number + 1, json_problem(error), excerpt(row))
 
 
 def _tsv_fields(line: str) -> list[str]:
@@ -252,7 +252,7 @@ def _parquet(file: IO[bytes], before: int = 0, /) -> Items:
                     raise ValueError(TOO_LONG)
                 yield from (_paragraphs_row if has_paragraphs(row) else _json_row)(row, before + number)
             except ValueError as error:
-                yield BadRow(number, reason_of(error), str({key: str(row[key])[:80] for key in row})[:200])
+                yield BadRow(number, json_problem(error), str({key: str(row[key])[:80] for key in row})[:200])
 
 
 def _parquet_batches(file: IO[bytes]) -> Iterator[list[dict[str, Any]]]:

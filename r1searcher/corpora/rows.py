@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any, cast
 
+from r1searcher.common.files import json_problem
 from r1searcher.corpora.passage import Passage
 
 MAX_ROW_BYTES = 64 << 20
@@ -35,17 +36,6 @@ Items = Iterator[Passage | BadRow]
 
 class BrokenFileError(Exception):
     """The file ends too early, or cannot be read from here on. The message says where and why."""
-
-
-def reason_of(error: BaseException) -> str:
-    """Why a row cannot be read, in a few words."""
-    if isinstance(error, json.JSONDecodeError):
-        return f"not JSON: {error.msg} at character {error.pos + 1}"
-    if isinstance(error, UnicodeDecodeError):
-        return f"not UTF-8 at byte {error.start + 1}"
-    if isinstance(error, RecursionError):
-        return "nested too deeply"
-    return "a number is too long" if "integer string" in str(error) else str(error)
 
 
 def excerpt(row: bytes) -> str:
@@ -124,7 +114,7 @@ def _line_values(file: IO[bytes]) -> Iterator[tuple[int, Any | BadRow, str]]:
                 value = json.loads(line.decode())
             except (ValueError, RecursionError) as error:
                 cut = "" if line.endswith(b"\n") else ", and the file ends here: it may be cut short"
-                value = BadRow(number, reason_of(error) + cut, excerpt(line))
+                value = BadRow(number, json_problem(error) + cut, excerpt(line))
             yield number, value, excerpt(line)
 
 
@@ -194,7 +184,7 @@ class _Window:
                     what = "the file ends inside" if at_end else f"{error.msg} in"
                     raise BrokenFileError(f"{what} element {number} of the array") from None
             except (ValueError, RecursionError) as error:
-                raise BrokenFileError(f"element {number} of the array: {reason_of(error)}") from None
+                raise BrokenFileError(f"element {number} of the array: {json_problem(error)}") from None
             else:
                 if end < len(self._text) or self._ended:  # a number at the very end could go on
                     self._at = end

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from r1searcher.rewards.metrics import CLOSED, blank_words, delete_words, f1_of_words
+from r1searcher.rewards.search_r1 import is_right
 
 EM, F1, ACCURACY = "official_em", "official_f1", "official_accuracy"
 OFFICIAL_METRICS = (EM, F1, ACCURACY)
@@ -54,8 +55,7 @@ def triviaqa(answer: str, golds: Sequence[str]) -> dict[str, float]:
 
 def exact_match(answer: str, golds: Sequence[str]) -> dict[str, float]:
     """EM of NQ-open, as in DPR's `qa_validation.py`."""
-    words = delete_words(answer)
-    return {EM: float(any(gold == words for gold in map(_deleted_gold, golds)))}
+    return {EM: float(is_right(answer, golds))}
 
 
 def popqa(answer: str, golds: Sequence[str]) -> dict[str, float]:
@@ -111,10 +111,16 @@ SCORERS: Mapping[str, OfficialScorer] = {
     ),
 }
 
-_NAMES = re.compile(
-    r"(?:(?P<hotpotqa>hotpot(?:_?qa)?)|(?P<d2wikimultihopqa>2wiki(?:_?multi_?hop(?:_?qa)?)?)|(?P<musique>musique)"
-    r"|(?P<triviaqa>trivia_?qa)|(?P<nq>nq|natural_?questions)|(?P<popqa>pop_?qa)|(?P<bamboogle>bamboogle))(?![a-z0-9])"
-)
+_SPELLINGS = {
+    "hotpotqa": r"hotpot(_?qa)?",
+    "2wikimultihopqa": r"2wiki(_?multi_?hop(_?qa)?)?",
+    "musique": r"musique",
+    "triviaqa": r"trivia_?qa",
+    "nq": r"nq|natural_?questions",
+    "popqa": r"pop_?qa",
+    "bamboogle": r"bamboogle",
+}
+_NAMES = {name: re.compile(rf"(?:{spelling})(?![a-z0-9])") for name, spelling in _SPELLINGS.items()}
 
 
 def official_scorer(name: str) -> OfficialScorer | None:
@@ -123,5 +129,5 @@ def official_scorer(name: str) -> OfficialScorer | None:
     >>> str(official_scorer("musique_500"))
     'metrics/answer.py of StonyBrookNLP/musique (MuSiQue)'
     """
-    found = _NAMES.match(name.lower().replace("-", "_"))
-    return SCORERS[str(found.lastgroup).removeprefix("d")] if found else None
+    spelled = name.lower().replace("-", "_")
+    return next((SCORERS[known] for known, spelling in _NAMES.items() if spelling.match(spelled)), None)

@@ -21,8 +21,8 @@ from r1searcher.errors import InputError, RetrieverError
 from r1searcher.retrieval.analyzer import Analyzer
 from r1searcher.retrieval.base import Health, Hit, IndexDamagedError, clean_query
 from r1searcher.retrieval.indexing.embedded import build
-from r1searcher.retrieval.integrity import REMEDY, IndexFiles
-from r1searcher.retrieval.manifest import ENGINE, decode, is_index, read_manifest, searched_fields
+from r1searcher.retrieval.integrity import REMEDY, IndexFiles, is_panic
+from r1searcher.retrieval.manifest import ENGINE, decode, is_index, read_manifest, refuse_unreadable, searched_fields
 
 __all__ = ["EmbeddedIndex", "build", "is_index"]
 
@@ -48,14 +48,15 @@ class EmbeddedIndex:
         if not is_index(path):
             raise InputError(_why_no_index(path))
         self.path = path
+        refuse_unreadable(path)
         self._files = IndexFiles(path, thorough)
         self._damage: str | None = None
         self._looked_at = float("-inf")
         self.manifest = read_manifest(path)
         try:
             with _tantivy(path):
-                self._engine = _openable(path / ENGINE)
-                index = tantivy.Index.open(str(self._engine))
+                self._links = None if _may_lock(path / ENGINE) else _linked(path / ENGINE)
+                index = tantivy.Index.open(self._links.name if self._links else str(path / ENGINE))
                 index.config_reader("manual")
                 self._schema = index.schema
                 self._searcher = index.searcher()
@@ -179,36 +180,28 @@ def _tantivy(path: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        # A panic of Rust is pyo3_runtime.PanicException, which is not an Exception and cannot be imported.
         if isinstance(error, OSError | ValueError | LookupError | TypeError | OverflowError):
             why = str(error) or type(error).__name__
-        elif type(error).__name__ == "PanicException":
+        elif is_panic(error):
             why = "tantivy panicked"
         else:
             raise
         raise IndexDamagedError(f"The index {path} is damaged ({why}): {REMEDY}") from error
 
 
-class _Links:
-    """A folder of links to the files of an index that this process may read and not write to.
-
-    tantivy opens a lock file for writing before it reads, also where nothing will ever be written.
-    """
-
-    def __init__(self, engine: Path) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="r1s-index-")
-        for file in engine.iterdir():
-            if file.suffix != ".lock":
-                (Path(self._folder.name) / file.name).symlink_to(file.absolute())
-
-    def __str__(self) -> str:
-        return self._folder.name
-
-
-def _openable(engine: Path) -> Path | _Links:
-    """What tantivy can open: the folder itself, or links to its files where its lock file cannot be written."""
+def _may_lock(engine: Path) -> bool:
+    """Whether tantivy can open the folder: it opens a lock file for writing even where it only reads."""
     lock = engine / ".tantivy-meta.lock"
-    return engine if os.access(lock if lock.exists() else engine, os.W_OK) else _Links(engine)
+    return os.access(lock if lock.exists() else engine, os.W_OK)
+
+
+def _linked(engine: Path) -> tempfile.TemporaryDirectory[str]:
+    """A folder of links to the files of an index that this process may read and not write to."""
+    folder = tempfile.TemporaryDirectory(prefix="r1s-index-")
+    for file in engine.iterdir():
+        if file.suffix != ".lock":
+            (Path(folder.name) / file.name).symlink_to(file.absolute())
+    return folder
 
 
 def _why_no_index(path: Path) -> str:

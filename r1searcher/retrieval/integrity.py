@@ -16,7 +16,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, Field, ValidationError
 
 from r1searcher.common.files import cause_of, parse_json, write_json
-from r1searcher.errors import FileError, InputError
+from r1searcher.errors import InputError
 
 CHECKSUMS = "checksums.json"
 _ENGINE = "tantivy"
@@ -61,8 +61,7 @@ def has_checksums(folder: Path) -> bool:
 class IndexFiles:
     """The files of an index, held open, so that a later change of any of them is noticed.
 
-    Raises `InputError` where one is missing, was cut, or has another content than it was built with, and `FileError`
-    where one may not be read. `thorough` reads
+    Raises `InputError` where one is missing, was cut, or has another content than it was built with. `thorough` reads
     all of them; otherwise only those whose modification time is not that of the build. Indexes of earlier versions have
     no checksums: their files are watched, not checked, and `thorough` refuses them.
     """
@@ -81,8 +80,6 @@ class IndexFiles:
         for name in known or _names(folder):
             try:
                 descriptors.append(os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC))
-            except PermissionError as error:
-                raise FileError(f"The index {folder} cannot be read: {cause_of(error)} ({name})") from error
             except (OSError, ValueError) as error:
                 raise self._damaged(name, cause_of(error) if isinstance(error, OSError) else "bad name") from error
             if not name.endswith(".json"):  # those are read once
@@ -109,6 +106,11 @@ class IndexFiles:
         return None
 
 
+def is_panic(error: BaseException) -> bool:
+    """Whether Rust code panicked: pyo3_runtime.PanicException is not an `Exception` and cannot be imported."""
+    return type(error).__name__ == "PanicException"
+
+
 REMEDY = "restore its files, or make it again with `r1s index-corpus`."
 
 
@@ -121,8 +123,6 @@ def _read(folder: Path) -> dict[str, _File] | None:
         return files
     except FileNotFoundError:
         return None
-    except PermissionError as error:
-        raise FileError(f"The index {folder} cannot be read: {cause_of(error)} ({CHECKSUMS})") from error
     except (OSError, ValidationError, ValueError) as error:
         raise InputError(f"The index {folder} is damaged ({CHECKSUMS} cannot be read): {REMEDY}") from error
 

@@ -127,9 +127,8 @@ def is_index(path: Path) -> bool:
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of the embedded index in a folder.
 
-    Raises `InputError` where it is damaged, and `FileError` where the index may not be read.
+    Raises `InputError` where it is damaged, and `FileError` where it cannot be read.
     """
-    refuse_unreadable(folder)
     path = folder / MANIFEST
     try:
         row = parse_json(read_text(path, "the index manifest"))
@@ -140,7 +139,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 def refuse_unreadable(folder: Path) -> None:
     """Raises `FileError` where a file of an index exists and this user may not read it."""
-    for path in (folder, folder / MANIFEST, folder / ENGINE, *_entries(folder / ENGINE)):
+    for path in (folder, *_entries(folder), *_entries(folder / ENGINE)):
         if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)) and os.path.lexists(path):
             raise FileError(
                 f"{path} cannot be read: permission denied; its owner can allow it with `chmod -R a+rX {folder}`"

@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote
 
 from pydantic import BaseModel, BeforeValidator, FailFast, Field, StringConstraints, ValidationError, model_validator
 
+from r1searcher.common.records import first_of
 from r1searcher.corpora.passage import Passage
 from r1searcher.retrieval.base import MAX_TOP_K, Hit, clean_query
 
@@ -83,10 +84,8 @@ def validated(model: type[_Request], body: Any) -> _Request:
     try:
         return model.model_validate(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        field = ".".join(map(str, first["loc"]))
-        message = first["msg"][:1].lower() + first["msg"][1:]
-        raise BadRequest(422, f"`{field}`: {message}.") from error
+        field, message = first_of(error)
+        raise BadRequest(422, f"`{field}`: {message[:1].lower()}{message[1:]}.") from error
 
 
 def require_affordable(queries: int, top_k: int) -> None:
@@ -115,7 +114,7 @@ def r1_searcher(hits: Sequence[Hit]) -> list[str]:
     """One query's answers: lines of R1-Searcher's corpus files, `number<TAB>Title: … Text: …`.
 
     Its client deletes the number and the blank after it before it shows the row to the model. An id that is not a
-    number would stay, so a number made of it stands in.
+    number would stay, so it is replaced by a number made of it.
     """
     return [_line(hit.passage) for hit in hits]
 

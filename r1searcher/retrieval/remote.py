@@ -100,7 +100,7 @@ class RemoteRetriever:
         return Hit(passage, 1 / place if score is None else _SCORE.validate_python(score))
 
     async def _r1_searcher(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
-        """The reciprocal of the rank stands in for the score."""
+        """The score is the reciprocal of the rank."""
 
         def read(answer: Any) -> list[list[Hit]]:
             found = _one_each(_R1Searcher.model_validate(answer).answers, "answers", queries)

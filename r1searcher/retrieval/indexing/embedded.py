@@ -8,7 +8,6 @@ An index is built in the sibling folder `DIR.building` and renamed when it is wh
 come, so the same build started again goes on after the last commit.
 """
 
-import json
 import os
 import re
 import shutil
@@ -21,12 +20,12 @@ from typing import Any
 
 import tantivy
 
-from r1searcher.common.files import cause_of, parse_json, read_text, writing
+from r1searcher.common.files import cause_of, parse_json, read_text, sync, write_json, writing
 from r1searcher.corpora.passage import Passage
 from r1searcher.errors import FileError, InputError, R1Error
 from r1searcher.retrieval.analyzer import Analyzer
 from r1searcher.retrieval.indexing.lock import LOCK, build_lock
-from r1searcher.retrieval.integrity import write_checksums
+from r1searcher.retrieval.integrity import is_panic, write_checksums
 from r1searcher.retrieval.manifest import (
     ENGINE,
     MANIFEST,
@@ -47,6 +46,7 @@ MAX_NAME_BYTES = 255 - len(".rejects.jsonl")
 """The longest name of an index folder: names beside it are made from its own."""
 
 _WRITER_BYTES = 128_000_000
+_KEPT = "what is committed is kept, and the same command goes on"
 _PROBE_MB = 32
 
 
@@ -144,7 +144,7 @@ def _engine(folder: Path) -> Iterator[None]:
     except (OSError, ValueError) as error:
         raise _engine_error(folder, str(error)) from error
     except BaseException as error:
-        if type(error).__name__ != "PanicException":  # a panic of tantivy; pyo3 does not export its class
+        if not is_panic(error):
             raise
         raise _engine_error(folder, str(error)) from None
 
@@ -160,7 +160,7 @@ def _engine_error(folder: Path, message: str) -> R1Error:
             f"{folder} holds an interrupted build that is damaged ({message.splitlines()[0][:200]}): "
             "--restart throws it away and begins again."
         )
-    return FileError(f"{folder} cannot be written: {cause}; what is committed is kept, and the same command goes on.")
+    return FileError(f"{folder} cannot be written: {cause}; {_KEPT}.")
 
 
 def _write_error(folder: Path) -> OSError | None:
@@ -214,7 +214,7 @@ class _Build:
         with _engine(self._folder):
             self._writer.wait_merging_threads()
         manifest = Manifest(self._settings, done, corpus.hexdigest())
-        _write_json(self._folder / MANIFEST, manifest.to_json())
+        write_json(self._folder / MANIFEST, manifest.to_json(), durable=True, then=_KEPT)
         write_checksums(self._folder)
         return manifest
 
@@ -272,7 +272,8 @@ class _Build:
 
     def _commit(self, done: int, corpus: CorpusHash) -> None:
         self._digests = {**dict(list(self._digests.items())[-1:]), done: corpus.hexdigest()}
-        _write_json(self._folder / PROGRESS, {"settings": asdict(self._settings), "digests": self._digests})
+        progress = {"settings": asdict(self._settings), "digests": self._digests}
+        write_json(self._folder / PROGRESS, progress, durable=True, then=_KEPT)
         with _engine(self._folder):
             self._writer.commit()
 
@@ -286,33 +287,16 @@ def _publish(building: Path, path: Path) -> None:
             for file in folder.iterdir():
                 if file.is_file():
                     file.chmod(mode)  # tantivy makes some of its files readable by their owner alone
-                _sync(file)
-            _sync(folder)
+                sync(file)
+            sync(folder)
         if is_index(path):
             shutil.rmtree(old, ignore_errors=True)
             path.rename(old)
         building.rename(path)
-        _sync(path.parent)
+        sync(path.parent)
         for left in (PROGRESS, LOCK):
             (path / left).unlink(missing_ok=True)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _write_json(path: Path, row: object) -> None:
-    """Atomic, and on the disk before it has its name. Raises `FileError`."""
-    new = path.with_name(path.name + ".new")
-    with writing(path, "what is committed is kept, and the same command goes on"):
-        new.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
-        _sync(new)
-        new.replace(path)
 
 
 def _schema(settings: IndexSettings) -> Any:

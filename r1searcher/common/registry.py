@@ -1,0 +1,101 @@
+"""Names for what can be added: the entries that come with the package, and those of other packages' entry points.
+
+    RETRIEVERS: Registry[type[Retriever]] = Registry(
+        "retriever", "r1searcher.retrievers", {"bm25": "r1searcher.retrieval.engines.bm25:Bm25Index"}
+    )
+
+Another package adds an entry in its own `pyproject.toml`, and no file here changes:
+
+    [project.entry-points."r1searcher.retrievers"]
+    mine = "my_package.retriever:MyRetriever"
+
+A built-in entry is a value, or "module:attribute" where importing it costs time. Metadata of installed packages is read
+when a name is not built in, or when all names are asked for.
+"""
+
+import difflib
+import importlib
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Generic, TypeVar, cast
+
+from r1searcher.errors import InputError
+
+T = TypeVar("T")
+
+
+class Registry(Mapping[str, T], Generic[T]):
+    """Entries by name: built-in ones first, in their order, then those of the entry-point group `group`.
+
+    `noun` says what one entry is, for messages. Indexing and iterating raise `InputError` for an entry point that
+    cannot be imported, and for one that takes the name of a built-in entry.
+    """
+
+    def __init__(self, noun: str, group: str, builtin: Mapping[str, T | str]) -> None:
+        self.noun = noun
+        self.group = group
+        self._builtin = dict(builtin)
+        self._loaded: dict[str, T] = {}
+
+    @property
+    def builtin(self) -> tuple[str, ...]:
+        """The names that come with the package; asking for them reads no metadata."""
+        return tuple(self._builtin)
+
+    def __getitem__(self, name: str) -> T:
+        if name not in self._loaded:
+            self._loaded[name] = self._load(name)
+        return self._loaded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._builtin
+        yield from self._entry_points
+
+    def __len__(self) -> int:
+        return len(self._builtin) + len(self._entry_points)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._builtin or name in self._entry_points
+
+    def require(self, name: str, setting: str) -> T:
+        """The entry of that name. Raises `InputError` that says what `setting` may be instead."""
+        if name in self:
+            return self[name]
+        close = difflib.get_close_matches(name, list(self), 1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise InputError(f"{setting}: there is no {self.noun} {name[:100]!r}{hint}; choose one of {', '.join(self)}")
+
+    @cached_property
+    def _entry_points(self) -> dict[str, EntryPoint]:
+        found: dict[str, EntryPoint] = {}
+        for entry in entry_points(group=self.group):
+            if entry.name in self._builtin or (entry.name in found and entry.value != found[entry.name].value):
+                both = f"the {self.noun} {entry.name!r} (one is {_package(entry)})"
+                raise InputError(f"two packages define {both}: uninstall one of them")
+            found[entry.name] = entry
+        return dict(sorted(found.items()))
+
+    def _load(self, name: str) -> T:
+        if name in self._builtin:
+            value = self._builtin[name]
+            return _imported(value) if isinstance(value, str) else value
+        if name not in self._entry_points:
+            raise KeyError(name)
+        entry = self._entry_points[name]
+        try:
+            return cast(T, entry.load())
+        except Exception as error:  # whatever the other package raises at import
+            raise InputError(
+                f"the {self.noun} {name!r} of {_package(entry)} cannot be imported ({entry.value}): "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+
+def _imported(path: str) -> Any:
+    module, _, attribute = path.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _package(entry: EntryPoint) -> str:
+    return f"the package {entry.dist.name}" if entry.dist is not None else f"the entry point {entry.value}"

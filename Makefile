@@ -24,7 +24,7 @@ test-elasticsearch: install ## the tests that need Elasticsearch, with a server 
 check-light: install ## what `pip install .` alone brings, in a fresh environment
 	$(BIN)/python -m pytest -m packaging
 
-demo: install       ## a small language model learns to search, from warm-up to evaluation
+demo: install       ## a small language model learns to search, from SFT to evaluation
 	$(BIN)/r1s demo
 
 check:              ## lint, types, layers, links, Dockerfiles, examples, package: no torch needed

@@ -3,7 +3,7 @@
     python -m benchmarks.executor_overhead [--pairs 60]
 
 One run of the whole engine on the tests' toy world, in which both executors take turns step by step: same process,
-model, index, documents, stops and budgets, and a learning rate so small that the policy stays what it is. (In runs of
+model, index, documents, stops and limits, and a learning rate so small that the policy stays what it is. (In runs of
 their own, minutes apart, the ratio was anything from .61 to 1.21.) Prints seconds a step (median), of it the rollouts,
 tokens a sample, and the ratio with the interval that holds 95 % of its bootstrap; the first steps of both are left out.
 """
@@ -34,7 +34,7 @@ def measure(world: World, pairs: int) -> list[tuple[Row, Row]]:
     """The metric rows of both, a step of each at a time."""
     overrides = {
         "name": "overhead",
-        "model.path": str(world.folder_of("warmup").model),
+        "model.path": str(world.folder_of("sft").model),
         "rl.steps": 2 * pairs + WARM_UP,
         "rl.learning_rate": 1e-12,
         "checkpoint.every": 1000,
@@ -67,7 +67,7 @@ def main() -> None:
     asked = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         world = make_world(Path(folder))
-        world.run("sft", str(world.settings), "--name", "warmup")
+        world.run("sft", str(world.settings), "--name", "sft")
         steps = measure(world, asked.pairs)
     table = Table("executor", "steps", "s a step", "s rollouts", "tokens a sample", "searches")
     for name, of_name in zip(("stock", "ours"), zip(*steps, strict=True), strict=True):

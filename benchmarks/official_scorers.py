@@ -1,10 +1,10 @@
-"""Official metrics beside the datasets' own programs, on fuzzed pairs of answer and golds.
+"""Official metrics beside the datasets' own programs, on fuzzed pairs of answer and gold_answers.
 
     python benchmarks/official_scorers.py FOLDER [--pairs 100000] [--trajectories FILE.jsonl ...]
 
 FOLDER holds checkouts named hotpot (hotpotqa), 2wikimultihop (Alab-NII), triviaqa (mandarjoshi90), musique
 (StonyBrookNLP), DPR (facebookresearch), adaptive-retrieval (AlexTMallen) and FlashRAG (RUC-NLPIR). Their functions run
-as they stand there. Answers and golds of FILE.jsonl (R1-Searcher's `eval_results`) are mixed into the invented ones.
+Answers and gold answers of FILE.jsonl (R1-Searcher's `eval_results`) are mixed into the invented ones.
 Ends with exit code 1 where any metric differs. `--write FILE.jsonl` writes the pairs with the programs' metrics, for
 `tests/data/official`.
 """
@@ -77,17 +77,19 @@ def changed(draw: random.Random, answer: str) -> str:
 
 
 def pairs(released: Sequence[Pair], count: int, seed: int) -> Iterator[Pair]:
-    """The released pairs as they are, then answers made from golds or invented, with one to four golds."""
+    """The released pairs as they are, then answers made from gold answers or invented (one to four of them)."""
     yield from released[:count]
     draw = random.Random(seed)
     for _ in range(count - len(released)):
-        known = [gold for _, golds in draw.sample(released, 2) for gold in golds] if len(released) > 1 else []
-        golds = tuple(draw.choice([text(draw), *known]) for _ in range(draw.choice([1, 1, 2, 4])))
-        yield changed(draw, draw.choice(golds)) if draw.random() < 0.7 else text(draw), golds
+        known = (
+            [gold for _, gold_answers in draw.sample(released, 2) for gold in gold_answers] if len(released) > 1 else []
+        )
+        gold_answers = tuple(draw.choice([text(draw), *known]) for _ in range(draw.choice([1, 1, 2, 4])))
+        yield changed(draw, draw.choice(gold_answers)) if draw.random() < 0.7 else text(draw), gold_answers
 
 
 def programs(folder: Path) -> dict[str, Program]:
-    """The datasets' own metrics for one answer and its golds, by the names of `SCORERS`."""
+    """The datasets' own metrics for one answer and its gold_answers, by the names of `SCORERS`."""
     hotpot = definitions(folder / "hotpot" / "hotpot_evaluate_v1.py")
     wiki = definitions(folder / "2wikimultihop" / "2wikimultihop_evaluate_v1.1.py")
     trivia = definitions(folder / "triviaqa" / "evaluation" / "triviaqa_evaluation.py")
@@ -106,32 +108,34 @@ def programs(folder: Path) -> dict[str, Program]:
     config = {"dataset_name": "bamboogle"}
     flash_f1, flash_em = flash["F1_Score"](config), flash["ExactMatch"](config)
 
-    def counted(update: Callable[..., object], answer: str, golds: object) -> dict[str, float]:
+    def counted(update: Callable[..., object], answer: str, gold_answers: object) -> dict[str, float]:
         sums = {"em": 0.0, "f1": 0.0, "prec": 0.0, "recall": 0.0}
-        update(sums, answer, golds)
+        update(sums, answer, gold_answers)
         return {EM: sums["em"], F1: float(sums["f1"])}
 
-    def of_musique(answer: str, golds: Sequence[str]) -> dict[str, float]:
+    def of_musique(answer: str, gold_answers: Sequence[str]) -> dict[str, float]:
         metric = musique["AnswerMetric"]()
-        metric(answer, list(golds))
+        metric(answer, list(gold_answers))
         em, f1 = metric.get_metric()
         return {EM: float(em), F1: float(f1)}
 
-    def of_triviaqa(answer: str, golds: Sequence[str]) -> dict[str, float]:
-        aliases = [trivia["normalize_answer"](gold) for gold in golds]
+    def of_triviaqa(answer: str, gold_answers: Sequence[str]) -> dict[str, float]:
+        aliases = [trivia["normalize_answer"](gold) for gold in gold_answers]
         found = trivia["evaluate_triviaqa"]({"q": {"NormalizedAliases": aliases}}, {"q": answer}, mute=True)
         return {EM: found["exact_match"] / 100, F1: found["f1"] / 100}
 
     return {
-        "hotpotqa": lambda answer, golds: counted(hotpot["update_answer"], answer, golds[0]),
-        "2wikimultihopqa": lambda answer, golds: counted(wiki["update_answer"], answer, golds),
+        "hotpotqa": lambda answer, gold_answers: counted(hotpot["update_answer"], answer, gold_answers[0]),
+        "2wikimultihopqa": lambda answer, gold_answers: counted(wiki["update_answer"], answer, gold_answers),
         "triviaqa": of_triviaqa,
         "musique": of_musique,
-        "nq": lambda answer, golds: {EM: float(max(dpr["exact_match_score"](answer, gold) for gold in golds))},
+        "nq": lambda answer, gold_answers: {
+            EM: float(max(dpr["exact_match_score"](answer, gold) for gold in gold_answers))
+        },
         "popqa": popqa(folder / "adaptive-retrieval" / "run_model.py"),
-        "bamboogle": lambda answer, golds: {
-            EM: flash_em.calculate_em(answer, list(golds)),
-            F1: float(flash_f1.token_level_scores(answer, list(golds))["f1"]),
+        "bamboogle": lambda answer, gold_answers: {
+            EM: flash_em.calculate_em(answer, list(gold_answers)),
+            F1: float(flash_f1.token_level_scores(answer, list(gold_answers))["f1"]),
         },
     }
 
@@ -149,8 +153,14 @@ def popqa(file: Path) -> Program:
     class Arguments:
         eval_method = "vanilla"
 
-    def accuracy(answer: str, golds: Sequence[str]) -> dict[str, float]:
-        space = {"possible_answers": golds, "pred": answer, "response": "", "args": Arguments, "is_correct": False}
+    def accuracy(answer: str, gold_answers: Sequence[str]) -> dict[str, float]:
+        space = {
+            "possible_answers": gold_answers,
+            "pred": answer,
+            "response": "",
+            "args": Arguments,
+            "is_correct": False,
+        }
         run(loops[0], space)
         return {ACCURACY: float(bool(space["is_correct"]))}
 
@@ -173,10 +183,10 @@ def main() -> None:
     theirs = programs(arguments.folder)
     different: Counter[str] = Counter()
     written = []
-    for answer, golds in pairs(released_pairs(arguments.trajectories), arguments.pairs, arguments.seed):
+    for answer, gold_answers in pairs(released_pairs(arguments.trajectories), arguments.pairs, arguments.seed):
         expected = {}
         for name, program in theirs.items():
-            known = golds[:1] if name == "hotpotqa" else golds  # HotpotQA's program knows one gold
+            known = gold_answers[:1] if name == "hotpotqa" else gold_answers  # HotpotQA's program knows one gold
             expected[name] = program(answer, known)
             found = SCORERS[name](answer, known)
             if found.keys() != expected[name].keys() or any(
@@ -184,8 +194,10 @@ def main() -> None:
             ):
                 different[name] += 1
                 if different[name] <= 3:
-                    print(f"{name}: {found} instead of {expected[name]} for {answer!r}, {golds}", file=sys.stderr)
-        written.append({"answer": answer, "golds": golds, "metrics": expected})
+                    print(
+                        f"{name}: {found} instead of {expected[name]} for {answer!r}, {gold_answers}", file=sys.stderr
+                    )
+        written.append({"answer": answer, "gold_answers": gold_answers, "metrics": expected})
     for name in theirs:
         print(f"{name}: {len(written):,} pairs compared, {different[name]} differ")
     if arguments.write:

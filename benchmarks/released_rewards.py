@@ -101,7 +101,7 @@ class Case:
     """Everything that followed a prompt, and the gold answers. The released servers know only one gold."""
 
     text: str
-    golds: tuple[str, ...]
+    gold_answers: tuple[str, ...]
 
 
 def mutated(draw: random.Random, text: str, gold: str) -> Case:
@@ -110,8 +110,8 @@ def mutated(draw: random.Random, text: str, gold: str) -> Case:
         text = draw.choice(CHANGES)(draw, text, gold)
     if draw.random() < 0.15:
         gold = draw.choice(GOLDS)
-    golds = (gold, draw.choice(GOLDS)) if draw.random() < 0.05 else (gold,)
-    return Case(text, golds)
+    gold_answers = (gold, draw.choice(GOLDS)) if draw.random() < 0.05 else (gold,)
+    return Case(text, gold_answers)
 
 
 def _insert(draw: random.Random, text: str, gold: str) -> str:
@@ -204,16 +204,16 @@ Scorer = Callable[[Case], float | None]
 
 
 def released_server(file: Path, before: str, after: str, end_token: str) -> Scorer:
-    """The reward that a server answers for a case; None where a case has several golds, which servers do not know."""
+    """The reward that a server answers for a case; None where a case has several gold answers: servers know one."""
     space = definitions(file, logger=SimpleNamespace(info=lambda text: None))
     server: Any = object.__new__(space["MathRuleProxy"])
     server.tokenizer = SimpleNamespace(pad_token=end_token, eos_token=end_token)
     server.log_file, server.cnt = None, 0
 
     def reward(case: Case) -> float | None:
-        if len(case.golds) > 1:
+        if len(case.gold_answers) > 1:
             return None
-        server.eval_data_dict = {"question": case.golds[0]}
+        server.eval_data_dict = {"question": case.gold_answers[0]}
         with contextlib.redirect_stdout(io.StringIO()):
             [earned] = server.get_reward([f"{before}question{after}{case.text}"])
         return float(earned[0] if isinstance(earned, list) else earned)
@@ -236,7 +236,7 @@ def search_r1(file: Path, **weights: float) -> Scorer:
             text = text.replace(ours, theirs)
         prompt = "<|im_start|>user\nFor example, <answer> Beijing </answer>.<|im_end|>\n<|im_start|>assistant\n<think>"
         with contextlib.redirect_stdout(io.StringIO()):
-            return float(score(prompt + text, {"target": list(case.golds)}, **weights))
+            return float(score(prompt + text, {"target": list(case.gold_answers)}, **weights))
 
     return reward
 
@@ -261,7 +261,7 @@ def published_scorers(r1_searcher: Path, search_r1_checkout: Path) -> dict[str, 
 def our_scorers(names: Sequence[str]) -> dict[str, Scorer]:
     def scorer(recipe: str, stage: RewardedStage) -> Scorer:
         reward = reward_function(RewardSettings(recipe=recipe), stage)
-        return lambda case: reward(from_text("question", case.golds, case.text)).total
+        return lambda case: reward(from_text("question", case.gold_answers, case.text)).total
 
     return {name: scorer(*name.split("/")) for name in names}  # type: ignore[arg-type]
 
@@ -281,7 +281,7 @@ def main() -> None:
     written = []
     for case in cases(arguments.trajectories, arguments.cases, arguments.seed):
         expected = {name: scorer(case) for name, scorer in theirs.items()}
-        written.append({"text": case.text, "golds": case.golds, "rewards": expected})
+        written.append({"text": case.text, "gold_answers": case.gold_answers, "rewards": expected})
         for name, value in expected.items():
             if value is None:
                 continue

@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--trajectories", type=int, default=1_000)
     arguments = parser.parse_args()
     given = [json.loads(line) for line in arguments.predictions.read_text("utf-8").splitlines() if line.strip()]
-    rows = [given[number % len(given)] | {"place": number, "dataset": "d"} for number in range(arguments.trajectories)]
+    rows = [given[number % len(given)] | {"index": number, "dataset": "d"} for number in range(arguments.trajectories)]
     predictions = [of_row(row, "") for row in rows]
     scored = [score_prediction(prediction) for prediction in predictions]
     page = render_page({"d": report(scored)}, rows, predictions, scored, {"model": arguments.predictions.name})

@@ -28,7 +28,7 @@ from r1searcher.rewards.metrics import score
 Four = tuple[float, float, float, float]
 
 
-def normalised(text: str) -> str:
+def normalized(text: str) -> str:
     """The reference's steps one after the other, everything built where it is used."""
 
     def boolean(text: str) -> str:
@@ -54,11 +54,11 @@ def normalised(text: str) -> str:
 
 
 def reference_em(answer: str, gold: str) -> float:
-    return float(normalised(answer) == normalised(gold))
+    return float(normalized(answer) == normalized(gold))
 
 
 def reference_f1(answer: str, gold: str) -> float:
-    a, g = normalised(answer), normalised(gold)
+    a, g = normalized(answer), normalized(gold)
     if a in ("yes", "no", "noanswer") and a != g:
         return 0.0
     if g in ("yes", "no", "noanswer") and a != g:
@@ -71,20 +71,20 @@ def reference_f1(answer: str, gold: str) -> float:
 
 
 def reference_cover_em(answer: str, gold: str) -> float:
-    words = normalised(answer).split(" ")
-    return float(all(word in words for word in normalised(gold).split(" ")))
+    words = normalized(answer).split(" ")
+    return float(all(word in words for word in normalized(gold).split(" ")))
 
 
 def reference_contiguous(answer: str, gold: str) -> float:
-    return float(normalised(gold) in normalised(answer))
+    return float(normalized(gold) in normalized(answer))
 
 
-def reference(answer: str, golds: Sequence[str]) -> Four:
+def reference(answer: str, gold_answers: Sequence[str]) -> Four:
     return (
-        max(reference_em(answer, gold) for gold in golds),
-        max(reference_f1(answer, gold) for gold in golds),
-        max(reference_cover_em(answer, gold) for gold in golds),
-        max(reference_contiguous(answer, gold) for gold in golds),
+        max(reference_em(answer, gold) for gold in gold_answers),
+        max(reference_f1(answer, gold) for gold in gold_answers),
+        max(reference_cover_em(answer, gold) for gold in gold_answers),
+        max(reference_contiguous(answer, gold) for gold in gold_answers),
     )
 
 
@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--trajectories", type=int, default=100_000)
     arguments = parser.parse_args()
     predictions = list(read_predictions(arguments.predictions))
-    pairs = [(p.answer or "", p.golds) for p in predictions]
+    pairs = [(p.answer or "", p.gold_answers) for p in predictions]
     wrong = sum(any(abs(x - y) > 1e-12 for x, y in zip(score(*pair), reference(*pair), strict=True)) for pair in pairs)
     ours, theirs = best_of_turns(lambda: [score(*pair) for pair in pairs], lambda: [reference(*pair) for pair in pairs])
     table = Table(title=f"{len(pairs)} answers, best of 5 rounds each, in turns")
@@ -132,7 +132,7 @@ def whole_file(source: Path, predictions: Sequence[Prediction], count: int, cons
         used = sum(after[:4]) - sum(cpu[:4])
         assert figures.predictions == count
         console.print(
-            f"{count:,} trajectories ({size:.0f} MB) read, scored and summarised in {seconds:.1f} s, "
+            f"{count:,} trajectories ({size:.0f} MB) read, scored and summarized in {seconds:.1f} s, "
             f"{used:.1f} s of CPU on {os.cpu_count()} cores"
         )
 

@@ -23,7 +23,7 @@ from r1searcher.evaluation.rollouts import prompt_maker, roll_out, tasks_for
 from r1searcher.questions.read import read_questions
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.base import Health, Hit, Retriever
-from r1searcher.runs.resolved import budgets_of
+from r1searcher.runs.resolved import limits_of
 
 LATENCY = 0.2
 
@@ -64,7 +64,7 @@ async def measure(arguments: argparse.Namespace) -> None:
                 engine,
                 Slow(retriever, latency),
                 prompt_maker(target.settings, engine),
-                budgets_of(target.settings),
+                limits_of(target.settings),
                 64,
             )
             played = [trajectory async for _, trajectory, _ in rollouts]

@@ -20,7 +20,7 @@ SETTINGS = Reward(
     parts=(
         Part(name="f1"),
         Part(name="retrieval", weight=0.5),
-        Part(name="format", weight=0.0, broken=-2.0),  # 0 for the right format, -2 otherwise
+        Part(name="format", weight=0.0, if_zero=-2.0),  # 0 for the right format, -2 otherwise
     )
 )
 

@@ -2,7 +2,7 @@
 
     python examples/run_an_episode.py
 
-Training and evaluation run the same loop with a language model behind `Generator` and its tokenizer behind `Tokenizer`.
+Training and evaluation run the same loop with a language model as the `TokenGenerator` and its `Tokenizer`.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from r1searcher.corpora.passage import Passage
-from r1searcher.episodes.loop import Budgets, Finish, Generation, run_episode
+from r1searcher.episodes.loop import EpisodeLimits, FinishReason, Generation, run_episode
 from r1searcher.retrieval.embedded import EmbeddedIndex, build
 
 PASSAGES = [Passage("1", "Silver Harbor", "Silver Harbor is a film of 1987, directed by Ada Quill.")]
@@ -40,14 +40,14 @@ class Script:
         self._turns = iter(turns)
 
     async def generate(self, token_ids: Sequence[int], max_new_tokens: int) -> Generation:
-        return Generation(tuple(map(ord, next(self._turns))), Finish.STOP)
+        return Generation(tuple(map(ord, next(self._turns))), FinishReason.STOP)
 
 
 async def main(folder: Path) -> None:
     build(PASSAGES, folder)
     index = EmbeddedIndex(folder)
     question, prompt = "Who directed Silver Harbor?", "Question: Who directed Silver Harbor?\n<think>"
-    trajectory = await run_episode(question, ["Ada Quill"], prompt, Script(TURNS), index, CodePoints(), Budgets())
+    trajectory = await run_episode(question, ["Ada Quill"], prompt, Script(TURNS), index, CodePoints(), EpisodeLimits())
     await index.aclose()
     for segment in trajectory.segments:
         print(f"[{segment.author}] {segment.text.strip()}")

@@ -79,9 +79,9 @@ def sft(
     seed: Seed = None,
 ) -> None:
     """Warm a model up on traces, so that it knows the protocol's shape."""
-    from r1searcher.stages.warmup import run_warmup
+    from r1searcher.stages.sft import run_sft
 
-    run_warmup(config, preset, _overrides(set_, name=name, model__path=model, warmup__steps=steps, seed=seed))
+    run_sft(config, preset, _overrides(set_, name=name, model__path=model, warmup__steps=steps, seed=seed))
 
 
 @app.command(rich_help_panel="Train")
@@ -150,7 +150,7 @@ def train(
 def demo(
     output: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of the world, the traces and the training.")] = 7,
-    contrast: Annotated[bool, typer.Option("--contrast", help="Stage 2 alone, from the same warm-up.")] = False,
+    contrast: Annotated[bool, typer.Option("--contrast", help="Stage 2 alone, from the same SFT.")] = False,
     set_: Set = None,
 ) -> None:
     """Watch a real 135M model learn to search in an invented atlas, on a laptop's CPU."""
@@ -166,7 +166,7 @@ def index_corpus(
     ],
     to: Annotated[str, typer.Option(help="Where to: a folder, or es://host:9200/name.")],
     format_: Annotated[
-        str | None, typer.Option("--format", help="Name the format instead of recognising it: jsonl, r1-searcher, …")
+        str | None, typer.Option("--format", help="Name the format instead of detecting it: jsonl, r1-searcher, …")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many passages.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a finished index.")] = False,
@@ -266,7 +266,7 @@ def evaluate(
     seed: Seed = None,
     set_: Set = None,
 ) -> None:
-    """Play a data set's questions and report how good the answers are, and how sure that is."""
+    """Play a dataset's questions and report how good the answers are, and how sure that is."""
     from r1searcher.evaluation.commands import run_evaluate
     from r1searcher.evaluation.evaluate import Request
 

@@ -47,9 +47,10 @@ SHAPES: dict[str, bytes] = {
     "gzip magic": b"\x1f\x8b\x08\x00garbage",
     "zstd magic": b"\x28\xb5\x2f\xfdgarbage",
     "escape sequences": b"\x1b]0;x\x07\x1b[2J\xc2\x9b31m\n",
-    "keys with the wrong types": b'{"id": [], "question": 3, "answer": {}, "golds": 7, "segments": "x", "text": []}\n',
+    "keys with the wrong types": b'{"id": [], "question": 3, "answer": {}, "gold_answers": 7,'
+    b'"segments": "x", "text": []}\n',
     "null everywhere": b'{"id": null, "question": null, "golden_answers": null, "prediction": null, "text": null}\n',
-    "trajectory of the wrong shape": b'{"question": "q", "golds": ["a"], "stop": "x", "segments": [3]}\n',
+    "trajectory of the wrong shape": b'{"question": "q", "gold_answers": ["a"], "stop": "x", "segments": [3]}\n',
     "trace of the wrong shape": b'{"segments": [["model"], [1, 2], null]}\n',
     "TOML of the wrong types": b'model = 3\n[rl]\nsteps = "x"\nbatch = [1]\nkl = nan\n',
 }
@@ -123,7 +124,7 @@ KINDS: dict[str, tuple[str, Callable[[Path], None]]] = {
 }
 
 STAGE = ("stage1", "settings.toml")
-EVALUATE = ("evaluate", "http://127.0.0.1:9/v1", "--retriever", "index", "--set", "retrieval.outage_limit=0.1")
+EVALUATE = ("evaluate", "http://127.0.0.1:9/v1", "--retriever", "index", "--set", "retrieval.retry_timeout_s=0.1")
 READERS: dict[str, tuple[str, ...]] = {
     "score": ("score", "{}"),
     "compare": ("compare", "predictions.jsonl", "{}", "--json"),
@@ -170,12 +171,14 @@ FINE = {
 
 SETTINGS = (
     "rl.learning_rate=inf", "rl.learning_rate=nan", "rl.learning_rate=-1", "rl.learning_rate=0", "rl.learning_rate=7",
-    "rl.learning_rate=\"1e-6\"", "rl.learning_rate=true", "rl.kl=-inf", "rl.kl=nan", "rl.kl=-0.1", "rl.steps=0",
+    "rl.learning_rate=\"1e-6\"", "rl.learning_rate=true", "rl.kl_coef=-inf", "rl.kl_coef=nan", "rl.kl_coef=-0.1",
+    "rl.steps=0",
     "rl.steps=-1", "rl.steps=1.5", "rl.steps=4.0", "rl.steps=true", "rl.steps=" + "9" * 40, "rl.steps=" + "9" * DIGITS,
-    "rl.steps=[1]", "rl.steps={}", "rl.steps=1979-05-27", "rl.steps=", "rl.batch=7", "rl.batch=0",
+    "rl.steps=[1]", "rl.steps={}", "rl.steps=1979-05-27", "rl.steps=", "rl.batch_size=7", "rl.batch_size=0",
     "rl.questions_per_step=0", "rl.questions_per_step=10000000000", "rl.samples_per_question=-3",
-    "rl.samples_per_question=1", "rl.advantage=ppo", "rl.advantage=3", "rl.schedule=linear", "rl=3", "rl=[]",
-    "rl.micro_batch=" + "1" * 30, "rl.nothing=1", "rl.steps.x=1", "nothing=1", "nothing.at.all=1", "=1", "x", "", ".=1",
+    "rl.samples_per_question=1", "rl.algorithm=ppo", "rl.algorithm=3", "rl.lr_schedule=linear", "rl=3", "rl=[]",
+    "rl.micro_batch_size=" + "1" * 30, "rl.nothing=1", "rl.steps.x=1", "nothing=1", "nothing.at.all=1", "=1", "x", "",
+    ".=1",
     "a..b=1", "seed=-1", "seed=4294967296", "seed=9223372036854775808", "seed=1e3", "seed=true", "seed=\"7\"",
     "name=../../x", "name=..", "name=.", "name=a/b", "name=/abs", "name=" + "n" * 300, "name=\"a\\u0000b\"",
     "name=\"a\\nb\"", "name=\"\\u001b[2J\"", "name=\"\\u009b\"", "name=3", "name=a\udcff", "output=\"\"",
@@ -191,8 +194,8 @@ SETTINGS = (
     "stop.retrieval_rate=nan", "stop.format_rate=-0.1", "stop.patience=0", "checkpoint.every=0", "checkpoint.keep=-1",
     "engine.device=tpu", "engine.gpus=0", "engine.gpus=" + "9" * 20, "engine.precision=fp64", "engine.zero_stage=4",
     "engine.gpu_memory_utilization=0", "engine.gpu_memory_utilization=nan", "engine.attention=flash_attention_2",
-    "engine.vllm_kl_limit=0", "engine.vllm_kl_limit=inf", "evaluation.questions=-1", "retrieval.outage_limit=0",
-    "retrieval.outage_limit=inf", "retrieval.url=\"\"", "retrieval.url=3", "retrieval.url=\"a\\u0000\"",
+    "engine.vllm_kl_limit=0", "engine.vllm_kl_limit=inf", "evaluation.questions=-1", "retrieval.retry_timeout_s=0",
+    "retrieval.retry_timeout_s=inf", "retrieval.url=\"\"", "retrieval.url=3", "retrieval.url=\"a\\u0000\"",
     "data.limit=0", "data.limit=true", "data.shuffle=1", "data.shuffle=yes", "data.train=\"\"", "data.train=[1]",
     "data.train=\"a\\u0000\"", "model.path=\"\"", "model.path=\"\\u0000\"", "model.path=\"\\u001b]0;x\\u0007\"",
     "model.path=3", "model.prompt=\"\"", "model.prompt=\"\\u0000\"", "model.chat_template=\"no\"",
@@ -345,10 +348,11 @@ def cases() -> Iterator[Case]:
 
 def evaluation_cases() -> Iterator[Case]:
     words = (*EVALUATE, "--dataset", "questions.jsonl", "--to", "evaluation")
-    row = {"dataset": "questions", "place": 0, "sample": 0, "seconds": 1.0, "reward": 0.0, "parts": {}, "question": "q"}
-    whole = {**row, "golds": ["a"], "stop": "ended", "segments": [], "searches": []}
+    row = {"dataset": "questions", "index": 0, "sample": 0, "seconds": 1.0, "reward": 0.0, "parts": {}, "question": "q"}
+    whole = {**row, "gold_answers": ["a"], "stop": "answered", "segments": [], "searches": []}
     wrong: dict[str, Any] = {
-        "place": "first", "sample": None, "dataset": 3, "seconds": "long", "parts": [], "golds": "a", "stop": "x",
+        "index": "first", "sample": None, "dataset": 3, "seconds": "long", "parts": [], "gold_answers": "a",
+        "stop": "x",
         "segments": {}, "searches": None, "question": [],
     }  # fmt: skip
     rows = {f"{key} is {value!r}": {**whole, key: value} for key, value in wrong.items()}

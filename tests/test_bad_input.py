@@ -37,7 +37,8 @@ HANG = 20.0
 """Seconds after which a case counts as hanging."""
 
 QUESTIONS = [
-    {"id": f"q{n}", "question": f"Where is {town}?", "golds": ["Norway"]} for n, town in enumerate(("Oslo", "Bergen"))
+    {"id": f"q{n}", "question": f"Where is {town}?", "gold_answers": ["Norway"]}
+    for n, town in enumerate(("Oslo", "Bergen"))
 ]
 SETTINGS = """
 [model]
@@ -49,14 +50,14 @@ train = "questions.jsonl"
 traces = "traces.jsonl"
 [retrieval]
 url = "index"
-outage_limit = 0.1
+retry_timeout_s = 0.1
 [rl]
 questions_per_step = 2
 samples_per_question = 2
 batch = 4
 micro_batch = 2
 steps = 2
-[warmup]
+[sft]
 batch = 1
 [engine]
 device = "cpu"
@@ -126,7 +127,7 @@ def make_runs(folder: Path) -> None:
 def make_evaluation(folder: Path) -> None:
     """A finished evaluation of a server that is gone: all episodes are there."""
     request = evaluate.Request(
-        EVALUATE[1], ["questions.jsonl"], folder, overrides={"retrieval.url": "index", "retrieval.outage_limit": 0.1}
+        EVALUATE[1], ["questions.jsonl"], folder, overrides={"retrieval.url": "index", "retrieval.retry_timeout_s": 0.1}
     )
     target = evaluate.find_target(request.model, request.overrides)
     datasets = [evaluate.open_dataset("questions.jsonl")]
@@ -136,7 +137,7 @@ def make_evaluation(folder: Path) -> None:
     rows = [
         {
             "dataset": "questions", "id": q["id"], "place": n, "sample": 0, "seconds": 1.0, "reward": 0.0, "parts": {},
-            "question": q["question"], "golds": q["golds"], "stop": "ended", "searches": [],
+            "question": q["question"], "gold_answers": q["gold_answers"], "stop": "ended", "searches": [],
             "segments": [{"author": author, "text": "a", "token_ids": [1]} for author in ("prompt", "model")],
         }
         for n, q in enumerate(QUESTIONS)

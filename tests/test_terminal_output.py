@@ -152,7 +152,7 @@ def test_a_servers_answer_is_shown_and_not_obeyed(status: int, world: Path, serv
     server = serve(lambda path, body: (status, {"error": PAYLOAD, "detail": [PAYLOAD], "result": PAYLOAD}))
     words = ["evaluate", server.url, "--dataset", "predictions-p.jsonl", "--retriever", "index", "--to", "report"]
     shows_no_escape(piped(["search", f"{server.url}/retrieve", "q"], world))
-    shows_no_escape(piped([*words, "--set", "retrieval.outage_limit=0.1"], world))
+    shows_no_escape(piped([*words, "--set", "retrieval.retry_timeout_s=0.1"], world))
 
 
 @pytest.fixture
@@ -201,10 +201,11 @@ def test_a_retrievers_error_with_brackets_does_not_end_a_run(
     said = f"the search engine is down: NoSuchFileException[/usr/share/elasticsearch] {PAYLOAD}"
     run = RunFolder(tmp_path / "[bold]run[/nope]")
     with RunView(run, f"title [/nope] {PAYLOAD}", 4, 8, terminal.console(stderr=True, width=400)) as view:
-        append_row(run.heartbeat, {"time": 0.0, "say": said})
+        append_row(run.heartbeat, {"time": 0.0, "message": said})
         append_row(run.metrics, {"step": 1, "reward": 0.5, "f1": None})
         append_row(
-            run.trajectories(1), {"question": PAYLOAD, "golds": [], "stop": "ended", "segments": [], "searches": []}
+            run.trajectories(1),
+            {"question": PAYLOAD, "gold_answers": [], "stop": "ended", "segments": [], "searches": []},
         )
         view.refresh()
     shown = capsys.readouterr().err

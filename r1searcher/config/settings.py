@@ -1,6 +1,6 @@
 """Every setting of a run, with its meaning; loaded from one TOML file, all mistakes reported at once.
 
-A file holds settings shared by all stages and, under `[warmup]`, `[stage1]` and `[stage2]`, what differs there:
+A file holds settings shared by all stages and, under `[sft]`, `[stage1]` and `[stage2]`, what differs there:
 
     seed = 7
     [episode]
@@ -25,8 +25,8 @@ from r1searcher.common.files import read_text
 from r1searcher.common.records import as_demand
 from r1searcher.errors import InputError
 
-Stage = Literal["warmup", "stage1", "stage2"]
-STAGES: tuple[Stage, ...] = ("warmup", "stage1", "stage2")
+Stage = Literal["sft", "stage1", "stage2"]
+STAGES: tuple[Stage, ...] = ("sft", "stage1", "stage2")
 
 
 MANY = 1_000_000
@@ -72,7 +72,7 @@ class Model(Section):
     """Put the prompt through the tokenizer's chat template as the user's message; false uses the text as it stands."""
 
     reserved_tokens: bool = False
-    """Give each protocol tag one of the vocabulary's unused reserved tokens (no resize), at warm-up only."""
+    """Give each protocol tag one of the vocabulary's unused reserved tokens (no resize), at SFT only."""
 
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Leave off unless you wrote or read that code."""
@@ -92,7 +92,7 @@ class Data(Section):
     """Folder with the named datasets, instead of the hub."""
 
     traces: str = ""
-    """JSONL of warm-up traces: {"segments": [["prompt" | "model" | "environment", text], …]}."""
+    """JSONL of SFT traces: {"segments": [["prompt" | "model" | "environment", text], …]}."""
 
     limit: int | None = Field(None, ge=1, le=10**9)
     """Use the first so many questions."""
@@ -105,7 +105,7 @@ class Retrieval(Section):
     url: str = ""
     """Search engine: an index folder, es://host:9200/name, http://host:8000/retrieve, http://host:8000/queries."""
 
-    outage_limit: float = Field(600.0, gt=0, le=10_000_000)
+    retry_timeout_s: float = Field(600.0, gt=0, le=10_000_000)
     """Seconds a run waits for a search engine that is down, with retries, before it stops at its last checkpoint."""
 
 
@@ -136,7 +136,7 @@ class Part(Section):
     weight: Weight = 1.0
     """Factor of the part."""
 
-    broken: Weight | None = None
+    if_zero: Weight | None = None
     """What a broken format earns instead of 0, for the format part (paper, stage 2: -2)."""
 
 
@@ -153,7 +153,7 @@ class Reward(Section):
 
 
 class RL(Section):
-    advantage: Literal["reinforce", "reinforce_baseline", "rloo", "group_norm", "dr_grpo"] = "reinforce_baseline"
+    algorithm: Literal["reinforce", "reinforce_baseline", "rloo", "group_norm", "dr_grpo"] = "reinforce_baseline"
     """How a trajectory's reward becomes an advantage: reinforce (REINFORCE++), reinforce_baseline (REINFORCE++ less the
     mean of its question's samples; the released Qwen script), rloo (less the mean of the question's other samples),
     group_norm (GRPO: divided by the standard deviation too) or dr_grpo (Dr. GRPO: less the mean, not divided)."""
@@ -164,22 +164,22 @@ class RL(Section):
     samples_per_question: int = Field(16, ge=1, le=MANY)
     """Trajectories sampled for each question."""
 
-    batch: int = Field(256, ge=1, le=MANY)
-    """Trajectories an optimiser update takes."""
+    batch_size: int = Field(256, ge=1, le=MANY)
+    """Trajectories an optimizer update takes."""
 
-    micro_batch: int = Field(4, ge=1, le=MANY)
+    micro_batch_size: int = Field(4, ge=1, le=MANY)
     """Trajectories that go through the network at once, on each device."""
 
-    forward_micro_batch: int | None = Field(None, ge=1, le=MANY)
-    """The same where nothing is trained, for the log-probabilities before an update; none for `micro_batch`."""
+    forward_micro_batch_size: int | None = Field(None, ge=1, le=MANY)
+    """The same where nothing is trained, for the log-probabilities before an update; none for `micro_batch_size`."""
 
     learning_rate: float = Field(2e-6, gt=0, le=1)
-    """Adam's, without a warm-up."""
+    """Adam's, without a SFT."""
 
-    schedule: Literal["constant", "cosine"] = "constant"
+    lr_schedule: Literal["constant", "cosine"] = "constant"
     """cosine lets the learning rate fall to a tenth by the stage's last step, so that the last updates stir less."""
 
-    kl: float = Field(0.0, ge=0, le=1000)
+    kl_coef: float = Field(0.0, ge=0, le=1000)
     """Weight of the KL to the stage's first model. 0 loads no reference model."""
 
     steps: int | None = Field(None, ge=1, le=MANY)
@@ -188,31 +188,31 @@ class RL(Section):
     @model_validator(mode="after")
     def whole_updates(self) -> "RL":
         rollouts = self.questions_per_step * self.samples_per_question
-        if rollouts % self.batch:
+        if rollouts % self.batch_size:
             raise ValueError(
-                f"batch = {self.batch}: must divide questions_per_step x samples_per_question = {rollouts}"
+                f"batch_size = {self.batch_size}: must divide questions_per_step x samples_per_question = {rollouts}"
             )
         if self.steps is not None and self.steps * self.questions_per_step > 100 * MANY:
             raise ValueError(
                 f"steps = {self.steps}: times questions_per_step = {self.questions_per_step} these are more than "
                 f"{100 * MANY} prompts; lower one of them"
             )
-        if self.advantage != "reinforce" and self.samples_per_question < 2:
+        if self.algorithm != "reinforce" and self.samples_per_question < 2:
             raise ValueError(
-                f"samples_per_question = {self.samples_per_question}: advantage = {self.advantage!r} compares samples "
+                f"samples_per_question = {self.samples_per_question}: algorithm = {self.algorithm!r} compares samples "
                 "of a question and needs at least 2"
             )
         return self
 
 
-class Warmup(Section):
+class Sft(Section):
     learning_rate: float = Field(1e-5, gt=0, le=1)
     """Adam's peak."""
 
-    batch: int = Field(8, ge=1, le=MANY)
+    batch_size: int = Field(8, ge=1, le=MANY)
     """Rows (one for each segment the model writes) an update takes."""
 
-    micro_batch: int = Field(8, ge=1, le=MANY)
+    micro_batch_size: int = Field(8, ge=1, le=MANY)
     """Rows that go through the network at once."""
 
     steps: int | None = Field(None, ge=1, le=MANY)
@@ -308,7 +308,7 @@ class Settings(Section):
     episode: Episode = Episode()
     reward: Reward = Reward()
     rl: RL = RL()
-    warmup: Warmup = Warmup()
+    sft: Sft = Sft()
     stop: Stop = Stop()
     checkpoint: Checkpoint = Checkpoint()
     engine: Engine = Engine()
@@ -401,15 +401,15 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _for_stage(table: Mapping[str, Any], stage: Stage) -> dict[str, Any]:
-    """The shared settings with the stage's own laid over them. `[warmup]` holds both its section and its overrides."""
+    """The shared settings with the stage's own laid over them. `[sft]` holds both its section and its overrides."""
     shared = {key: value for key, value in table.items() if key not in STAGES}
     own = table.get(stage, {})
     if not isinstance(own, dict):
         return {**shared, stage: own}
-    if stage == "warmup":
-        fields = {key: value for key, value in own.items() if key in Warmup.model_fields}
-        own = {key: value for key, value in own.items() if key not in Warmup.model_fields}
-        shared["warmup"] = fields
+    if stage == "sft":
+        fields = {key: value for key, value in own.items() if key in Sft.model_fields}
+        own = {key: value for key, value in own.items() if key not in Sft.model_fields}
+        shared["sft"] = fields
     _merge(shared, own)
     return shared
 

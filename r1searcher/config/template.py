@@ -14,7 +14,7 @@ from r1searcher.errors import FileError, InputError
 
 HEAD = """\
 # Settings of r1s. Every key is listed with its default; those without one are commented out.
-# A table named [stage1], [stage2] or [warmup] holds what differs in that stage, for example:
+# A table named [stage1], [stage2] or [sft] holds what differs in that stage, for example:
 #     [stage2.rl]
 #     learning_rate = 1e-6
 #

@@ -32,7 +32,7 @@ class AtlasQuestion:
 
     id: str
     question: str
-    golds: tuple[str, ...]
+    gold_answers: tuple[str, ...]
     hops: tuple[Hop, ...]
 
 

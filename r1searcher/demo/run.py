@@ -1,7 +1,7 @@
-"""`r1s demo`: a real 135M model learns to search, from warm-up to held-out evaluation, on a laptop's CPU.
+"""`r1s demo`: a real 135M model learns to search, from SFT to held-out evaluation, on a laptop's CPU.
 
-    OUTPUT/world/      the invented atlas: passages, index, questions, warm-up traces
-    OUTPUT/warmup/     OUTPUT/stage1/     OUTPUT/stage2/     a run folder each
+    OUTPUT/world/      the invented atlas: passages, index, questions, SFT traces
+    OUTPUT/sft/     OUTPUT/stage1/     OUTPUT/stage2/     a run folder each
     OUTPUT/summary.json, curve.png
 
 Every part that is finished is left as it is: the same command goes on after an interruption.
@@ -35,8 +35,8 @@ from r1searcher.runs.plots import save_curves, terminal_curves
 from r1searcher.runs.records import read_metrics, to_row
 from r1searcher.runs.view import trajectory_text
 from r1searcher.stages.held_out import evaluate_held_out, read_trajectories
+from r1searcher.stages.sft import train_sft
 from r1searcher.stages.stage import TITLES, train_stage
-from r1searcher.stages.warmup import train_warmup
 
 FIGURES = {
     "retrieval_rate": "searches at all",
@@ -51,7 +51,7 @@ FIGURES = {
 
 
 TRACES = 720
-"""Warm-up traces written; the preset's warm-up takes as many as its steps need."""
+"""SFT traces written; the preset's SFT takes as many as its steps need."""
 
 
 class Laps(Record):
@@ -87,7 +87,7 @@ class Stopwatch:
 
 
 def run_demo(output: Path, seed: int, contrast: bool, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The whole demo, or with `contrast` stage 2 alone from the demo's warm-up; returns its summary.
+    """The whole demo, or with `contrast` stage 2 alone from the demo's SFT; returns its summary.
 
     `overrides` are settings (`section.key` -> value) for all stages.
     """
@@ -115,17 +115,15 @@ def run_demo(output: Path, seed: int, contrast: bool, overrides: Mapping[str, An
         return load(stage, preset="demo", overrides=given)
 
     plan: Sequence[tuple[Stage, str, str]] = (
-        (("stage2", "contrast", "warmup"),)
-        if contrast
-        else (("stage1", "stage1", "warmup"), ("stage2", "stage2", "stage1"))
+        (("stage2", "contrast", "sft"),) if contrast else (("stage1", "stage1", "sft"), ("stage2", "stage2", "stage1"))
     )
     results: dict[str, dict[str, Any]] = {}
 
     def one(stage: Stage, name: str, start: Path, key: str) -> None:
         settings, run = settings_of(stage, start, name), RunFolder(output / name)
         console.rule(TITLES[stage])
-        if stage == "warmup":
-            train_warmup(settings, run, console)
+        if stage == "sft":
+            train_sft(settings, run, console)
         else:
             train_stage(stage, settings, run, console)
         watch.lap(name)
@@ -133,7 +131,7 @@ def run_demo(output: Path, seed: int, contrast: bool, overrides: Mapping[str, An
         watch.lap(f"{name} held out")
         console.print(_sentence(results[key]))
 
-    one("warmup", "warmup", model, "warm_start")
+    one("sft", "sft", model, "sft")
     for stage, name, before in plan:
         one(stage, name, RunFolder(output / before).model, name)
 
@@ -148,7 +146,7 @@ def run_demo(output: Path, seed: int, contrast: bool, overrides: Mapping[str, An
 
 
 def make_world(folder: Path, seed: int, console: SafeConsole) -> Path:
-    """Write the atlas, its index and the warm-up traces; a folder whose `world.json` is there is finished."""
+    """Write the atlas, its index and the SFT traces; a folder whose `world.json` is there is finished."""
     done = folder / "world.json"
     before = read_record_if_there(done, World, f"remove {folder}, and the same command makes it again")
     if before is not None and before.seed == seed:
@@ -160,7 +158,7 @@ def make_world(folder: Path, seed: int, console: SafeConsole) -> Path:
         append_row(folder / "passages.jsonl", {"id": passage.id, "title": passage.title, "text": passage.text})
     for name, questions in (("train", atlas.train), ("held_out", atlas.held_out)):
         for q in questions:
-            row = {"id": q.id, "question": q.question, "golds": list(q.golds), "hops": len(q.hops)}
+            row = {"id": q.id, "question": q.question, "gold_answers": list(q.gold_answers), "hops": len(q.hops)}
             append_row(folder / f"{name}.jsonl", row)
     build(atlas.passages, folder / "index", overwrite=is_index(folder / "index"), restart=True)
     write_traces(_traces(atlas, folder / "index", seed), folder / "traces.jsonl")
@@ -176,8 +174,8 @@ def make_world(folder: Path, seed: int, console: SafeConsole) -> Path:
 
 
 def _traces(atlas: Atlas, index: Path, seed: int) -> list[Trace]:
-    """Warm-up traces with what the demo's own settings would show the model."""
-    settings = load("warmup", preset="demo")
+    """SFT traces with what the demo's own settings would show the model."""
+    settings = load("sft", preset="demo")
     prompt = PromptMaker(prompt_text(settings.model.prompt), chat_template=False, tokenizer=None)
     return asyncio.run(
         make_traces(
@@ -217,7 +215,7 @@ def show_results(
         table.add_row(words, *(f"{r[key]:.2f} ({r['greedy'][key]:.2f})" for r in results.values()))
     console.print(table)
     console.print(terminal_curves([row for name in names for row in rows[name]]))
-    before, after = before_and_after(RunFolder(output / "warmup"), RunFolder(output / names[-1]))
+    before, after = before_and_after(RunFolder(output / "sft"), RunFolder(output / names[-1]))
     console.print(Panel(trajectory_text(to_row(before)), title="before", title_align="left"))
     console.print(Panel(trajectory_text(to_row(after)), title="after", title_align="left"))
     console.print(
@@ -233,7 +231,7 @@ def before_and_after(first: RunFolder, last: RunFolder) -> tuple[Trajectory, Tra
     pairs = list(zip(read_trajectories(first, 0.0), read_trajectories(last, 0.0), strict=True))
 
     def learned(pair: tuple[Trajectory, Trajectory]) -> tuple[float, int]:
-        before, after = (score(answer_of_trajectory(t) or "", t.golds).f1 for t in pair)
+        before, after = (score(answer_of_trajectory(t) or "", t.gold_answers).f1 for t in pair)
         return after - before, len(pair[1].searches)
 
     return max(pairs, key=learned)

@@ -1,4 +1,4 @@
-"""Warm-up traces over the atlas: how an episode looks, with what a search really found, weak on purpose.
+"""SFT traces over the atlas: how an episode looks, with what a search really found, weak on purpose.
 
 Their weakness sits in two decisions that a reward can turn. Often a trace answers from memory at once, and guesses; now
 and then its end breaks the format, whatever came before. Every trace that does search is complete: all hops, good
@@ -19,7 +19,7 @@ from r1searcher.episodes.trajectory import Author
 from r1searcher.retrieval.base import Retriever
 
 _BLOCK = 20
-"""The shares hold exactly in every run of so many traces, so that every optimiser step sees the mixture."""
+"""The shares hold exactly in every run of so many traces, so that every optimizer step sees the mixture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +64,12 @@ async def make_traces(
     pools = [[question for question in questions if len(question.hops) == hops] for hops in (1, 2)]
     answers: dict[str, list[str]] = {}
     for question in questions:
-        answers.setdefault(question.hops[-1].relation, []).append(question.golds[0])
+        answers.setdefault(question.hops[-1].relation, []).append(question.gold_answers[0])
 
     async def found(query: str) -> str:
         [hits] = await retriever.search([query], top_k)
         return documents.render(
-            [(documents.neutralise(hit.passage.title), documents.neutralise(hit.passage.text)) for hit in hits],
+            [(documents.sanitize(hit.passage.title), documents.sanitize(hit.passage.text)) for hit in hits],
             max_document_words,
         )
 
@@ -103,7 +103,7 @@ def _searches(question: AtlasQuestion) -> Iterator[tuple[str, str]]:
     The first word settles whether to search or to guess (" I" or " This"), the third how many hops to plan (" one" or
     " two"). Stage 1 turns the first choice for all questions alike; the second is sure by then, so it gets little push.
     Where plans began with words of their own, stage 1 raised the likelier one for every question; where both parted
-    only behind the subject, the warm-up did not learn to tell them apart. The second turn of a plan begins otherwise
+    only behind the subject, the SFT did not learn to tell them apart. The second turn of a plan begins otherwise
     (" Now"), lest it slip into the end of a one-hop trace. A turn begins with a blank, so that a tokenizer cuts the
     text where the turns are cut.
     """

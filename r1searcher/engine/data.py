@@ -1,6 +1,6 @@
 """What the engine trains on, and in which order: the rows of the run's data file, from the first to the last.
 
-Prompts of a stage are {"input", "label"}. Rows of the warm-up are {"input": everything before a turn, "output": the
+Prompts of a stage are {"input", "label"}. Rows of the SFT are {"input": everything before a turn, "output": the
 turn}; loss falls on the output alone, so a document, which is never an output, is never trained.
 """
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, TypeVar
 
-from r1searcher.engine.hooks import Patch
+from r1searcher.engine.import_patches import Patch
 
 Row = TypeVar("Row")
 
@@ -26,7 +26,7 @@ def by_length_within_updates(rows: Sequence[Row], batch: int, lengths: Sequence[
 
 def _in_the_order_of_the_file(module: ModuleType) -> None:
     """OpenRLHF shuffles prompts with a generator that it never seeds, so no two runs of a seed see the same order, and
-    it shuffles warm-up rows across the updates that were mixed with care. Our files are in the order that is wanted.
+    it shuffles SFT rows across the updates that were mixed with care. Our files are in the order that is wanted.
     """
     stock = module.DeepspeedStrategy.setup_dataloader
 
@@ -45,9 +45,9 @@ def _in_the_order_of_the_file(module: ModuleType) -> None:
 
 
 def _rows_as_in_episodes(module: ModuleType) -> None:
-    """An episode's turn is tokenised apart from what stands before it, and ends where a tag ends.
+    """An episode's turn is tokenized apart from what stands before it, and ends where a tag ends.
 
-    The stock data set tokenises both together, where newlines and the turn's first word get other ids than the ones
+    The stock dataset tokenizes both together, where newlines and the turn's first word get other ids than the ones
     that the model meets, and the loss mask slips by a token; and it trains " <eos>" behind each turn, which none has.
     """
     import torch

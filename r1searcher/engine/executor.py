@@ -26,7 +26,7 @@ from r1searcher.rewards.format import RULES
 from r1searcher.rewards.recipes import measure, reward_function
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import finished_steps, to_row
-from r1searcher.runs.resolved import budgets_of, read_run
+from r1searcher.runs.resolved import limits_of, read_run
 
 RUN_VARIABLE = "R1S_RUN"
 
@@ -40,13 +40,13 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
             raise R1Error(f"{RUN_VARIABLE} is not set: start the engine with `r1s stage1` or the run's launch.sh")
         self.run = RunFolder(Path(folder))
         stage, self.settings = read_run(self.run)
-        assert stage != "warmup"  # no rollouts there
+        assert stage != "sft"  # no rollouts there
         self.reward = reward_function(self.settings.reward, stage)
-        self.budgets = budgets_of(self.settings)
+        self.limits = limits_of(self.settings)
         self._tokenizer: HuggingFaceTokenizer | None = None
 
     def _wrapped(self, tokenizer: Any) -> HuggingFaceTokenizer:
-        """The actor's one tokenizer; to list its special tokens takes longer than an episode's other tokenising."""
+        """The actor's one tokenizer; to list its special tokens takes longer than an episode's other tokenizing."""
         if self._tokenizer is None:
             self._tokenizer = HuggingFaceTokenizer(tokenizer)
         return self._tokenizer
@@ -55,11 +55,11 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
     def retriever(self) -> RetryingRetriever:
         # Opened at the first episode: asynchronous clients belong to the event loop they are used on.
         return RetryingRetriever(
-            open_retriever(self.settings.retrieval.url), self.settings.retrieval.outage_limit, self._heartbeat
+            open_retriever(self.settings.retrieval.url), self.settings.retrieval.retry_timeout_s, self._heartbeat
         )
 
     def _heartbeat(self, sentence: str) -> None:
-        append_row(self.run.heartbeat, {"time": time.time(), "say": sentence})
+        append_row(self.run.heartbeat, {"time": time.time(), "message": sentence})
 
     async def execute(
         self,
@@ -77,12 +77,12 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
         try:
             trajectory = await run_episode(
                 row["question"],
-                row["golds"],
+                row["gold_answers"],
                 prompt,
                 VllmGenerator(llm_engine.generate, sampling_params),
                 self.retriever,
                 self._wrapped(hf_tokenizer),
-                self.budgets,
+                self.limits,
             )
             reward = self.reward(trajectory)
             logs = self._logs(trajectory, reward.parts, time.perf_counter() - started)
@@ -136,6 +136,6 @@ def as_openrlhf(
         "observation_tokens": tokens,
         "action_ranges": ranges,
         "rollout_log_probs": logprobs,
-        "truncated": trajectory.stop in (StopReason.TURN_CUT, StopReason.CONTEXT_FULL),
+        "truncated": trajectory.stop in (StopReason.TURN_TRUNCATED, StopReason.CONTEXT_FULL),
         "extra_logs": logs,
     }

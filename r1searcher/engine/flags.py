@@ -55,18 +55,18 @@ def rl_flags(
         "ds.zero_stage": engine.zero_stage,
         "ds.attn_implementation": engine.attention,
         "actor.gradient_checkpointing_enable": engine.gradient_checkpointing,
-        "algo.advantage.estimator": rl.advantage,
+        "algo.advantage.estimator": rl.algorithm,
         # Makes OpenRLHF report vllm_kl, which the guard reads; drops tokens that vLLM and the trainer disagree on.
         "algo.advantage.is_correction_level": "token",
-        "algo.kl.init_coef": rl.kl,
+        "algo.kl.init_coef": rl.kl_coef,
         "rollout.batch_size": rl.questions_per_step,
         "rollout.n_samples_per_prompt": rl.samples_per_question,
-        "rollout.micro_batch_size": rl.forward_micro_batch or rl.micro_batch,
+        "rollout.micro_batch_size": rl.forward_micro_batch_size or rl.micro_batch_size,
         "rollout.temperature": episode.temperature,
         "rollout.max_new_tokens": episode.max_new_tokens,
         "data.max_len": episode.max_context,
-        "train.batch_size": rl.batch,
-        "train.micro_batch_size": rl.micro_batch,
+        "train.batch_size": rl.batch_size,
+        "train.micro_batch_size": rl.micro_batch_size,
         "train.seed": settings.seed,
         "train.num_episodes": 1,
         "train.agent_func_path": str((executor or executor_file()).resolve()),
@@ -74,7 +74,7 @@ def rl_flags(
         "data.input_key": "input",
         "data.label_key": "label",
         "actor.adam.lr": rl.learning_rate,
-        "actor.lr_scheduler": {"constant": "constant", "cosine": "cosine_with_min_lr"}[rl.schedule],
+        "actor.lr_scheduler": {"constant": "constant", "cosine": "cosine_with_min_lr"}[rl.lr_schedule],
         "actor.lr_warmup_ratio": 0,
         "actor.min_lr_ratio": 0.1,
         "ckpt.path": str(run.checkpoints.resolve()),
@@ -90,8 +90,8 @@ def rl_flags(
 
 
 def sft_flags(settings: Settings, run: RunFolder, model: Path, max_len: int) -> Flags:
-    """Flags of `openrlhf.cli.train_sft` for the warm-up. `run.questions` holds its rows (`input`, `output`)."""
-    warmup, engine = settings.warmup, settings.engine
+    """Flags of `openrlhf.cli.train_sft` for the SFT. `run.questions` holds its rows (`input`, `output`)."""
+    sft, engine = settings.sft, settings.engine
     return {
         "model.model_name_or_path": str(model.resolve()),
         "model.gradient_checkpointing_enable": engine.gradient_checkpointing,
@@ -102,11 +102,11 @@ def sft_flags(settings: Settings, run: RunFolder, model: Path, max_len: int) -> 
         "data.output_key": "output",
         "data.input_template": "{}",
         "data.max_len": max_len + 3,  # it silently drops rows whose `input` comes within two tokens of this
-        "train.batch_size": warmup.batch,
-        "train.micro_batch_size": warmup.micro_batch,
+        "train.batch_size": sft.batch_size,
+        "train.micro_batch_size": sft.micro_batch_size,
         "train.max_epochs": 1,
         "train.seed": settings.seed,
-        "adam.lr": warmup.learning_rate,
+        "adam.lr": sft.learning_rate,
         "lr_scheduler": "cosine_with_min_lr",
         "lr_warmup_ratio": 0.1,
         "min_lr_ratio": 0.2,

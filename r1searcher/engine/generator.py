@@ -1,10 +1,10 @@
-"""vLLM as the episode loop's `Generator`."""
+"""vLLM as the episode loop's `TokenGenerator`."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from copy import copy
 from typing import Any
 
-from r1searcher.episodes.loop import Finish, Generation
+from r1searcher.episodes.loop import FinishReason, Generation
 from r1searcher.episodes.protocol import STOPS
 from r1searcher.errors import R1Error
 
@@ -36,10 +36,10 @@ def as_generation(completion: Any) -> Generation:
     """vLLM's CompletionOutput as sampled ids, their log-probabilities and why it stopped."""
     token_ids = tuple(completion.token_ids)
     if completion.finish_reason == "length":
-        finish = Finish.LENGTH
+        finish = FinishReason.LENGTH
     elif completion.finish_reason == "stop":
         # vLLM gives the stop string that it met; the end-of-sequence token has none (None, or a token id).
-        finish = Finish.STOP if isinstance(completion.stop_reason, str) else Finish.END
+        finish = FinishReason.STOP if isinstance(completion.stop_reason, str) else FinishReason.EOS
     else:
         raise R1Error(f"vLLM gave up on a turn: finish_reason={completion.finish_reason!r}")
     logprobs = None

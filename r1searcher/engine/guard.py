@@ -17,10 +17,10 @@ def limit_for(precision: Literal["bf16", "fp32", "mixed"]) -> float:
     return LIMITS[precision]
 
 
-def objection(metrics: Mapping[str, float], limit: float) -> str | None:
+def rollout_drift(metrics: Mapping[str, float], limit: float) -> str | None:
     """Why a step's metrics can't be trusted, or None.
 
-    >>> objection({"vllm_kl": 0.2}, 1e-2)
+    >>> rollout_drift({"vllm_kl": 0.2}, 1e-2)
     'vllm_kl is 0.2, over the limit of 0.01: the rollouts no longer come from the trained weights'
     """
     if "vllm_kl" not in metrics:

@@ -88,7 +88,7 @@ class LocalModel:
         return self._engine.get_tokenizer()
 
     def generator(self, temperature: float, seed: int | None = None, logprobs: bool = False) -> VllmGenerator:
-        """A `Generator` at this temperature. With a `seed` an episode's turns are drawn the same way again."""
+        """A `TokenGenerator` at this temperature. With a `seed` an episode's turns are drawn the same way again."""
         from vllm import SamplingParams
 
         sampling = SamplingParams(temperature=temperature, min_tokens=1, seed=seed, logprobs=1 if logprobs else None)

@@ -31,7 +31,7 @@ from r1searcher.common.records import read_record_if_there
 from r1searcher.config.settings import Settings
 from r1searcher.engine import cpu, data, flags, main, watch
 from r1searcher.engine.model import local_model
-from r1searcher.engine.watch import Ending
+from r1searcher.engine.watch import StopDecision
 from r1searcher.errors import InputError, R1Error, RunStopped
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import LaunchNote, finished_steps, read_metrics
@@ -63,7 +63,7 @@ def device(settings: Settings) -> Literal["cpu", "gpu"]:
 
 
 def write_prompts(run: RunFolder, rows: Sequence[tuple[str, str]], settings: Settings) -> int:
-    """Write the engine's data set of (prompt, label) pairs, exactly as many as the stage's steps take; returns them.
+    """Write the engine's dataset of (prompt, label) pairs, exactly as many as the stage's steps take; returns them.
 
     In training order: pass by pass over the rows, each pass in an order of its own that the seed decides, or all in
     the order of the rows (`data.shuffle`). Whole steps only: a partial one would end amid an update.
@@ -96,10 +96,10 @@ def prepare_rl(settings: Settings, run: RunFolder, model: Path, executor: Path |
 
 
 def prepare_sft(settings: Settings, run: RunFolder, model: Path, max_len: int) -> None:
-    """Write `launch.sh` for the warm-up. The run folder holds its configuration and the rows by now.
+    """Write `launch.sh` for the SFT. The run folder holds its configuration and the rows by now.
 
-    The rows of `run.questions` are trained in their order, `warmup.batch` an update; the file is rewritten with rows of
-    like length together inside each update.
+    The rows of `run.questions` are trained in their order, `sft.batch_size` per update; the file is rewritten with
+    rows of like length together inside each update.
 
     Raises `InputError` for rows longer than `max_len` tokens: cutting a turn would teach the model to stop there.
     """
@@ -110,10 +110,10 @@ def prepare_sft(settings: Settings, run: RunFolder, model: Path, max_len: int) -
     long = [number for number, length in enumerate(lengths, start=1) if length > max_len]
     if long:
         raise InputError(
-            f"{len(long)} warm-up rows (first: number {long[0]}) have more than {max_len} tokens: shorten those traces "
+            f"{len(long)} SFT rows (first: number {long[0]}) have more than {max_len} tokens: shorten those traces "
             "or raise episode.max_context"
         )
-    _write_jsonl(run.questions, data.by_length_within_updates(rows, settings.warmup.batch, lengths))
+    _write_jsonl(run.questions, data.by_length_within_updates(rows, settings.sft.batch_size, lengths))
     words = flags.argv(flags.sft_flags(settings, run, model, max_len))
     python = ["-m", main.__name__, "sft"]
     variables = environment(settings, run, where)
@@ -159,7 +159,7 @@ def environment(settings: Settings, run: RunFolder, where: Literal["cpu", "gpu"]
         engine = settings.engine
         adapter = cpu.CpuSettings(engine.precision, engine.freeze_lower_layers, engine.head_on_action_tokens)
         variables |= {
-            cpu.ASKED: adapter.to_env(),
+            cpu.CPU_ENV: adapter.to_env(),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0)))),
             # Everything on this machine, so everything on its loopback interface.
             "GLOO_SOCKET_IFNAME": "lo",
@@ -207,9 +207,9 @@ def rewind(run: RunFolder) -> int:
 def run_engine(
     run: RunFolder,
     tick: Callable[[], None] = lambda: None,
-    say: Callable[[str], None] = lambda sentence: None,
+    notify: Callable[[str], None] = lambda sentence: None,
     interval: float = 0.5,
-) -> Ending:
+) -> StopDecision:
     """Run `launch.sh` to its end, resuming at the last checkpoint, with `tick` called every `interval` seconds.
 
     The first interrupt (SIGINT) asks the engine to save and end behind the step under way, the second stops it at
@@ -222,7 +222,7 @@ def run_engine(
     launch = uuid.uuid4().hex
     write_json(_launch_file(run), {"launch": launch})
     ray_folder = Path(tempfile.mkdtemp(prefix="r1s-", dir="/tmp"))  # sockets need a short path
-    variables = {LAUNCH_VARIABLE: launch, main.ATTENDED: "1", main.RAY_FOLDER: str(ray_folder)}
+    variables = {LAUNCH_VARIABLE: launch, main.PARENT_PIPE: "1", main.RAY_FOLDER: str(ray_folder)}
     interrupted = False
     with open_log(run.log, "ab") as log, _sigterm_exits():
         child = subprocess.Popen(
@@ -244,7 +244,7 @@ def run_engine(
                         raise
                     interrupted = True
                     watch.stop_request(run).touch()
-                    say("saving and ending behind the step under way; interrupt again to stop at once")
+                    notify("saving and ending behind the step under way; interrupt again to stop at once")
         finally:
             _end(child, launch)
             shutil.rmtree(ray_folder, ignore_errors=True)
@@ -254,7 +254,7 @@ def run_engine(
     if interrupted:
         raise KeyboardInterrupt
     if child.returncode == 0:
-        return watch.read_ending(run) or Ending("finished", finished_steps(run) or resumed_at)
+        return watch.read_ending(run) or StopDecision("finished", finished_steps(run) or resumed_at)
     if run.stop_note.exists():
         note = read_bytes(run.stop_note, "the file").decode("utf-8", "replace").strip()
         raise RunStopped(f"{note} (checkpoint of step {checkpoint_step(run)} kept)")
@@ -277,9 +277,9 @@ def require_training_packages() -> None:
 
 EXPLANATIONS: Mapping[str, str] = {
     r"No space left on device": "the disk is full",
-    r"CUDA out of memory": "a GPU ran out of memory: lower rl.micro_batch or engine.gpu_memory_utilization",
+    r"CUDA out of memory": "a GPU ran out of memory: lower rl.micro_batch_size or engine.gpu_memory_utilization",
     r"ray\.exceptions\.OutOfMemoryError|Cannot allocate memory|not enough memory: you tried to allocate": (
-        "the machine ran out of memory: lower rl.micro_batch or episode.max_context, or close other programs"
+        "the machine ran out of memory: lower rl.micro_batch_size or episode.max_context, or close other programs"
     ),
     r"insufficient resources|No available node types can fulfill": (
         "the Ray cluster has too few GPUs for engine.gpus and engine.vllm_engines x engine.tensor_parallel"
@@ -288,14 +288,14 @@ EXPLANATIONS: Mapping[str, str] = {
 """What some messages in the engine's log mean to the user. The first that is found is the cause."""
 
 _PREFIX = re.compile(r"^\((?:\w+ )?(?:pid|\w+ pid)=\d+[^)]*\)\s?")
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_COLOR = re.compile(r"\x1b\[[0-9;]*m")
 _OURS = re.compile(r"r1searcher\.errors\.\w+: (.+)")
 _ERROR = re.compile(r"^(?:[A-Za-z_]\w*\.)*(\w*(?:Error|Exception|Exit)): (.+)")
 
 
 def explain(log: str, returncode: int) -> str:
     """One sentence on why the engine failed, from what it printed: its first error is the cause of all later ones."""
-    lines = [_PREFIX.sub("", _COLOUR.sub("", line)).strip() for line in log.splitlines()]
+    lines = [_PREFIX.sub("", _COLOR.sub("", line)).strip() for line in log.splitlines()]
     for line in lines:
         if found := _OURS.search(line):
             return found[1]

@@ -22,7 +22,7 @@ RAY_ADDRESS = "R1S_RAY_ADDRESS"
 RAY_FOLDER = "R1S_RAY_FOLDER"
 """Environment variable: where a local Ray keeps its sockets and logs; a short path."""
 
-ATTENDED = "R1S_ATTENDED"
+PARENT_PIPE = "R1S_PARENT_PIPE"
 """Environment variable: the launcher holds our standard input open; end of file there means that it died."""
 
 
@@ -33,7 +33,7 @@ def start_ray() -> None:
     hook = f"{workers.__name__}.{workers.setup.__name__}"
     address = os.environ.get(RAY_ADDRESS)
     if address:
-        ours = {name: value for name, value in os.environ.items() if name in (watch.RUN_VARIABLE, cpu.ASKED)}
+        ours = {name: value for name, value in os.environ.items() if name in (watch.RUN_VARIABLE, cpu.CPU_ENV)}
         ray.init(address=address, runtime_env={"worker_process_setup_hook": hook, "env_vars": ours})
         return
     without_gpu: dict[str, Any] = {
@@ -48,7 +48,7 @@ def start_ray() -> None:
                 include_dashboard=False,
                 _temp_dir=os.environ.get(RAY_FOLDER),
                 runtime_env={"worker_process_setup_hook": hook},
-                **(without_gpu if os.environ.get(cpu.ASKED) else {}),
+                **(without_gpu if os.environ.get(cpu.CPU_ENV) else {}),
             )
             return
         except Exception as error:  # Ray's own class for it is `Exception`
@@ -71,7 +71,7 @@ def stop_when_left_alone() -> None:
 
 def main() -> NoReturn:
     kind, flags = sys.argv[1], sys.argv[2:]
-    if os.environ.get(ATTENDED):
+    if os.environ.get(PARENT_PIPE):
         stop_when_left_alone()
     try:
         workers.setup()

@@ -21,11 +21,11 @@ from typing import Any, Literal
 from r1searcher.common.files import append_row, write_json, write_text
 from r1searcher.common.records import read_record_if_there
 from r1searcher.config.settings import Settings
-from r1searcher.engine import guard, hooks
-from r1searcher.engine.hooks import Patch
+from r1searcher.engine import guard, import_patches
+from r1searcher.engine.import_patches import Patch
 from r1searcher.errors import R1Error, RunStopped
 from r1searcher.runs.folder import RunFolder
-from r1searcher.runs.records import EndingRow, read_metrics
+from r1searcher.runs.records import StopRow, read_metrics
 from r1searcher.runs.resolved import read_run
 
 RUN_VARIABLE = "R1S_RUN"
@@ -35,7 +35,7 @@ Reason = Literal["finished", "rates passed", "asked"]
 
 
 @dataclass(frozen=True)
-class Ending:
+class StopDecision:
     """Why a stage's loop ended in its own way. `step` is the last one that was trained."""
 
     reason: Reason
@@ -43,7 +43,7 @@ class Ending:
     detail: str = ""
 
 
-class Watch:
+class StepMonitor:
     """What is watched of the run whose folder is `run`."""
 
     def __init__(self, run: RunFolder, settings: Settings) -> None:
@@ -55,24 +55,24 @@ class Watch:
         self.rates = {name: rate for name, rate in wanted.items() if rate is not None}
 
     @classmethod
-    def of_this_process(cls) -> "Watch":
+    def of_this_process(cls) -> "StepMonitor":
         run = RunFolder(Path(os.environ[RUN_VARIABLE]))
         return cls(run, read_run(run)[1])
 
-    def step(self, step: int, metrics: Mapping[str, Any]) -> Ending | None:
-        """Record one step; an `Ending` when the stage is to end with it. Raises `RunStopped` when the guard objects."""
+    def step(self, step: int, metrics: Mapping[str, Any]) -> StopDecision | None:
+        """Record one step; a `StopDecision` when the stage is to end with it. Raises `RunStopped` for rollout drift."""
         row = record(self.run, step, metrics)
-        objection = guard.objection(row, self.vllm_kl_limit)
-        if objection is not None:
-            sentence = f"step {step}: {objection}"
+        drift = guard.rollout_drift(row, self.vllm_kl_limit)
+        if drift is not None:
+            sentence = f"step {step}: {drift}"
             write_text(self.run.stop_note, sentence + "\n")
             raise RunStopped(sentence)
-        ending = Ending("asked", step) if stop_request(self.run).exists() else self._passed(step)
+        ending = StopDecision("asked", step) if stop_request(self.run).exists() else self._passed(step)
         if ending is not None:
             write_json(ending_file(self.run), asdict(ending))
         return ending
 
-    def _passed(self, step: int) -> Ending | None:
+    def _passed(self, step: int) -> StopDecision | None:
         patience = self.settings.stop.patience
         recent = read_metrics(self.run)[-patience:]
         if not self.rates or len(recent) < patience:
@@ -83,7 +83,7 @@ class Watch:
                     raise R1Error(f"the stage is to end by {name!r}, and no metric is called so: {', '.join(row)}")
                 if row[name] is None or row[name] < rate:
                     return None
-        return Ending("rates passed", step, ", ".join(f"{name} {recent[-1][name]:.2f}" for name in self.rates))
+        return StopDecision("rates passed", step, ", ".join(f"{name} {recent[-1][name]:.2f}" for name in self.rates))
 
 
 def record(run: RunFolder, step: int, metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,15 +104,15 @@ def ending_file(run: RunFolder) -> Path:
     return run.path / "ending.json"
 
 
-def read_ending(run: RunFolder) -> Ending | None:
+def read_ending(run: RunFolder) -> StopDecision | None:
     """The note in `ending_file`; None where there is none. Raises `InputError` where it is damaged."""
-    row = read_record_if_there(ending_file(run), EndingRow, "remove it")
-    return Ending(row.reason, row.step, row.detail) if row else None
+    row = read_record_if_there(ending_file(run), StopRow, "remove it")
+    return StopDecision(row.reason, row.step, row.detail) if row else None
 
 
-def install_where_asked() -> None:
+def install_if_enabled() -> None:
     if os.environ.get(RUN_VARIABLE):
-        hooks.install(PATCHES)
+        import_patches.install(PATCHES)
 
 
 class _Loop:
@@ -128,7 +128,7 @@ def _record_steps(module: ModuleType) -> None:
     class Recorder(stock):  # type: ignore[misc,valid-type]
         def __init__(self, args: Any) -> None:
             super().__init__(args)
-            self.args, self.watch = args, Watch.of_this_process()
+            self.args, self.watch = args, StepMonitor.of_this_process()
 
         def log_train(self, global_step: int, logs_dict: dict[str, Any]) -> None:
             super().log_train(global_step, logs_dict)

@@ -3,10 +3,10 @@
 Reached by official doors: `main` calls it in the driver, Ray in its workers (`worker_process_setup_hook`).
 """
 
-from r1searcher.engine import cpu, data, hooks, watch
+from r1searcher.engine import cpu, data, import_patches, watch
 
 
 def setup() -> None:
-    cpu.install_where_asked()
-    watch.install_where_asked()
-    hooks.install(data.PATCHES)
+    cpu.install_if_enabled()
+    watch.install_if_enabled()
+    import_patches.install(data.PATCHES)

@@ -1,4 +1,4 @@
-"""Passages as the model reads them: neutralised, numbered, cut to fit."""
+"""Passages as the model reads them: sanitized, numbered, cut to fit."""
 
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
@@ -9,13 +9,13 @@ from r1searcher.retrieval.base import Hit
 NOTHING_FOUND = "No passage matched the query."
 
 
-def neutralise(text: str, special_tokens: Iterable[str] = ()) -> str:
+def sanitize(text: str, special_tokens: Iterable[str] = ()) -> str:
     """Text from outside on one line, with nothing in it that the protocol or the tokenizer would take for its own.
 
     A tag keeps its name and loses its brackets. Compatibility forms (full-width brackets, say) count as the plain
     ones, because some tokenizers fold them.
 
-    >>> neutralise("He said <answer> yes </answer>")
+    >>> sanitize("He said <answer> yes </answer>")
     'He said (answer) yes (/answer)'
     """
     line = " ".join(text.split())
@@ -51,7 +51,7 @@ def fit(
     a few words of many passages answer nothing. `length` counts the tokens of a text.
     """
     specials = tuple(special_tokens)
-    documents = [(neutralise(h.passage.title, specials), neutralise(h.passage.text, specials)) for h in hits]
+    documents = [(sanitize(h.passage.title, specials), sanitize(h.passage.text, specials)) for h in hits]
     shortest = max(1, max_words // 5)
     for shown in range(len(documents), 0, -1):
         block = render(documents[:shown], max_words)

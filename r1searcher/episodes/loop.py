@@ -1,6 +1,6 @@
 """The one episode loop, for training and for evaluation: generate, search, append what was found, go on.
 
-Token ids go in and come out: what the engine sampled is kept as sampled, what the environment adds is tokenised once,
+Token ids go in and come out: what the engine sampled is kept as sampled, what the environment adds is tokenized once,
 and nothing is decoded to be encoded again.
 """
 
@@ -18,13 +18,13 @@ from r1searcher.errors import InputError, R1Error
 from r1searcher.retrieval.base import Retriever
 
 
-class Finish(StrEnum):
+class FinishReason(StrEnum):
     """Why the inference engine stopped a turn."""
 
     STOP = "stop"
     """Behind one of the protocol's stop strings."""
 
-    END = "end"
+    EOS = "eos"
     """The model sampled its end-of-sequence token, which is the last of the ids."""
 
     LENGTH = "length"
@@ -36,18 +36,18 @@ class Generation:
     """One turn as sampled. `logprobs` has an entry for each id, or is None where the engine gave none."""
 
     token_ids: tuple[int, ...]
-    finish: Finish
+    finish: FinishReason
     logprobs: tuple[float, ...] | None = None
 
 
-class Generator(Protocol):
+class TokenGenerator(Protocol):
     """An inference engine that continues token ids and stops behind any of `protocol.STOPS`."""
 
     async def generate(self, token_ids: Sequence[int], max_new_tokens: int) -> Generation: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Budgets:
+class EpisodeLimits:
     """What an episode may spend.
 
     max_searches: searches run. max_new_tokens: tokens sampled in one turn. max_context: tokens of the whole
@@ -61,68 +61,70 @@ class Budgets:
     max_document_words: int = 120
 
 
-def longest_prompt(budgets: Budgets) -> int:
+def max_prompt_tokens(limits: EpisodeLimits) -> int:
     """Tokens a prompt may have so that a whole turn still fits behind it. A question is never cut."""
-    return budgets.max_context - min(budgets.max_new_tokens, budgets.max_context // 2)
+    return limits.max_context - min(limits.max_new_tokens, limits.max_context // 2)
 
 
 async def run_episode(
     question: str,
-    golds: Sequence[str],
+    gold_answers: Sequence[str],
     prompt: str,
-    generator: Generator,
+    generator: TokenGenerator,
     retriever: Retriever,
     tokenizer: Tokenizer,
-    budgets: Budgets,
+    limits: EpisodeLimits,
 ) -> Trajectory:
     """Let the model think, search and answer until one of the `StopReason`s holds.
 
-    Raises `InputError` for a prompt beyond `longest_prompt`, and whatever the retriever or the engine raises: an
+    Raises `InputError` for a prompt beyond `max_prompt_tokens`, and whatever the retriever or the engine raises: an
     outage ends the episode without a trajectory, never with an empty search.
     """
     prompt_ids = tuple(tokenizer.encode(prompt))
-    if len(prompt_ids) > longest_prompt(budgets):
+    if len(prompt_ids) > max_prompt_tokens(limits):
         raise InputError(
             f"the prompt of {question[:80]!r} has {len(prompt_ids)} tokens and the episode leaves room for "
-            f"{longest_prompt(budgets)}: raise episode.max_context or leave the row out"
+            f"{max_prompt_tokens(limits)}: raise episode.max_context or leave the row out"
         )
     segments = [Segment(Author.PROMPT, tokenizer.decode(prompt_ids), prompt_ids)]
     searches: list[Search] = []
     context = list(prompt_ids)
 
     def finished(stop: StopReason) -> Trajectory:
-        return Trajectory(question, tuple(golds), tuple(segments), tuple(searches), stop)
+        return Trajectory(question, tuple(gold_answers), tuple(segments), tuple(searches), stop)
 
     while True:
-        room = budgets.max_context - len(context)
-        turn_budget = min(budgets.max_new_tokens, room)
+        room = limits.max_context - len(context)
+        turn_budget = min(limits.max_new_tokens, room)
         generation = await generator.generate(context, turn_budget)
         segment = sampled_segment(generation, tokenizer)
         segments.append(segment)
         context += generation.token_ids
 
-        if generation.finish is Finish.LENGTH:
-            return finished(StopReason.CONTEXT_FULL if turn_budget < budgets.max_new_tokens else StopReason.TURN_CUT)
-        if generation.finish is Finish.END:
-            return finished(StopReason.ENDED)
-        if segment.said.endswith(END_ANSWER):
+        if generation.finish is FinishReason.LENGTH:
+            return finished(
+                StopReason.CONTEXT_FULL if turn_budget < limits.max_new_tokens else StopReason.TURN_TRUNCATED
+            )
+        if generation.finish is FinishReason.EOS:
+            return finished(StopReason.EOS_WITHOUT_ANSWER)
+        if segment.text_before_stop.endswith(END_ANSWER):
             return finished(StopReason.ANSWERED)
-        if segment.said.endswith(DOCUMENTS):
+        if segment.text_before_stop.endswith(DOCUMENTS):
             return finished(StopReason.FORGED_DOCUMENTS)
 
-        query = query_of(segment.said)
+        query = query_of(segment.text_before_stop)
         if query is None:
             return finished(StopReason.MALFORMED_QUERY)
-        if len(searches) == budgets.max_searches:
-            return finished(StopReason.SEARCHES_USED_UP)
+        if len(searches) == limits.max_searches:
+            return finished(StopReason.SEARCH_LIMIT)
         started = time.perf_counter()
-        [hits] = await retriever.search([query], budgets.top_k)
+        [hits] = await retriever.search([query], limits.top_k)
         seconds = time.perf_counter() - started
         # A whole turn must fit behind the documents, or the model reads them and can't say what it found.
         block = documents.fit(
             hits,
-            budgets.max_document_words,
-            budgets.max_context - len(context) - budgets.max_new_tokens,
+            limits.max_document_words,
+            limits.max_context - len(context) - limits.max_new_tokens,
             lambda text: len(tokenizer.encode(text)),
             tokenizer.special_tokens,
         )
@@ -130,7 +132,7 @@ async def run_episode(
         if block is None:
             return finished(StopReason.CONTEXT_FULL)
         block_ids = tuple(tokenizer.encode(block[0]))
-        # What is recorded is what the model reads: a tokenizer may normalise or not know a word.
+        # What is recorded is what the model reads: a tokenizer may normalize or not know a word.
         segments.append(Segment(Author.ENVIRONMENT, tokenizer.decode(block_ids), block_ids))
         context += block_ids
 
@@ -143,12 +145,12 @@ def sampled_segment(generation: Generation, tokenizer: Tokenizer) -> Segment:
     """
     text = tokenizer.decode(generation.token_ids)
     end = len(text)
-    if generation.finish is Finish.STOP:
+    if generation.finish is FinishReason.STOP:
         ends = [text.index(stop) + len(stop) for stop in STOPS if stop in text]
         if not ends:
             raise R1Error(f"the engine stopped at a tag that its tokens do not spell: {text[-80:]!r}")
         end = min(ends)
-    elif generation.finish is Finish.END:
+    elif generation.finish is FinishReason.EOS:
         without = tokenizer.decode(generation.token_ids[:-1])
         end = len(without) if text.startswith(without) else len(text)
     return Segment(Author.MODEL, text, generation.token_ids, generation.logprobs, overhang=len(text) - end)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from r1searcher.common.files import read_text
-from r1searcher.episodes.documents import neutralise
+from r1searcher.episodes.documents import sanitize
 from r1searcher.episodes.protocol import THINK
 from r1searcher.errors import InputError
 
@@ -44,7 +44,7 @@ class PromptMaker:
 
     def __call__(self, question: str) -> str:
         # A question is text from outside too: a control token in it would end the user's message.
-        content = self._text.replace("{question}", neutralise(question, self._special_tokens))
+        content = self._text.replace("{question}", sanitize(question, self._special_tokens))
         if self._template is not None:
             content = self._template.apply_chat_template(
                 [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True

@@ -9,7 +9,7 @@ from r1searcher.errors import InputError
 
 
 class Tokenizer(Protocol):
-    """Text to token ids and back; `decode(encode(text))` need not be `text` (unknown words, normalisation)."""
+    """Text to token ids and back; `decode(encode(text))` need not be `text` (unknown words, normalization)."""
 
     special_tokens: tuple[str, ...]
     """Strings that `encode` turns into control tokens wherever they stand: text from outside must not hold them."""

@@ -25,13 +25,13 @@ class StopReason(StrEnum):
     ANSWERED = "answered"
     """The model closed its answer."""
 
-    ENDED = "ended"
+    EOS_WITHOUT_ANSWER = "eos_without_answer"
     """The model ended its text (end-of-sequence token) without an answer."""
 
-    SEARCHES_USED_UP = "searches_used_up"
+    SEARCH_LIMIT = "search_limit"
     """The model asked for one search more than its budget; that search was not run."""
 
-    TURN_CUT = "turn_cut"
+    TURN_TRUNCATED = "turn_truncated"
     """A turn reached its budget of new tokens before a query or an answer was closed."""
 
     CONTEXT_FULL = "context_full"
@@ -60,7 +60,7 @@ class Segment:
     overhang: int = 0
 
     @property
-    def said(self) -> str:
+    def text_before_stop(self) -> str:
         """The text up to the end of the stop string."""
         return self.text[: len(self.text) - self.overhang]
 
@@ -80,7 +80,7 @@ class Trajectory:
     """One finished episode. The first segment is the prompt; model and environment follow in turns."""
 
     question: str
-    golds: tuple[str, ...]
+    gold_answers: tuple[str, ...]
     segments: tuple[Segment, ...]
     searches: tuple[Search, ...]
     stop: StopReason
@@ -101,4 +101,4 @@ class Trajectory:
     @property
     def turns(self) -> tuple[str, ...]:
         """What the model said, one string a turn."""
-        return tuple(segment.said for segment in self.segments if segment.author is Author.MODEL)
+        return tuple(segment.text_before_stop for segment in self.segments if segment.author is Author.MODEL)

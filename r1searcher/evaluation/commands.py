@@ -10,7 +10,7 @@ from rich.text import Text
 from r1searcher.common import terminal
 from r1searcher.common.http import shown_url
 from r1searcher.common.terminal import SafeConsole, outside
-from r1searcher.episodes.loop import Generation, Generator, run_episode
+from r1searcher.episodes.loop import Generation, TokenGenerator, run_episode
 from r1searcher.episodes.tokens import Tokenizer
 from r1searcher.episodes.trajectory import StopReason, Trajectory
 from r1searcher.errors import InputError
@@ -21,7 +21,7 @@ from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.base import Health, Hit, Retriever
 from r1searcher.retrieval.retry import RetryingRetriever
 from r1searcher.rewards.format import answer_of_trajectory
-from r1searcher.runs.resolved import budgets_of
+from r1searcher.runs.resolved import limits_of
 
 
 def run_evaluate(request: Request) -> None:
@@ -57,7 +57,7 @@ async def _ask(question: str, request: Request, temperature: float, console: Saf
     async with AsyncExitStack() as stack:
         retriever = RetryingRetriever(
             open_retriever(settings.retrieval.url),
-            settings.retrieval.outage_limit,
+            settings.retrieval.retry_timeout_s,
             console.print,
         )
         stack.push_async_callback(retriever.aclose)
@@ -68,17 +68,17 @@ async def _ask(question: str, request: Request, temperature: float, console: Saf
             question,
             (),
             prompt_maker(settings, engine)(question),
-            _TellingGenerator(engine.generator(temperature, settings.seed), engine.tokenizer, console),
-            _TellingRetriever(retriever, settings.episode.max_document_words, console),
+            _PrintingGenerator(engine.generator(temperature, settings.seed), engine.tokenizer, console),
+            _PrintingRetriever(retriever, settings.episode.max_document_words, console),
             engine.tokenizer,
-            budgets_of(settings),
+            limits_of(settings),
         )
 
 
-class _TellingGenerator:
+class _PrintingGenerator:
     """Prints every turn when it is whole."""
 
-    def __init__(self, generator: Generator, tokenizer: Tokenizer, console: SafeConsole) -> None:
+    def __init__(self, generator: TokenGenerator, tokenizer: Tokenizer, console: SafeConsole) -> None:
         self._generator, self._tokenizer, self._console = generator, tokenizer, console
 
     async def generate(self, token_ids: Sequence[int], max_new_tokens: int) -> Generation:
@@ -88,7 +88,7 @@ class _TellingGenerator:
         return generation
 
 
-class _TellingRetriever:
+class _PrintingRetriever:
     """Prints what every search found."""
 
     def __init__(self, retriever: Retriever, words: int, console: SafeConsole) -> None:

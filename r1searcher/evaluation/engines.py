@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from r1searcher.common.http import Client, Key, Limits
 from r1searcher.common.retry import RetryPolicy
-from r1searcher.episodes.loop import Finish, Generation, Generator
+from r1searcher.episodes.loop import FinishReason, Generation, TokenGenerator
 from r1searcher.episodes.protocol import STOPS
 from r1searcher.episodes.tokens import HuggingFaceTokenizer, Tokenizer, load_tokenizer
 from r1searcher.errors import InputError
@@ -36,7 +36,7 @@ class InferenceEngine(Protocol):
         """The transformers tokenizer, for chat templates."""
         ...
 
-    def generator(self, temperature: float, seed: int | None = None) -> Generator:
+    def generator(self, temperature: float, seed: int | None = None) -> TokenGenerator:
         """A generator for one episode. With a `seed` its turns are drawn the same way again."""
         ...
 
@@ -88,7 +88,7 @@ class CompletionsEngine:
     async def aclose(self) -> None:
         await self._client.aclose()
 
-    def generator(self, temperature: float, seed: int | None = None) -> Generator:
+    def generator(self, temperature: float, seed: int | None = None) -> TokenGenerator:
         return _CompletionsGenerator(self, temperature, seed)
 
     async def complete(
@@ -125,7 +125,13 @@ class CompletionsEngine:
         if choice.token_ids is None:
             raise InputError(f"{self._client.shown} returns no token ids; serve the model with vLLM 0.10.2 or later")
         stopped_at_text = isinstance(choice.stop_reason, str)
-        finish = Finish.LENGTH if choice.finish_reason == "length" else Finish.STOP if stopped_at_text else Finish.END
+        finish = (
+            FinishReason.LENGTH
+            if choice.finish_reason == "length"
+            else FinishReason.STOP
+            if stopped_at_text
+            else FinishReason.EOS
+        )
         return Generation(tuple(choice.token_ids), finish)
 
 

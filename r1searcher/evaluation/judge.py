@@ -104,7 +104,7 @@ class Judge:
     async def _verdict(self, client: Client, prediction: Prediction) -> bool:
         parts = {
             "{question}": prediction.question,
-            "{golds}": json.dumps(list(prediction.golds), ensure_ascii=False),
+            "{gold_answers}": json.dumps(list(prediction.gold_answers), ensure_ascii=False),
             "{answer}": json.dumps((prediction.answer or "").strip(), ensure_ascii=False),
         }
         text = "".join(parts.get(piece, piece) for piece in _pieces(self._text, parts))

@@ -21,7 +21,7 @@ _blanked_gold = lru_cache(maxsize=1 << 17)(blank_words)
 _deleted_gold = lru_cache(maxsize=1 << 17)(delete_words)
 
 
-def squad_with_closed_answers(answer: str, golds: Sequence[str]) -> dict[str, float]:
+def squad_with_closed_answers(answer: str, gold_answers: Sequence[str]) -> dict[str, float]:
     """EM and F1 of `hotpot_evaluate_v1.py`, which 2WikiMultihopQA and FlashRAG repeat.
 
     F1 is 0 where one side is yes, no or noanswer and the other differs.
@@ -29,7 +29,7 @@ def squad_with_closed_answers(answer: str, golds: Sequence[str]) -> dict[str, fl
     words = delete_words(answer)
     normal = " ".join(words)
     em = f1 = 0.0
-    for gold in map(_deleted_gold, golds):
+    for gold in map(_deleted_gold, gold_answers):
         if gold == words:
             em = 1.0
         elif normal in CLOSED or " ".join(gold) in CLOSED:
@@ -38,29 +38,29 @@ def squad_with_closed_answers(answer: str, golds: Sequence[str]) -> dict[str, fl
     return {EM: em, F1: f1}
 
 
-def musique(answer: str, golds: Sequence[str]) -> dict[str, float]:
+def musique(answer: str, gold_answers: Sequence[str]) -> dict[str, float]:
     """EM and F1 of MuSiQue's `metrics/answer.py`: no rule for yes and no; F1 is 1 where both sides are empty."""
     words = delete_words(answer)
-    normal_golds = list(map(_deleted_gold, golds))
+    normal_golds = list(map(_deleted_gold, gold_answers))
     f1 = max((1.0 if gold == words else f1_of_words(words, gold) for gold in normal_golds), default=0.0)
     return {EM: float(words in normal_golds), F1: f1}
 
 
-def triviaqa(answer: str, golds: Sequence[str]) -> dict[str, float]:
+def triviaqa(answer: str, gold_answers: Sequence[str]) -> dict[str, float]:
     """EM and F1 of `triviaqa_evaluation.py`, which blanks punctuation and has no rule for yes and no."""
     words = blank_words(answer)
-    normal_golds = list(map(_blanked_gold, golds))
+    normal_golds = list(map(_blanked_gold, gold_answers))
     return {EM: float(words in normal_golds), F1: max((f1_of_words(words, gold) for gold in normal_golds), default=0.0)}
 
 
-def exact_match(answer: str, golds: Sequence[str]) -> dict[str, float]:
+def exact_match(answer: str, gold_answers: Sequence[str]) -> dict[str, float]:
     """EM of NQ-open, as in DPR's `qa_validation.py`."""
-    return {EM: float(is_right(answer, golds))}
+    return {EM: float(is_right(answer, gold_answers))}
 
 
-def popqa(answer: str, golds: Sequence[str]) -> dict[str, float]:
+def popqa(answer: str, gold_answers: Sequence[str]) -> dict[str, float]:
     """Accuracy of PopQA's `run_model.py`: a gold stands in the raw answer as it is, in lower case or capitalized."""
-    right = any(form in answer for gold in golds for form in (gold, gold.lower(), gold.capitalize()))
+    right = any(form in answer for gold in gold_answers for form in (gold, gold.lower(), gold.capitalize()))
     return {ACCURACY: float(right)}
 
 
@@ -74,11 +74,11 @@ class OfficialScorer:
     names: tuple[str, ...]
     metrics: Metrics
 
-    def __call__(self, answer: str | None, golds: Sequence[str]) -> dict[str, float]:
+    def __call__(self, answer: str | None, gold_answers: Sequence[str]) -> dict[str, float]:
         """The metrics of an answer; all 0 where none was given, as in the programs."""
         if answer is None:
             return dict.fromkeys(self.names, 0.0)
-        return self.metrics(answer, golds)
+        return self.metrics(answer, gold_answers)
 
     def __str__(self) -> str:
         return f"{self.program} of {self.repository} ({self.about})"

@@ -76,7 +76,7 @@ def _entry(row: Mapping[str, Any], prediction: Prediction, scored: Scored) -> di
     return {
         "dataset": str(row.get("dataset", "")),
         "question": prediction.question,
-        "golds": list(prediction.golds),
+        "gold_answers": list(prediction.gold_answers),
         "answer": prediction.answer,
         "verdict": verdict,
         "f1": round(measures["f1"], 3),
@@ -101,8 +101,8 @@ def _table(reports: Mapping[str, Report]) -> str:
             found = figures.metrics.get(metric)
             cells += f"<td>{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]</td>" if found else "<td></td>"
         body += f"<tr><td>{escape(name_of(metric))}</td>{cells}</tr>"
-    notes = "".join(f"<li>{escape(f'{name}: {line}')}</li>" for name, r in reports.items() for line in counts(r))
-    return f"<table><tr><th></th>{head}</tr>{body}</table><ul>{notes}</ul>"
+    warnings = "".join(f"<li>{escape(f'{name}: {line}')}</li>" for name, r in reports.items() for line in counts(r))
+    return f"<table><tr><th></th>{head}</tr>{body}</table><ul>{warnings}</ul>"
 
 
 def _interval_plot(reports: Mapping[str, Report]) -> str:

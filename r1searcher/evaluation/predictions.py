@@ -41,7 +41,7 @@ class _Row(Record):
     """What rows of every kind may hold, where other types would be misread."""
 
     id: Scalar = None
-    place: Scalar = None
+    index: Scalar = None
     dataset: OptionalText = None
     data_source: OptionalText = None
 
@@ -75,7 +75,7 @@ class Prediction:
 
     key: str
     question: str
-    golds: tuple[str, ...]
+    gold_answers: tuple[str, ...]
     answer: str | None
     trajectory: Trajectory | None = None
     judge: bool | None = None
@@ -87,8 +87,8 @@ def read_predictions(file: Path) -> Iterator[Prediction]:
     """Predictions of a JSONL file in its order, one at a time.
 
     Rows of `r1s evaluate` and of a run's trajectories, R1-Searcher's released rows (`pred_ans`, `gen_text_store`,
-    `gpt4o_output`), or any row with a question, golds and `prediction`. Raises `InputError` for a missing or empty
-    file and for the first row that is none of these, by its line.
+    `gpt4o_output`), or any row with a question, gold answers and `prediction`. Raises `InputError` for a missing or
+    empty file and for the first row that is none of these, by its line.
     """
     empty = True
     for number, line in prediction_lines(file):
@@ -129,7 +129,7 @@ def of_row(row: Mapping[str, Any], default_key: str, default_dataset: str = "") 
     """One row as read from JSON. Raises `ValueError` where it is none of the known ones, with the reason."""
     judge, failed = _verdict(row)
     dataset = next((row[key] for key in DATASET_KEYS if row.get(key)), default_dataset)
-    name = row.get("place", row.get("id"))
+    name = row.get("index", row.get("id"))
     key = default_key if name is None else f"{row.get('dataset', '')}/{name}"
     if "segments" in row:
         checked = _checked(row, _Played)
@@ -139,7 +139,7 @@ def of_row(row: Mapping[str, Any], default_key: str, default_dataset: str = "") 
         if any(segment.overhang > len(segment.text) for segment in ours.segments):
             raise ValueError("segments: an overhang is longer than its text")
         answer = answer_of_trajectory(ours)
-        return Prediction(key, ours.question, ours.golds, answer, ours, judge, failed, dataset)
+        return Prediction(key, ours.question, ours.gold_answers, answer, ours, judge, failed, dataset)
     _checked(row, _Answered)
     if isinstance(prompt := row.get("prompt"), list) and not all(isinstance(message, dict) for message in prompt):
         raise ValueError("prompt must be a list of messages")
@@ -150,10 +150,10 @@ def of_row(row: Mapping[str, Any], default_key: str, default_dataset: str = "") 
     answer = None if given is None else str(given)
     trajectory = None
     if row.get("gen_text_store"):
-        trajectory = from_text(asked.text, asked.golds, row["gen_text_store"])
+        trajectory = from_text(asked.text, asked.gold_answers, row["gen_text_store"])
         if answer is None:
             answer = answer_of_trajectory(trajectory)
-    return Prediction(key, asked.text, asked.golds, answer, trajectory, judge, failed, dataset)
+    return Prediction(key, asked.text, asked.gold_answers, answer, trajectory, judge, failed, dataset)
 
 
 def _checked(row: Mapping[str, Any], shape: type[S]) -> S:
@@ -174,7 +174,7 @@ def _verdict(row: Mapping[str, Any]) -> tuple[bool | None, bool]:
     return {"true": (True, False), "false": (False, False)}.get(said, (None, True))
 
 
-def from_text(question: str, golds: tuple[str, ...], text: str) -> Trajectory:
+def from_text(question: str, gold_answers: tuple[str, ...], text: str) -> Trajectory:
     """A trajectory of a transcript that starts behind the prompt, with no token ids.
 
     A documents block right behind a query was written by the environment, everything else by the model.
@@ -189,7 +189,7 @@ def from_text(question: str, golds: tuple[str, ...], text: str) -> Trajectory:
             segments.append(Segment(Author.ENVIRONMENT, piece, ()))
         elif piece or number < len(pieces) - 1:
             segments.append(Segment(Author.MODEL, piece, ()))
-    return Trajectory(question, golds, tuple(segments), tuple(searches), _stop(pieces[-1]))
+    return Trajectory(question, gold_answers, tuple(segments), tuple(searches), _stop(pieces[-1]))
 
 
 def _stop(last_turn: str) -> StopReason:
@@ -198,10 +198,10 @@ def _stop(last_turn: str) -> StopReason:
     if end.endswith(END_ANSWER):
         return StopReason.ANSWERED
     if end.endswith(END_QUERY):
-        return StopReason.SEARCHES_USED_UP if query_of(end) else StopReason.MALFORMED_QUERY
+        return StopReason.SEARCH_LIMIT if query_of(end) else StopReason.MALFORMED_QUERY
     if not end:
         return StopReason.CONTEXT_FULL
-    return StopReason.ENDED
+    return StopReason.EOS_WITHOUT_ANSWER
 
 
 def _hits(block: str) -> tuple[Hit, ...]:

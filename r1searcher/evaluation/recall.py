@@ -18,7 +18,7 @@ from r1searcher.questions.named import open_dataset
 from r1searcher.questions.question import Question
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.base import Hit, Retriever
-from r1searcher.rewards.metrics import normalise
+from r1searcher.rewards.metrics import normalize
 
 CUTOFFS = (1, 3, 5, 10)
 _QUERIES_AT_ONCE = 64
@@ -26,40 +26,40 @@ _QUERIES_AT_ONCE = 64
 
 @dataclass(frozen=True, slots=True)
 class Recall:
-    """`places` holds, a question, the place of the first passage with a gold answer, or None. Questions whose answer is
-    yes or no are left out and counted in `closed`: any passage holds a "no"."""
+    """`ranks` holds, a question, the place of the first passage with a gold answer, or None. Questions whose answer is
+    yes or no are left out and counted in `skipped_yes_no`: any passage holds a "no"."""
 
-    places: tuple[int | None, ...]
-    closed: int
+    ranks: tuple[int | None, ...]
+    skipped_yes_no: int
 
     def at(self, cutoff: int) -> Interval:
         """How many of the questions are answered in their first `cutoff` passages."""
-        return interval([float(place is not None and place <= cutoff) for place in self.places])
+        return interval([float(place is not None and place <= cutoff) for place in self.ranks])
 
 
 async def measure(retriever: Retriever, questions: Sequence[Question]) -> Recall:
     """Where the answers stand in what is found for the questions themselves."""
-    open_ = [question for question in questions if not _is_closed(question)]
-    places: list[int | None] = []
+    open_ = [question for question in questions if not _is_yes_no(question)]
+    ranks: list[int | None] = []
     for start in range(0, len(open_), _QUERIES_AT_ONCE):
         batch = open_[start : start + _QUERIES_AT_ONCE]
         hits_of = await retriever.search([question.text for question in batch], max(CUTOFFS))
-        places += [first_place(question.golds, hits) for question, hits in zip(batch, hits_of, strict=True)]
-    return Recall(tuple(places), len(questions) - len(open_))
+        ranks += [first_rank(question.gold_answers, hits) for question, hits in zip(batch, hits_of, strict=True)]
+    return Recall(tuple(ranks), len(questions) - len(open_))
 
 
-def first_place(golds: Sequence[str], hits: Sequence[Hit]) -> int | None:
-    """The place, from 1, of the first passage that holds a gold answer as whole words, after normalisation."""
-    wanted = [f" {normal} " for gold in golds if (normal := normalise(gold))]
+def first_rank(gold_answers: Sequence[str], hits: Sequence[Hit]) -> int | None:
+    """The place, from 1, of the first passage that holds a gold answer as whole words, after normalization."""
+    wanted = [f" {normal} " for gold in gold_answers if (normal := normalize(gold))]
     for place, hit in enumerate(hits, 1):
-        passage = f" {normalise(f'{hit.passage.title} {hit.passage.text}')} "
+        passage = f" {normalize(f'{hit.passage.title} {hit.passage.text}')} "
         if any(gold in passage for gold in wanted):
             return place
     return None
 
 
-def _is_closed(question: Question) -> bool:
-    return all(normalise(gold) in ("yes", "no") for gold in question.golds)
+def _is_yes_no(question: Question) -> bool:
+    return all(normalize(gold) in ("yes", "no") for gold in question.gold_answers)
 
 
 def run_recall(url: str, dataset: str, data_dir: Path | None, limit: int | None, as_json: bool) -> None:
@@ -68,7 +68,7 @@ def run_recall(url: str, dataset: str, data_dir: Path | None, limit: int | None,
     Raises `InputError` where no question can be measured.
     """
     data = open_dataset(dataset, data_dir, limit=limit)
-    for note in data.notes:
+    for note in data.warnings:
         console(stderr=True).print(f"{data.name}: {note}", soft_wrap=True)
 
     async def run() -> Recall:
@@ -76,12 +76,12 @@ def run_recall(url: str, dataset: str, data_dir: Path | None, limit: int | None,
             return await measure(retriever, data.questions)
 
     result = asyncio.run(run())
-    if not result.places:
+    if not result.ranks:
         raise InputError(f"{dataset} holds yes-or-no questions only: recall of their answers means nothing")
     at = {cutoff: result.at(cutoff) for cutoff in CUTOFFS}
     if as_json:
         rows = {str(k): {"recall": recall.value, "interval": [recall.low, recall.high]} for k, recall in at.items()}
-        json_line({"questions": len(result.places), "closed": result.closed, "at": rows})
+        json_line({"questions": len(result.ranks), "skipped_yes_no": result.skipped_yes_no, "at": rows})
     else:
         _print_table(result, at)
 
@@ -94,4 +94,6 @@ def _print_table(result: Recall, at: Mapping[int, Interval]) -> None:
         table.add_row(str(cutoff), f"{recall.value:.1%}", f"{recall.low:.1%} to {recall.high:.1%}")
     screen = console()
     screen.print(table)
-    screen.print(f"{len(result.places):,} questions; {result.closed:,} more with yes or no as answer are left out.")
+    screen.print(
+        f"{len(result.ranks):,} questions; {result.skipped_yes_no:,} more with yes or no as answer are left out."
+    )

@@ -9,20 +9,20 @@ from pathlib import Path
 
 from r1searcher.common.terminal import error_line
 from r1searcher.config.settings import Settings
-from r1searcher.episodes.loop import Budgets, run_episode
+from r1searcher.episodes.loop import EpisodeLimits, run_episode
 from r1searcher.episodes.prompt import PromptMaker, prompt_text
 from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.evaluation.engines import InferenceEngine
 from r1searcher.questions.question import Question
 from r1searcher.retrieval.base import Retriever
-from r1searcher.runs.resolved import budgets_of
+from r1searcher.runs.resolved import limits_of
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class RolloutRequest:
     """One episode to play: the `sample`-th of the question at this place, at a temperature (0: greedy)."""
 
-    place: int
+    index: int
     question: Question
     temperature: float = 0.0
     sample: int = 0
@@ -31,30 +31,30 @@ class Task:
 
 
 async def roll_out(
-    tasks: Sequence[Task],
+    tasks: Sequence[RolloutRequest],
     engine: InferenceEngine,
     retriever: Retriever,
     make_prompt: Callable[[str], str],
-    budgets: Budgets,
+    limits: EpisodeLimits,
     concurrency: int = 64,
-) -> AsyncGenerator[tuple[Task, Trajectory, float], None]:
+) -> AsyncGenerator[tuple[RolloutRequest, Trajectory, float], None]:
     """Play all tasks, at most `concurrency` at a time, and yield each with its seconds as it ends (in no set order).
 
     The first failure ends everything: what was yielded until then is whole, what was being played is given up.
     """
     waiting = iter(tasks)
-    running: set[asyncio.Task[tuple[Task, Trajectory, float]]] = set()
+    running: set[asyncio.Task[tuple[RolloutRequest, Trajectory, float]]] = set()
 
-    async def play(task: Task) -> tuple[Task, Trajectory, float]:
+    async def play(task: RolloutRequest) -> tuple[RolloutRequest, Trajectory, float]:
         started = time.perf_counter()
         trajectory = await run_episode(
             task.question.text,
-            task.question.golds,
+            task.question.gold_answers,
             make_prompt(task.question.text),
             engine.generator(task.temperature, task.seed),
             retriever,
             engine.tokenizer,
-            budgets,
+            limits,
         )
         return task, trajectory, time.perf_counter() - started
 
@@ -75,12 +75,12 @@ async def roll_out(
         await asyncio.gather(*running, return_exceptions=True)
 
 
-def tasks_for(
+def rollout_requests(
     questions: Iterable[Question], temperature: float = 0.0, samples: int = 1, seed: int = 7, dataset: str = ""
-) -> list[Task]:
+) -> list[RolloutRequest]:
     """`samples` tasks a question, each with a seed of its own that depends on its place alone."""
     return [
-        Task(place, question, temperature, sample, seed * 1_000_003 + place * 1_009 + sample, dataset)
+        RolloutRequest(place, question, temperature, sample, seed * 1_000_003 + place * 1_009 + sample, dataset)
         for place, question in enumerate(questions)
         for sample in range(samples)
     ]
@@ -91,13 +91,13 @@ def roll_out_model(
     questions: Sequence[Question],
     settings: Settings,
     temperatures: Sequence[float] = (1.0, 0.0),
-    finished: Callable[[Task, Trajectory], None] = lambda _task, _trajectory: None,
+    finished: Callable[[RolloutRequest, Trajectory], None] = lambda _task, _trajectory: None,
     concurrency: int = 64,
-    say: Callable[[str], None] = error_line,
+    notify: Callable[[str], None] = error_line,
 ) -> dict[float, list[Trajectory]]:
     """Trajectories of a Hugging Face folder on `questions`, in their order, for each temperature; one engine start.
 
-    Prompt, budgets, retriever and seed come from `settings`. `finished` hears of each episode as it ends, `say` of
+    Prompt, limits, retriever and seed come from `settings`. `finished` hears of each episode as it ends, `notify` of
     outages of the search engine.
     """
     from r1searcher.engine.inference import LocalModel
@@ -105,7 +105,7 @@ def roll_out_model(
     from r1searcher.retrieval import open_retriever
     from r1searcher.retrieval.retry import RetryingRetriever
 
-    tasks = [task for t in temperatures for task in tasks_for(questions, t, seed=settings.seed)]
+    tasks = [task for t in temperatures for task in rollout_requests(questions, t, seed=settings.seed)]
     local = LocalModel(
         model,
         settings.episode.max_context,
@@ -116,13 +116,13 @@ def roll_out_model(
         gpu_memory_utilization=settings.engine.gpu_memory_utilization,
     )
 
-    async def play() -> dict[Task, Trajectory]:
-        played: dict[Task, Trajectory] = {}
-        waiting = RetryingRetriever(open_retriever(settings.retrieval.url), settings.retrieval.outage_limit, say)
+    async def play() -> dict[RolloutRequest, Trajectory]:
+        played: dict[RolloutRequest, Trajectory] = {}
+        waiting = RetryingRetriever(open_retriever(settings.retrieval.url), settings.retrieval.retry_timeout_s, notify)
         async with aclosing(waiting) as retriever, local as engine:
             make_prompt = prompt_maker(settings, engine)
             async with aclosing(
-                roll_out(tasks, engine, retriever, make_prompt, budgets_of(settings), concurrency)
+                roll_out(tasks, engine, retriever, make_prompt, limits_of(settings), concurrency)
             ) as rollouts:
                 async for task, trajectory, _ in rollouts:
                     played[task] = trajectory

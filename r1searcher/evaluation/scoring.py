@@ -45,10 +45,10 @@ def score_prediction(prediction: Prediction, dataset: str = "") -> Scored:
     measures = measure(prediction.trajectory) if prediction.trajectory is not None else {}
     if not measures.get("searches"):
         measures.pop("query_words", None)  # there is no length of no query
-    answered = score(prediction.answer, prediction.golds)._asdict()
+    answered = score(prediction.answer, prediction.gold_answers)._asdict()
     name = dataset or prediction.dataset
     scorer = official_scorer(name)
-    official = scorer(prediction.answer, prediction.golds) if scorer else {}
+    official = scorer(prediction.answer, prediction.gold_answers) if scorer else {}
     return Scored(
         prediction.key,
         prediction.question,
@@ -114,7 +114,7 @@ class Report:
     stops: Mapping[str, int]
     broken_rules: Mapping[str, int]
     judge_failed: int
-    notes: Sequence[str] = field(default_factory=list)
+    warnings: Sequence[str] = field(default_factory=list)
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Median and 95th percentile of an episode's time, where it was measured."""
     official: Sequence[str] = field(default_factory=list)
@@ -128,7 +128,7 @@ class Report:
             "stops": dict(self.stops),
             "broken_rules": dict(self.broken_rules),
             "judge_failed": self.judge_failed,
-            "notes": list(self.notes),
+            "warnings": list(self.warnings),
             "official": list(self.official),
             **({"seconds": dict(self.seconds)} if self.seconds else {}),
         }
@@ -171,7 +171,7 @@ def report(scored: Sequence[Scored]) -> Report:
         _named(counted, "stop/"),
         _named(counted, "format/"),
         sum(one.judge_failed for one in scored),
-        _notes(groups, k),
+        _warnings(groups, k),
         official=list(dict.fromkeys(str(s) for name in by_dataset(scored) if (s := official_scorer(name)))),
     )
 
@@ -184,12 +184,12 @@ def _named(counted: Counter[str], prefix: str) -> dict[str, int]:
     return {name.removeprefix(prefix): count for name, count in counted.most_common() if name.startswith(prefix)}
 
 
-def _notes(groups: Mapping[str, Sequence[Scored]], k: int) -> list[str]:
-    notes = []
+def _warnings(groups: Mapping[str, Sequence[Scored]], k: int) -> list[str]:
+    warnings = []
     repeated = sum(n > 1 for n in Counter(group[0].question for group in groups.values()).values())
     if repeated:
-        notes.append(f"{repeated} questions stand in the file more than once, under different ids")
+        warnings.append(f"{repeated} questions stand in the file more than once, under different ids")
     uneven = sum(len(group) != k for group in groups.values())
     if uneven:
-        notes.append(f"{uneven} questions have more samples than the {k} of the others")
-    return notes
+        warnings.append(f"{uneven} questions have more samples than the {k} of the others")
+    return warnings

@@ -64,7 +64,7 @@ def counts(figures: Report) -> list[str]:
         lines.append(
             f"an episode took {seconds['p50']:.1f} s (median), {seconds['p95']:.1f} s (95 %), with others in flight"
         )
-    return [*lines, *figures.notes]
+    return [*lines, *figures.warnings]
 
 
 def as_markdown(reports: Mapping[str, Report], manifest: Mapping[str, Any]) -> str:

@@ -48,13 +48,13 @@ repository); the hub's files are the whole development sets. The report says whi
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Questions in file order. `notes` says what is odd about the rows, a sentence each."""
+    """Questions in file order. `warnings` says what is odd about the rows, a sentence each."""
 
     name: str
     source: str
     sha256: str
     questions: tuple[Question, ...]
-    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def open_dataset(
@@ -77,11 +77,11 @@ def open_dataset(
     chosen = _chosen(name, training)
     file = _file(name, folder or None, training)
     read = read_question_file(file, limit=limit, strict=strict and chosen is None)
-    notes = quality_warnings(read.questions)
+    warnings = quality_warnings(read.questions)
     if read.refused:
         rows = "1 unusable row" if len(read.refused) == 1 else f"{len(read.refused)} unusable rows"
-        notes.insert(0, f"{rows}, the first in {read.refused[0]}; left out")
-    return Dataset(_label(name, chosen, file), str(file), read.sha256, read.questions, tuple(notes))
+        warnings.insert(0, f"{rows}, the first in {read.refused[0]}; left out")
+    return Dataset(_label(name, chosen, file), str(file), read.sha256, read.questions, tuple(warnings))
 
 
 def local_file(name: str, folder: Path | str | None = None, *, training: bool = False) -> Path | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from r1searcher.questions.question import Question
 from r1searcher.rewards.format import MAX_ANSWER_WORDS
-from r1searcher.rewards.metrics import normalise
+from r1searcher.rewards.metrics import normalize
 
 _LIST_AS_TEXT = re.compile(r"\s*\[\s*(['\"]).*\1\s*,?\s*\]\s*", re.DOTALL)
 
@@ -14,23 +14,23 @@ _LIST_AS_TEXT = re.compile(r"\s*\[\s*(['\"]).*\1\s*,?\s*\]\s*", re.DOTALL)
 def quality_warnings(questions: Sequence[Question], max_answer_words: int = MAX_ANSWER_WORDS) -> list[str]:
     """Duplicates, and gold answers that no answer can earn. One sentence each, without a period."""
     found = []
-    texts = Counter(normalise(question.text) for question in questions)
+    texts = Counter(normalize(question.text) for question in questions)
     if repeated := sum(count - 1 for count in texts.values()):
         found.append(f"{_questions(repeated, 'repeats', 'repeat')} an earlier one")
     ids = Counter(question.id for question in questions)
     if repeated := sum(count - 1 for count in ids.values()):
         found.append(f"{repeated} {'row repeats' if repeated == 1 else 'rows repeat'} an earlier id")
-    if long := [q for q in questions if all(len(gold.split()) > max_answer_words for gold in q.golds)]:
+    if long := [q for q in questions if all(len(gold.split()) > max_answer_words for gold in q.gold_answers)]:
         found.append(
             f"{_questions(len(long), 'has', 'have')} only gold answers of more than {max_answer_words} words: a right "
             f"answer would break the format (first: id {long[0].id})"
         )
-    if nothing := [q for q in questions if not any(normalise(gold) for gold in q.golds)]:
+    if nothing := [q for q in questions if not any(normalize(gold) for gold in q.gold_answers)]:
         found.append(
             f"{_questions(len(nothing), 'has', 'have')} only gold answers that normalize to nothing (first: id "
             f"{nothing[0].id})"
         )
-    if listed := [q for q in questions if any(map(_LIST_AS_TEXT.fullmatch, q.golds))]:
+    if listed := [q for q in questions if any(map(_LIST_AS_TEXT.fullmatch, q.gold_answers))]:
         found.append(
             f"{_questions(len(listed), 'has', 'have')} a list written as text for a gold answer, and only all of "
             f"it counts: write a JSON list (first: id {listed[0].id})"
@@ -40,8 +40,8 @@ def quality_warnings(questions: Sequence[Question], max_answer_words: int = MAX_
 
 def overlap_warning(questions: Sequence[Question], trained_on: Iterable[Question]) -> list[str]:
     """How many of `questions` are in the training data, with no regard to case, articles and punctuation."""
-    seen = {normalise(question.text) for question in trained_on}
-    overlap = sum(normalise(question.text) in seen for question in questions)
+    seen = {normalize(question.text) for question in trained_on}
+    overlap = sum(normalize(question.text) in seen for question in questions)
     return [f"{_questions(overlap, 'is', 'are')} in the training data too"] if overlap else []
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """`golds` holds every answer that counts, at least one. `hops` is 0 where the data does not say."""
+    """`gold_answers` holds every answer that counts, at least one. `hops` is 0 where the data does not say."""
 
     id: str
     text: str
-    golds: tuple[str, ...]
+    gold_answers: tuple[str, ...]
     hops: int = 0

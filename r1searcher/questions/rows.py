@@ -2,7 +2,7 @@
 
 | shape | question | gold answers |
 |---|---|---|
-| ours | `question` | `golds` (and `hops`) |
+| ours | `question` | `gold_answers` (and `hops`) |
 | R1-Searcher, HotpotQA, 2WikiMultihopQA, ASearcher | `question` | `answer` |
 | MuSiQue | `question` | `answer`, `answer_aliases` |
 | NQ-open, DPR | `question` | `answer` or `answers`, a list |
@@ -23,7 +23,7 @@ from r1searcher.common.files import parse_json
 from r1searcher.questions.question import Question
 
 ID_KEYS = ("id", "idx", "_id", "qid", "question_id", "QuestionId")
-GOLD_KEYS = ("golds", "golden_answers", "answers", "answer", "possible_answers", "Answer")
+GOLD_KEYS = ("gold_answers", "golden_answers", "answers", "answer", "possible_answers", "Answer")
 COLUMNS = frozenset(
     [
         *GOLD_KEYS,
@@ -45,10 +45,10 @@ _INSTRUCTED = re.compile(r"Question:(?P<question>.+?)(?:\s+Context: Doc 1\(Title
 def question_of(row: Mapping[str, Any], default_id: str) -> Question:
     """One row. Raises `ValueError` saying what is missing or wrong."""
     text = _text(row)
-    golds = tuple(dict.fromkeys(gold for gold in _golds(row) if gold.strip()))
-    if not golds:
+    gold_answers = tuple(dict.fromkeys(gold for gold in _golds(row) if gold.strip()))
+    if not gold_answers:
         raise ValueError(
-            "the row has no gold answer (`answer`, `answers`, `golden_answers`, `golds`, `possible_answers` or "
+            "the row has no gold answer (`answer`, `answers`, `golden_answers`, `gold_answers`, `possible_answers` or "
             "`reward_model.ground_truth`)"
         )
     if row.get("answerable") is False:
@@ -56,10 +56,10 @@ def question_of(row: Mapping[str, Any], default_id: str) -> Question:
     identity = next((row[key] for key in ID_KEYS if row.get(key) is not None), default_id)
     if not isinstance(identity, (str, int, float)):
         raise ValueError("the row's id is neither text nor a number")
-    for part in (text, *golds, str(identity)):
+    for part in (text, *gold_answers, str(identity)):
         check_characters(part)
     hops = row.get("hops")
-    return Question(str(identity), text.strip(), golds, hops if type(hops) is int else 0)
+    return Question(str(identity), text.strip(), gold_answers, hops if type(hops) is int else 0)
 
 
 def _text(row: Mapping[str, Any]) -> str:
@@ -175,7 +175,7 @@ def kind_of(row: Any) -> str | None:
         return None
     keys = row.keys()
     if "segments" in keys and "question" not in keys:
-        return "warm-up traces (data.traces), not questions"
+        return "SFT traces (data.traces), not questions"
     predicted = keys & {"predicted_answer", "pred_ans", "prediction", "pred"} and "question" not in keys
     if predicted or ("sp" in keys and "answer" in keys):
         return "predictions without the questions they answer (`r1s score` takes rows of question, answer, prediction)"

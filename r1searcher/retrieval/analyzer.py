@@ -5,7 +5,7 @@ sides of a search must use it: a corpus is indexed and a query is asked in the s
 case, for languages other than English.
 
 Sources: Unicode Standard Annex 29, section 4 (word boundaries); Porter, "An algorithm for suffix stripping" (1980);
-the behaviour of Elasticsearch's `_analyze` (`english`, `standard`), against which tests/retrieval compares.
+the behavior of Elasticsearch's `_analyze` (`english`, `standard`), against which tests/retrieval compares.
 """
 
 import re

@@ -15,14 +15,14 @@ class RetryingRetriever:
     Every search has an outage clock of its own, from its first failure: one that keeps failing while others succeed
     ends in `RunStopped` after `limit` seconds, too. An error that is not transient is raised at once.
 
-    An outage lasts as long as any search waits. `say` gets one sentence when it begins and one when it is over.
+    An outage lasts as long as any search waits. `notify` gets one sentence when it begins and one when it is over.
     """
 
-    def __init__(self, retriever: Retriever, limit: float, say: Callable[[str], None]) -> None:
+    def __init__(self, retriever: Retriever, limit: float, notify: Callable[[str], None]) -> None:
         self._retriever = retriever
         self._policy = RetryPolicy(deadline=limit)
         self._limit = limit
-        self._say = say
+        self._notify = notify
         self._waiting = 0
         self._down_since = 0.0
         self._last_success = float("-inf")
@@ -54,12 +54,12 @@ class RetryingRetriever:
         self._waiting += 1
         if self._waiting == 1:
             self._down_since = time.monotonic()
-            self._say(f"waiting for the search engine, at most {self._limit:.0f} s: {error}")
+            self._notify(f"waiting for the search engine, at most {self._limit:.0f} s: {error}")
 
     def _end_waiting(self, back: bool) -> None:
         self._waiting -= 1
         if back and not self._waiting:
-            self._say(f"the search engine is back after {time.monotonic() - self._down_since:.0f} s")
+            self._notify(f"the search engine is back after {time.monotonic() - self._down_since:.0f} s")
 
     def _gave_up(self, queries: Sequence[str], failed_at: float, error: ServiceError) -> str:
         down = time.monotonic() - failed_at

@@ -1,8 +1,8 @@
 """The format rules, each with the name under which its violation is logged (`format/<name>`).
 
-Only what the model wrote is judged: `Trajectory.turns`, and for what it may write its question and golds. A right
-trajectory reads `thought QUERY keywords END_QUERY` for each search and then `thought </think> <answer> … </answer>`.
-The prompt has opened the thinking already.
+Only what the model wrote is scored: `Trajectory.turns`, and for what it may write, its question and gold answers.
+A right trajectory reads `thought QUERY keywords END_QUERY` for each search and then `thought </think> <answer> …
+</answer>`. The prompt has opened the thinking already.
 """
 
 import operator
@@ -43,7 +43,7 @@ class Written:
     turns: tuple[str, ...]
     stop: StopReason
     allowed: str
-    """Question and golds: their characters may be repeated."""
+    """Question and gold_answers: their characters may be repeated."""
     max_answer_words: int
 
     @cached_property
@@ -179,7 +179,7 @@ RULES: dict[str, Callable[[Written], bool]] = {
 
 def violations(trajectory: Trajectory, max_answer_words: int = MAX_ANSWER_WORDS) -> tuple[str, ...]:
     """Names of the rules that the model broke, in the order of `RULES`; empty when the format is right."""
-    allowed = " ".join((trajectory.question, *trajectory.golds))
+    allowed = " ".join((trajectory.question, *trajectory.gold_answers))
     written = Written(trajectory.turns, trajectory.stop, allowed, max_answer_words)
     return tuple(name for name, broken in RULES.items() if broken(written))
 

@@ -1,7 +1,7 @@
 """How well an answer agrees with the gold answers: EM, F1 and the two kinds of cover EM.
 
 Definitions are R1-Searcher's (arXiv 2503.05592, section 4, and its released scorer). All values lie in 0..1. Where
-there are several golds the best one counts, for each metric on its own.
+there are several gold_answers the best one counts, for each metric on its own.
 """
 
 import re
@@ -23,7 +23,7 @@ class Scores(NamedTuple):
     """What one answer earns, each in 0..1."""
 
     em: float = 0.0
-    """The normalised answer is the normalised gold."""
+    """The normalized answer is the normalized gold."""
 
     f1: float = 0.0
     """Harmonic mean of precision and recall over bags of words; 0 when just one side, or each another, is yes/no."""
@@ -32,15 +32,15 @@ class Scores(NamedTuple):
     """Every word of the gold stands somewhere in the answer, in any order (the paper's ACC_R)."""
 
     cover_em_contiguous: float = 0.0
-    """The normalised gold is a substring of the normalised answer; a gold that normalizes to nothing always is."""
+    """The normalized gold is a substring of the normalized answer; a gold that normalizes to nothing always is."""
 
 
-def normalise(text: str) -> str:
+def normalize(text: str) -> str:
     """Lower case, punctuation and articles to blanks, single blanks between words.
 
     Exactly "True" or "False" become "yes" and "no"; with a blank around it neither does.
 
-    >>> normalise("The U.S._Route 22")
+    >>> normalize("The U.S._Route 22")
     'u s route 22'
     """
     return " ".join(_words(text))
@@ -93,8 +93,8 @@ def _gold(text: str) -> _Gold:
     return _Gold(" ".join(words), words, frozenset(words))
 
 
-def score(answer: str | None, golds: Sequence[str]) -> Scores:
-    """What `answer` earns against `golds`. None stands for "no answer was given" and earns nothing.
+def score(answer: str | None, gold_answers: Sequence[str]) -> Scores:
+    """What `answer` earns against `gold_answers`. None stands for "no answer was given" and earns nothing.
 
     `answer` is the raw text between the tags: its outer blanks matter to the True/False rule.
     """
@@ -104,7 +104,7 @@ def score(answer: str | None, golds: Sequence[str]) -> Scores:
     normal = " ".join(words)
     distinct = set(words)
     em = f1 = cover = contiguous = 0.0
-    for gold in map(_gold, golds):
+    for gold in map(_gold, gold_answers):
         if gold.text == normal:
             return Scores(1.0, 1.0 if words else 0.0, 1.0, 1.0)
         if gold.text in normal:  # also where the gold normalizes to nothing

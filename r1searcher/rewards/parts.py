@@ -11,12 +11,12 @@ from functools import cached_property
 from r1searcher.episodes.trajectory import Author, Trajectory
 from r1searcher.rewards import format as rules
 from r1searcher.rewards import search_r1
-from r1searcher.rewards.metrics import Scores, normalise, score
+from r1searcher.rewards.metrics import Scores, normalize, score
 from r1searcher.rewards.released import LLAMA, QWEN, Solution
 
 
 @dataclass(frozen=True)
-class Judged:
+class RewardContext:
     """A trajectory with what its parts have in common, each computed when first asked for."""
 
     trajectory: Trajectory
@@ -29,7 +29,7 @@ class Judged:
 
     @cached_property
     def scores(self) -> Scores:
-        return score(self.answer, self.trajectory.golds)
+        return score(self.answer, self.trajectory.gold_answers)
 
     @cached_property
     def violations(self) -> tuple[str, ...]:
@@ -42,7 +42,7 @@ class Judged:
     @cached_property
     def transcript(self) -> str:
         """Everything after the prompt, documents included: what the released reward servers and Search-R1 read."""
-        return "".join(s.said for s in self.trajectory.segments if s.author is not Author.PROMPT)
+        return "".join(s.text_before_stop for s in self.trajectory.segments if s.author is not Author.PROMPT)
 
     @cached_property
     def llama_solution(self) -> Solution:
@@ -56,121 +56,121 @@ class Judged:
 
     @cached_property
     def answer_in_documents(self) -> bool:
-        """A normalised gold stands, on word boundaries, in a line of the documents that the model was shown."""
-        golds = [normal.split() for gold in self.trajectory.golds if (normal := normalise(gold))]
+        """A normalized gold stands, on word boundaries, in a line of the documents that the model was shown."""
+        gold_answers = [normal.split() for gold in self.trajectory.gold_answers if (normal := normalize(gold))]
         lines = [
             line
             for segment in self.trajectory.segments
             if segment.author is Author.ENVIRONMENT
             for line in segment.text.lower().split("\n")
         ]
-        return any(_stands_in(gold, line) for gold in golds for line in lines)
+        return any(_stands_in(gold, line) for gold in gold_answers for line in lines)
 
 
 def _stands_in(gold: list[str], line: str) -> bool:
-    if not all(word in line for word in gold):  # normalising blanks letters out and never joins any
+    if not all(word in line for word in gold):  # normalizing blanks letters out and never joins any
         return False
-    return f" {' '.join(gold)} " in f" {normalise(line)} "
+    return f" {' '.join(gold)} " in f" {normalize(line)} "
 
 
-def retrieval(judged: Judged) -> float:
+def retrieval(context: RewardContext) -> float:
     """1 when at least one search was run. Writing query tags alone earns nothing."""
-    return float(bool(judged.trajectory.searches))
+    return float(bool(context.trajectory.searches))
 
 
-def format(judged: Judged) -> float:
+def format(context: RewardContext) -> float:
     """1 when no format rule is broken."""
-    return float(not judged.violations)
+    return float(not context.violations)
 
 
-def f1(judged: Judged) -> float:
-    """F1 of the answer, the best over the golds."""
-    return judged.scores.f1
+def f1(context: RewardContext) -> float:
+    """F1 of the answer, the best over the gold_answers."""
+    return context.scores.f1
 
 
-def em(judged: Judged) -> float:
-    """1 when the normalised answer is a normalised gold."""
-    return judged.scores.em
+def em(context: RewardContext) -> float:
+    """1 when the normalized answer is a normalized gold."""
+    return context.scores.em
 
 
-def cover_em(judged: Judged) -> float:
+def cover_em(context: RewardContext) -> float:
     """1 when every word of a gold stands in the answer."""
-    return judged.scores.cover_em
+    return context.scores.cover_em
 
 
-def cover_em_contiguous(judged: Judged) -> float:
-    """1 when a normalised gold is a substring of the answer."""
-    return judged.scores.cover_em_contiguous
+def cover_em_contiguous(context: RewardContext) -> float:
+    """1 when a normalized gold is a substring of the answer."""
+    return context.scores.cover_em_contiguous
 
 
-def partial_credit(judged: Judged) -> float:
+def partial_credit(context: RewardContext) -> float:
     """1 for a right answer (EM), 0.1 for a wrong one, 0 for none (ReFT, arXiv 2401.08967, section 3.2)."""
-    if judged.scores.em:
+    if context.scores.em:
         return 1.0
-    return 0.1 if (judged.answer or "").strip() else 0.0
+    return 0.1 if (context.answer or "").strip() else 0.0
 
 
-def search_r1_em(judged: Judged) -> float:
+def search_r1_em(context: RewardContext) -> float:
     """Search-R1: 1 when the last complete answer of the transcript equals a gold under SQuAD's normalization."""
-    return float(search_r1.is_right(search_r1.answer_in(judged.transcript), judged.trajectory.golds))
+    return float(search_r1.is_right(search_r1.answer_in(context.transcript), context.trajectory.gold_answers))
 
 
-def search_r1_format(judged: Judged) -> float:
+def search_r1_format(context: RewardContext) -> float:
     """Search-R1 v0.3: EM softened by the format, with s = 0.2, f = 0.1, r = 0 as in its scripts.
 
     Right and well-formed 1; right 1 - s; wrong and well-formed s; wrong f; 0 without a complete answer.
     """
-    answer = search_r1.answer_in(judged.transcript)
+    answer = search_r1.answer_in(context.transcript)
     if answer is None:
         return 0.0
-    well_formed = search_r1.is_well_formed(search_r1.translate(judged.transcript))
-    if search_r1.is_right(answer, judged.trajectory.golds):
+    well_formed = search_r1.is_well_formed(search_r1.translate(context.transcript))
+    if search_r1.is_right(answer, context.trajectory.gold_answers):
         return 1.0 if well_formed else 0.8
     return 0.2 if well_formed else 0.1
 
 
-def released_cover_em(judged: Judged) -> float:
+def released_cover_em(context: RewardContext) -> float:
     """Released Llama stage 1: 1 when the answer covers a gold (loosely), else -1."""
-    return 1.0 if judged.llama_solution.scores(judged.trajectory.golds).cover_em else -1.0
+    return 1.0 if context.llama_solution.scores(context.trajectory.gold_answers).cover_em else -1.0
 
 
-def released_retrieval(judged: Judged) -> float:
+def released_retrieval(context: RewardContext) -> float:
     """Released Llama stage 1: 1 when query and document tags are equally many, and at least one."""
-    return float(bool(judged.llama_solution.searches))
+    return float(bool(context.llama_solution.searches))
 
 
-def released_tags(judged: Judged) -> float:
+def released_tags(context: RewardContext) -> float:
     """Released Llama stage 1: 1 for no second `<think>`, one `</think>` and one pair of answer tags."""
-    return float(judged.llama_solution.has_one_thought_and_answer)
+    return float(context.llama_solution.has_one_thought_and_answer)
 
 
-def released_f1_llama(judged: Judged) -> float:
+def released_f1_llama(context: RewardContext) -> float:
     """Released Llama stage 2: F1 of the last answer in the text."""
-    return judged.llama_solution.scores(judged.trajectory.golds).f1
+    return context.llama_solution.scores(context.trajectory.gold_answers).f1
 
 
-def released_f1_qwen(judged: Judged) -> float:
+def released_f1_qwen(context: RewardContext) -> float:
     """Released Qwen: F1 of the last answer in the text."""
-    return judged.qwen_solution.scores(judged.trajectory.golds).f1
+    return context.qwen_solution.scores(context.trajectory.gold_answers).f1
 
 
-def released_format_llama(judged: Judged) -> float:
+def released_format_llama(context: RewardContext) -> float:
     """Released Llama stage 2: 1 when tags agree, one thought and one answer, no Chinese outside documents."""
-    return float(judged.llama_solution.keeps_llama_format)
+    return float(context.llama_solution.keeps_llama_format)
 
 
-def released_format_qwen(judged: Judged) -> float:
+def released_format_qwen(context: RewardContext) -> float:
     """Released Qwen: Llama's rules; neither "assistant" nor "Assistant" anywhere, documents included; no query or
     documents tag and at most 10 words inside the answer."""
-    return float(judged.qwen_solution.keeps_qwen_format(judged.qwen_solution.text))
+    return float(context.qwen_solution.keeps_qwen_format(context.qwen_solution.text))
 
 
-def released_format_qwen_fixed(judged: Judged) -> float:
+def released_format_qwen_fixed(context: RewardContext) -> float:
     """`released_format_qwen`, but "assistant" is looked for only in what the model wrote."""
-    return float(judged.qwen_solution.keeps_qwen_format(judged.written))
+    return float(context.qwen_solution.keeps_qwen_format(context.written))
 
 
-PARTS: dict[str, Callable[[Judged], float]] = {
+PARTS: dict[str, Callable[[RewardContext], float]] = {
     part.__name__: part
     for part in (
         retrieval,

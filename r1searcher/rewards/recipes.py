@@ -12,7 +12,7 @@ or
     weight = 0
     broken = -2
 
-A part earns `weight x value`; where `broken` is given, it earns that instead when its value is 0.
+A part earns `weight x value`; where `if_zero` is given, it earns that instead when its value is 0.
 """
 
 import difflib
@@ -25,22 +25,22 @@ from r1searcher.config.settings import Reward as RewardSettings
 from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.errors import InputError
 from r1searcher.rewards.format import MAX_ANSWER_WORDS
-from r1searcher.rewards.parts import PARTS, Judged
+from r1searcher.rewards.parts import PARTS, RewardContext
 
 RewardedStage = Literal["stage1", "stage2"]
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One summand: `weight` times the value of the part named `name`, or `broken` where that value is 0."""
+    """One summand: `weight` times the value of the part named `name`, or `if_zero` where that value is 0."""
 
     name: str
     weight: float = 1.0
-    broken: float | None = None
+    if_zero: float | None = None
 
-    def earns(self, judged: Judged) -> float:
-        value = PARTS[self.name](judged)
-        return self.broken if self.broken is not None and value == 0 else self.weight * value
+    def earns(self, context: RewardContext) -> float:
+        value = PARTS[self.name](context)
+        return self.if_zero if self.if_zero is not None and value == 0 else self.weight * value
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +57,15 @@ class Reward:
 RECIPES: dict[str, Mapping[RewardedStage, tuple[Part, ...]]] = {
     "paper": {
         "stage1": (Part("retrieval", 0.5), Part("format", 0.5)),
-        "stage2": (Part("f1"), Part("format", 0.0, broken=-2.0)),
+        "stage2": (Part("f1"), Part("format", 0.0, if_zero=-2.0)),
     },
     "released-llama": {
         "stage1": (Part("released_cover_em"), Part("released_retrieval", 0.5), Part("released_tags", 0.5)),
-        "stage2": (Part("released_f1_llama"), Part("released_format_llama", 0.0, broken=-1.0)),
+        "stage2": (Part("released_f1_llama"), Part("released_format_llama", 0.0, if_zero=-1.0)),
     },
-    "released-qwen": {"stage2": (Part("released_f1_qwen"), Part("released_format_qwen", 0.0, broken=-2.0))},
+    "released-qwen": {"stage2": (Part("released_f1_qwen"), Part("released_format_qwen", 0.0, if_zero=-2.0))},
     "released-qwen-fixed": {
-        "stage2": (Part("released_f1_qwen"), Part("released_format_qwen_fixed", 0.0, broken=-2.0)),
+        "stage2": (Part("released_f1_qwen"), Part("released_format_qwen_fixed", 0.0, if_zero=-2.0)),
     },
     "search-r1": {"stage1": (Part("search_r1_em"),), "stage2": (Part("search_r1_em"),)},
     "search-r1-format": {"stage1": (Part("search_r1_format"),), "stage2": (Part("search_r1_format"),)},
@@ -82,8 +82,8 @@ def reward_function(settings: RewardSettings, stage: RewardedStage) -> Callable[
     chosen = _composed(settings.parts) if settings.parts else _of_recipe(settings.recipe, stage)
 
     def reward(trajectory: Trajectory) -> Reward:
-        judged = Judged(trajectory, settings.max_answer_words)
-        return Reward({part.name: part.earns(judged) for part in chosen})
+        context = RewardContext(trajectory, settings.max_answer_words)
+        return Reward({part.name: part.earns(context) for part in chosen})
 
     return reward
 
@@ -103,7 +103,7 @@ def _composed(parts: Sequence[PartSettings]) -> tuple[Part, ...]:
             raise InputError(f"reward.parts: {name!r} is not known{_nearest(name, PARTS)}: choose {_any(PARTS)}")
         if names.count(name) > 1:
             raise InputError(f"reward.parts: {name!r} is named twice: give it once, with one weight")
-    return tuple(Part(part.name, part.weight, part.broken) for part in parts)
+    return tuple(Part(part.name, part.weight, part.if_zero) for part in parts)
 
 
 def _nearest(name: str, known: Mapping[str, Any]) -> str:
@@ -122,15 +122,15 @@ def measure(trajectory: Trajectory, max_answer_words: int = MAX_ANSWER_WORDS) ->
     run, query_words is their mean length. `format/<rule>` is there for each broken rule, `stop/<reason>` for the one
     reason, both 1.
     """
-    judged = Judged(trajectory, max_answer_words)
+    context = RewardContext(trajectory, max_answer_words)
     searches = trajectory.searches
     return {
-        **judged.scores._asdict(),
-        "format": float(not judged.violations),
+        **context.scores._asdict(),
+        "format": float(not context.violations),
         "retrieval": float(bool(searches)),
         "searches": float(len(searches)),
-        "answer_in_documents": float(judged.answer_in_documents),
+        "answer_in_documents": float(context.answer_in_documents),
         "query_words": sum(len(search.query.split()) for search in searches) / max(1, len(searches)),
-        **{f"format/{rule}": 1.0 for rule in judged.violations},
+        **{f"format/{rule}": 1.0 for rule in context.violations},
         f"stop/{trajectory.stop}": 1.0,
     }

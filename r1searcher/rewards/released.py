@@ -104,5 +104,5 @@ class Solution:
             and not any(word in searched_for_assistant for word in ASSISTANT)
         )
 
-    def scores(self, golds: Sequence[str]) -> Scores:
-        return score(self.answer, golds)
+    def scores(self, gold_answers: Sequence[str]) -> Scores:
+        return score(self.answer, gold_answers)

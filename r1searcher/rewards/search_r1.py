@@ -38,12 +38,12 @@ def answer_in(transcript: str) -> str | None:
     return found[-1].strip() if found else None
 
 
-def is_right(answer: str | None, golds: Sequence[str]) -> bool:
+def is_right(answer: str | None, gold_answers: Sequence[str]) -> bool:
     """Exact match with any gold under SQuAD's normalization, which deletes punctuation."""
     if answer is None:
         return False
     words = delete_words(answer)
-    return any(delete_words(gold) == words for gold in golds)
+    return any(delete_words(gold) == words for gold in gold_answers)
 
 
 def is_well_formed(translated: str) -> bool:

@@ -32,7 +32,7 @@ class RunFolder:
 
     @property
     def questions(self) -> Path:
-        """The engine's prompt data set: rendered prompts and labels, in training order."""
+        """The engine's prompt dataset: rendered prompts and labels, in training order."""
         return self.path / "questions.jsonl"
 
     @property

@@ -63,7 +63,7 @@ class TrajectoryRow(Record):
     """One episode."""
 
     question: Str
-    golds: list[Str]
+    gold_answers: list[Str]
     stop: Annotated[StopReason, Field(strict=False)]
     segments: list[SegmentRow]
     searches: list[SearchRow]
@@ -100,7 +100,7 @@ class MetricRow(Record):
 
 class Heartbeat(Record):
     time: float
-    say: Str
+    message: Str
 
 
 class Summary(Record):
@@ -116,7 +116,7 @@ class LaunchNote(Record):
     launch: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 
 
-class EndingRow(Record):
+class StopRow(Record):
     """`ending.json`: why the training loop ended."""
 
     reason: Literal["finished", "rates passed", "asked"]
@@ -186,7 +186,7 @@ def to_row(trajectory: Trajectory, **more: Any) -> dict[str, Any]:
     return {
         **more,
         "question": trajectory.question,
-        "golds": list(trajectory.golds),
+        "gold_answers": list(trajectory.gold_answers),
         "stop": trajectory.stop.value,
         "segments": [
             {
@@ -225,7 +225,7 @@ def trajectory_of(checked: TrajectoryRow) -> Trajectory:
     """The trajectory of a row that was checked."""
     return Trajectory(
         question=checked.question,
-        golds=tuple(checked.golds),
+        gold_answers=tuple(checked.gold_answers),
         segments=tuple(
             Segment(
                 s.author,

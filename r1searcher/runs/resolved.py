@@ -1,7 +1,7 @@
 """A run's settings in the terms of the rooms that use them."""
 
 from r1searcher.config.settings import Settings, Stage, read_resolved
-from r1searcher.episodes.loop import Budgets
+from r1searcher.episodes.loop import EpisodeLimits
 from r1searcher.errors import InputError
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import read_manifest
@@ -16,9 +16,9 @@ def read_run(run: RunFolder) -> tuple[Stage, Settings]:
     return manifest.stage, read_resolved(run.config)
 
 
-def budgets_of(settings: Settings) -> Budgets:
+def limits_of(settings: Settings) -> EpisodeLimits:
     episode = settings.episode
-    return Budgets(
+    return EpisodeLimits(
         max_searches=episode.max_searches,
         max_new_tokens=episode.max_new_tokens,
         max_context=episode.max_context,

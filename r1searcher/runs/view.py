@@ -83,7 +83,7 @@ class RunView(AbstractContextManager["RunView"]):
     def _new_rows(self) -> Iterator[Mapping[str, float]]:
         beats = read_heartbeats(self.run)
         for beat in beats[self._heartbeats_said :]:
-            self.console.print(beat.say, soft_wrap=True)
+            self.console.print(beat.message, soft_wrap=True)
         self._heartbeats_said = len(beats)
         for row in read_metrics(self.run):
             if row["step"] > self._lines_said:
@@ -111,7 +111,7 @@ class RunView(AbstractContextManager["RunView"]):
             parts.append(steps_table(rows))
         beats = read_heartbeats(self.run)
         if beats and time.time() - beats[-1].time < 30:
-            parts.append(outside(beats[-1].say, "yellow"))
+            parts.append(outside(beats[-1].message, "yellow"))
         latest = latest_trajectory(self.run, step + 1) or (latest_trajectory(self.run, step) if step else None)
         if latest:
             parts.append(Panel(trajectory_text(latest), title="latest trajectory", title_align="left"))
@@ -138,7 +138,7 @@ def tokens_per_second(row: Mapping[str, float]) -> float:
 
 
 def trajectory_text(row: Mapping[str, Any]) -> Text:
-    """A recorded episode as one reads it: what the model wrote in bold, what was found in colour.
+    """A recorded episode as one reads it: what the model wrote in bold, what was found in color.
 
     `row` is one that `records.from_row` takes. Nothing that a model or a passage wrote is taken for markup.
     """
@@ -146,7 +146,7 @@ def trajectory_text(row: Mapping[str, Any]) -> Text:
     for segment in row["segments"]:
         if segment["author"] != Author.PROMPT.value:
             parts.append(outside(segment["text"], STYLES[segment["author"]]))
-    parts.append(outside(f"\ngold: {', '.join(row['golds'])}", "green"))
+    parts.append(outside(f"\ngold: {', '.join(row['gold_answers'])}", "green"))
     if isinstance(row.get("reward"), (int, float)):
         parts.append(outside(f"   reward {row['reward']:.2f}   {row['stop']}", "dim"))
     return Text.assemble(*parts)

@@ -1,1 +1,1 @@
-"""Warm-up, stage 1, stage 2 and their chain."""
+"""SFT, stage 1, stage 2 and their chain."""

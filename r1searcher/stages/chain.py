@@ -11,11 +11,11 @@ from r1searcher.stages.stage import evaluate_stage, train_stage
 
 
 def run_chain(file: Path | None, preset: str | None, overrides: Mapping[str, Any]) -> list[RunFolder]:
-    """Warm-up (where the settings name traces), stage 1 and stage 2 in folders of their own below the run's."""
-    from r1searcher.stages.warmup import train_warmup
+    """SFT (where the settings name traces), stage 1 and stage 2 in folders of their own below the run's."""
+    from r1searcher.stages.sft import train_sft
 
     console = terminal.console(stderr=True)
-    stages: list[Stage] = [s for s in STAGES if s != "warmup" or load(s, file, preset, overrides).data.traces]
+    stages: list[Stage] = [s for s in STAGES if s != "sft" or load(s, file, preset, overrides).data.traces]
     # All settings are read before the first stage starts: a mistake in the last one must not cost hours.
     settings = {stage: load(stage, file, preset, overrides) for stage in stages}
     runs: list[RunFolder] = []
@@ -24,8 +24,8 @@ def run_chain(file: Path | None, preset: str | None, overrides: Mapping[str, Any
         run = RunFolder(Path(chosen.output) / (chosen.name or "run") / stage)
         if runs:
             chosen = load(stage, file, preset, {**overrides, "model.path": str(runs[-1].model)})
-        if stage == "warmup":
-            train_warmup(chosen, run, console)
+        if stage == "sft":
+            train_sft(chosen, run, console)
         else:
             train_stage(stage, chosen, run, console)
             evaluate_stage(chosen, run, console)

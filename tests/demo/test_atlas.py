@@ -33,7 +33,7 @@ def test_every_fact_stands_in_the_passage_about_its_subject(atlas: Atlas) -> Non
     for question in atlas.train + atlas.held_out:
         for hop in question.hops:
             assert hop.answer in text[hop.subject]
-        assert question.golds == (question.hops[-1].answer,)
+        assert question.gold_answers == (question.hops[-1].answer,)
 
 
 def test_a_second_hop_starts_where_the_first_ended(atlas: Atlas) -> None:

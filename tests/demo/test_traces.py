@@ -9,7 +9,7 @@ from r1searcher.episodes.protocol import query_of
 from r1searcher.episodes.trajectory import Author, Segment, StopReason, Trajectory
 from r1searcher.retrieval.embedded import EmbeddedIndex, build
 from r1searcher.rewards.format import answer_of_trajectory, violations
-from r1searcher.stages.warmup import read_traces
+from r1searcher.stages.sft import read_traces
 
 MIXTURE = Mixture(searching=0.6, broken=0.2, two_hop=0.5)
 
@@ -33,7 +33,7 @@ async def traces(atlas: Atlas, tmp_path: Path) -> list[Trace]:
 def as_trajectory(trace: Trace) -> Trajectory:
     """The trace as the judge of format sees an episode; token ids are not looked at."""
     segments = tuple(Segment(author, text, ()) for author, text in trace.segments)
-    return Trajectory(trace.question.question, trace.question.golds, segments, (), StopReason.ANSWERED)
+    return Trajectory(trace.question.question, trace.question.gold_answers, segments, (), StopReason.ANSWERED)
 
 
 def searches(trace: Trace) -> int:
@@ -53,7 +53,7 @@ async def test_a_trace_that_searches_goes_all_the_way_to_the_gold(traces: list[T
             assert searches(trace) == len(trace.question.hops)
             answer = answer_of_trajectory(as_trajectory(trace))
             assert answer is not None
-            assert answer.strip() == trace.question.golds[0]
+            assert answer.strip() == trace.question.gold_answers[0]
 
 
 async def test_every_documents_block_is_what_the_query_before_it_found(atlas: Atlas, traces: list[Trace]) -> None:
@@ -66,7 +66,7 @@ async def test_every_documents_block_is_what_the_query_before_it_found(atlas: At
 
 async def test_guesses_are_no_better_than_chance(traces: list[Trace]) -> None:
     guessed = [trace for trace in traces if not searches(trace)]
-    right = [t for t in guessed if (answer_of_trajectory(as_trajectory(t)) or "").strip() in t.question.golds]
+    right = [t for t in guessed if (answer_of_trajectory(as_trajectory(t)) or "").strip() in t.question.gold_answers]
     assert len(right) < len(guessed) / 4
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from r1searcher.engine import cpu, data, hooks, watch
+from r1searcher.engine import cpu, data, import_patches, watch
 from r1searcher.errors import InputError, R1Error
 
 pytestmark = pytest.mark.training
@@ -21,7 +21,7 @@ def adapter():
     with pytest.MonkeyPatch.context() as patch:
         for name, value in cpu.ENVIRONMENT.items():
             patch.setenv(name, value)
-        patch.setenv(cpu.ASKED, cpu.CpuSettings(precision="fp32").to_env())
+        patch.setenv(cpu.CPU_ENV, cpu.CpuSettings(precision="fp32").to_env())
         cpu.install()
         yield
 
@@ -43,7 +43,7 @@ def pristine(module: str):
 def test_every_name_that_is_patched_exists_and_has_its_reason(patch):
     module = importlib.import_module(patch.module)
     for name in patch.replaces:
-        assert hooks.resolve(module, name) is not None
+        assert import_patches.resolve(module, name) is not None
     assert len(patch.reason) > 30
 
 
@@ -51,20 +51,20 @@ def test_a_name_that_moved_is_one_clear_sentence():
     import json as module
 
     with pytest.raises(R1Error, match="json has no loads_moved"):
-        hooks.Patch("json", ("loads_moved",), apply=print)(module)
+        import_patches.Patch("json", ("loads_moved",), apply=print)(module)
 
 
 def test_other_versions_are_refused():
     with pytest.raises(InputError, match=r"torch 1\.0\.0 \(here: 2\."):
-        cpu.refuse_unproven({"torch": "1.0.0"})
+        cpu.require_tested_versions({"torch": "1.0.0"})
     with pytest.raises(InputError, match="missing"):
-        cpu.refuse_unproven({"no-such-package": "1"})
+        cpu.require_tested_versions({"no-such-package": "1"})
 
 
 def test_nothing_is_patched_where_the_launcher_does_not_ask(monkeypatch):
-    monkeypatch.delenv(cpu.ASKED)
-    monkeypatch.setattr(hooks, "install", lambda patches: pytest.fail("patched without being asked"))
-    cpu.install_where_asked()
+    monkeypatch.delenv(cpu.CPU_ENV)
+    monkeypatch.setattr(import_patches, "install", lambda patches: pytest.fail("patched without being asked"))
+    cpu.install_if_enabled()
 
 
 def tiny_network():
@@ -137,7 +137,7 @@ def test_freezing_every_layer_is_refused():
 
 
 def test_data_comes_in_the_order_of_its_file_and_goes_on_there_after_a_checkpoint():
-    hooks.install(data.PATCHES)
+    import_patches.install(data.PATCHES)
     from openrlhf.utils.deepspeed import DeepspeedStrategy
 
     rows = list(range(23))
@@ -172,7 +172,7 @@ def test_a_warm_up_row_has_the_ids_of_an_episode_and_loss_on_its_turn_only(tmp_p
 
     from tests.engine.toy import make_model
 
-    hooks.install(data.PATCHES)
+    import_patches.install(data.PATCHES)
     from openrlhf.datasets import SFTDataset
 
     tokenizer = AutoTokenizer.from_pretrained(make_model(tmp_path))
@@ -190,6 +190,6 @@ def test_a_warm_up_row_has_the_ids_of_an_episode_and_loss_on_its_turn_only(tmp_p
 
 def test_settings_of_the_adapter_survive_the_environment(monkeypatch):
     settings = cpu.CpuSettings("mixed", 18, False)
-    monkeypatch.setenv(cpu.ASKED, settings.to_env())
+    monkeypatch.setenv(cpu.CPU_ENV, settings.to_env())
     assert cpu.CpuSettings.from_env() == settings
     assert json.loads(settings.to_env())["precision"] == "mixed"

@@ -6,27 +6,27 @@ import pytest
 
 from r1searcher.common.files import read_rows
 from r1searcher.config.settings import Settings
-from r1searcher.engine.guard import limit_for, objection
-from r1searcher.engine.watch import Watch, read_ending, stop_request
+from r1searcher.engine.guard import limit_for, rollout_drift
+from r1searcher.engine.watch import StepMonitor, read_ending, stop_request
 from r1searcher.errors import R1Error, RunStopped
 from r1searcher.runs.folder import RunFolder
 
 
-def watch(tmp_path, **settings) -> Watch:
-    return Watch(RunFolder(tmp_path), Settings.model_validate(settings))
+def watch(tmp_path, **settings) -> StepMonitor:
+    return StepMonitor(RunFolder(tmp_path), Settings.model_validate(settings))
 
 
 def test_rounding_noise_of_each_precision_passes_and_ten_times_more_does_not():
     # Largest values seen in synchronous runs: fp32 7e-5, bf16 and mixed 3e-3.
     for precision, noise in (("fp32", 7e-5), ("bf16", 3e-3), ("mixed", 3e-3)):
-        assert objection({"vllm_kl": noise}, limit_for(precision)) is None
-        assert objection({"vllm_kl": -noise}, limit_for(precision)) is None
-        assert objection({"vllm_kl": -10 * noise - 1e-3}, limit_for(precision))
+        assert rollout_drift({"vllm_kl": noise}, limit_for(precision)) is None
+        assert rollout_drift({"vllm_kl": -noise}, limit_for(precision)) is None
+        assert rollout_drift({"vllm_kl": -10 * noise - 1e-3}, limit_for(precision))
 
 
 @pytest.mark.parametrize("metrics", [{}, {"vllm_kl": float("nan")}, {"vllm_kl": float("inf")}])
 def test_a_figure_that_tells_nothing_is_an_objection(metrics):
-    assert objection(metrics, 1e-2)
+    assert rollout_drift(metrics, 1e-2)
 
 
 def test_a_run_is_stopped_with_the_reason_where_rollouts_come_from_other_weights(tmp_path):

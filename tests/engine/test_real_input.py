@@ -1,6 +1,6 @@
 """Both stages on R1-Searcher's released rows and 200 real passages, through the commands, on a tiny model.
 
-The model knows nothing and learns nothing here: what is tested is that masks, budgets, cutting, logs and resuming hold
+The model knows nothing and learns nothing here: what is tested is that masks, limits, cutting, logs and resuming hold
 on real text. Real parts throughout; some minutes on two cores.
 """
 
@@ -64,7 +64,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         "retrieval": {"url": str(folder / "index")},
         "episode": {"max_searches": SEARCHES, "max_new_tokens": TURN, "max_context": CONTEXT, "top_k": 3},
         "rl": {"questions_per_step": 4, "samples_per_question": 4, "batch": EPISODES, "micro_batch": 8, "steps": 2},
-        "warmup": {"learning_rate": 5e-3, "batch": 16, "micro_batch": 16},
+        "sft": {"learning_rate": 5e-3, "batch": 16, "micro_batch": 16},
         "engine": {"device": "cpu", "precision": "fp32"},
         "checkpoint": {"every": 1},
         "evaluation": {"questions": 0},
@@ -73,13 +73,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     (folder / "settings.toml").write_text(tomli_w.dumps(settings))
     made = World(folder, folder / "settings.toml")
     made.run("index-corpus", str(corpus), "--to", str(folder / "index"))
-    made.run("sft", str(made.settings), "--name", "warmup")
+    made.run("sft", str(made.settings), "--name", "sft")
     return made
 
 
 def test_two_steps_of_each_stage_on_released_rows_and_real_passages(world: World) -> None:
     stage1 = world.folder_of("stage1")
-    words = ("stage1", str(world.settings), "--from", str(world.folder_of("warmup").path))
+    words = ("stage1", str(world.settings), "--from", str(world.folder_of("sft").path))
     child = subprocess.Popen(world.command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for(lambda: checkpoint_step(stage1) >= 1 or child.poll() is not None, 600)
     assert child.poll() is None, stage1.log.read_text()[-4000:]
@@ -100,7 +100,7 @@ def test_two_steps_of_each_stage_on_released_rows_and_real_passages(world: World
 
 def check(trajectory: Trajectory) -> None:
     """What must hold of any episode on any text."""
-    assert trajectory.golds
+    assert trajectory.gold_answers
     assert trajectory.segments[0].author is Author.PROMPT
     asked = " ".join(trajectory.question.split())  # blanks in a row become one in the prompt
     assert asked in trajectory.segments[0].text

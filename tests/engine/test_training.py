@@ -1,4 +1,4 @@
-"""The whole engine on a model of 0.4 M parameters: warm-up, a stage that learns, a kill -9 and what comes after it.
+"""The whole engine on a model of 0.4 M parameters: SFT, a stage that learns, a kill -9 and what comes after it.
 
 Real parts throughout: the commands, Ray, vLLM, DeepSpeed, OpenRLHF, the index. Takes some minutes on two cores.
 """
@@ -26,7 +26,7 @@ SAMPLES = 64
 
 
 def test_the_engine_learns_to_search(world):
-    start = str(world.folder_of("warmup").path)
+    start = str(world.folder_of("sft").path)
     world.run("stage1", str(world.settings), "--from", start, "--name", "learns", "--steps", "9")
     run = world.folder_of("learns")
     rows = list(read_rows(run.metrics))
@@ -47,7 +47,7 @@ def test_the_engine_learns_to_search(world):
 def test_the_guard_stops_a_run_whose_rollouts_drift(world):
     """Rounding alone is the drift here, under a limit that is smaller still."""
     run = world.folder_of("guarded")
-    words = ("stage1", str(world.settings), "--from", str(world.folder_of("warmup").path), "--name", "guarded")
+    words = ("stage1", str(world.settings), "--from", str(world.folder_of("sft").path), "--name", "guarded")
     command = world.command(*words, "--set", "engine.vllm_kl_limit=1e-12", "--set", "checkpoint.every=1")
     done = subprocess.run(command, capture_output=True, text=True, timeout=HANG, env=one_thread())
     said = " ".join(done.stderr.split())
@@ -61,7 +61,7 @@ def test_the_guard_stops_a_run_whose_rollouts_drift(world):
 
 def test_a_stage_killed_and_interrupted_in_the_middle_goes_on_with_the_data_in_order(world):
     last = 24  # many seconds of work are left when the third step is seen, on a fast machine too
-    start = str(world.folder_of("warmup").path)
+    start = str(world.folder_of("sft").path)
     words = ("stage2", str(world.settings), "--from", start, "--steps", str(last), "--name", "killed")
     run = world.folder_of("killed")
 

@@ -94,7 +94,7 @@ def make_world(folder: Path) -> World:
     passages = [Passage(town, town, f"{town} is in {region}.") for town, region in regions.items()]
     embedded.build(passages, folder / "index")
     questions = [
-        {"id": f"{town}-{number}", "question": f"Where is {town}?", "golds": [region]}
+        {"id": f"{town}-{number}", "question": f"Where is {town}?", "gold_answers": [region]}
         for number in range(12)
         for town, region in regions.items()
     ]
@@ -121,7 +121,7 @@ def make_world(folder: Path) -> World:
             "learning_rate": 1e-3,
             "steps": 6,
         },
-        "warmup": {"learning_rate": 5e-3, "batch": 16, "micro_batch": 16},
+        "sft": {"learning_rate": 5e-3, "batch": 16, "micro_batch": 16},
         "engine": {"device": "cpu", "precision": "fp32"},
         "checkpoint": {"every": 2},
         "evaluation": {"questions": 0},

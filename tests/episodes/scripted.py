@@ -6,7 +6,7 @@ The model is the one part of an episode that a test must choose freely; everythi
 from collections.abc import Sequence
 
 from r1searcher.corpora.passage import Passage
-from r1searcher.episodes.loop import Finish, Generation
+from r1searcher.episodes.loop import FinishReason, Generation
 from r1searcher.episodes.protocol import STOPS
 from r1searcher.episodes.tokens import Tokenizer
 from r1searcher.retrieval.base import Health, Hit
@@ -25,14 +25,14 @@ class ScriptedModel:
         self.contexts.append(list(token_ids))
         planned = self.tokenizer.encode(self.turns.pop(0)) if self.turns else []
         written: list[int] = []
-        finish = Finish.LENGTH
+        finish = FinishReason.LENGTH
         for token in [*planned, self.end]:
             written.append(token)
             if any(stop in self.tokenizer.decode(written) for stop in STOPS):
-                finish = Finish.STOP
+                finish = FinishReason.STOP
                 break
             if token == self.end:
-                finish = Finish.END
+                finish = FinishReason.EOS
                 break
             if len(written) == max_new_tokens:
                 break

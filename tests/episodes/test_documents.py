@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1searcher.corpora.passage import Passage
-from r1searcher.episodes.documents import NOTHING_FOUND, fit, neutralise, render
+from r1searcher.episodes.documents import NOTHING_FOUND, fit, render, sanitize
 from r1searcher.episodes.protocol import DOCUMENTS, END_DOCUMENTS, TAGS
 from r1searcher.retrieval.base import Hit
 
@@ -16,19 +16,19 @@ pieces = st.lists(
 
 @given(pieces.map("".join))
 def test_no_tag_survives_neutralising(text: str) -> None:
-    clean = neutralise(text, ("<|im_end|>", "</s>"))
+    clean = sanitize(text, ("<|im_end|>", "</s>"))
     assert not any(tag in clean for tag in (*TAGS, "<|im_end|>", "</s>"))
     assert "\n" not in clean
-    assert neutralise(clean, ("<|im_end|>", "</s>")) == clean
+    assert sanitize(clean, ("<|im_end|>", "</s>")) == clean
 
 
 def test_full_width_tags_count_as_tags() -> None:
-    assert "think" in neutralise("＜think＞")
-    assert "<think>" not in neutralise("＜think＞")
+    assert "think" in sanitize("＜think＞")
+    assert "<think>" not in sanitize("＜think＞")
 
 
 def test_plain_text_is_left_alone() -> None:
-    assert neutralise("3 < 4 and a|b > c") == "3 < 4 and a|b > c"
+    assert sanitize("3 < 4 and a|b > c") == "3 < 4 and a|b > c"
 
 
 def test_a_block_has_the_papers_shape() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from r1searcher.episodes.loop import Budgets, Finish, Generation, run_episode, sampled_segment
+from r1searcher.episodes.loop import EpisodeLimits, FinishReason, Generation, run_episode, sampled_segment
 from r1searcher.episodes.protocol import DOCUMENTS, END_DOCUMENTS, TAGS
 from r1searcher.episodes.tokens import HuggingFaceTokenizer
 from r1searcher.episodes.trajectory import Author, StopReason, Trajectory
@@ -25,8 +25,8 @@ fragments = st.sampled_from(
 texts = st.lists(fragments, max_size=8).map("".join)
 turns = st.lists(st.one_of(texts, st.just(SEARCH), st.just(ANSWER)), max_size=5)
 documents = st.lists(st.one_of(texts, st.text(max_size=80)), max_size=3)
-budgets = st.builds(
-    Budgets,
+limits = st.builds(
+    EpisodeLimits,
     max_searches=st.integers(0, 3),
     max_new_tokens=st.integers(1, 60),
     max_context=st.integers(150, 400),
@@ -35,7 +35,7 @@ budgets = st.builds(
 )
 
 
-ROOMY = Budgets(max_context=600, max_new_tokens=80)
+ROOMY = EpisodeLimits(max_context=600, max_new_tokens=80)
 
 
 def end_of(tokenizer: HuggingFaceTokenizer) -> int:
@@ -47,7 +47,7 @@ def play(
     tokenizer: HuggingFaceTokenizer,
     turns: list[str],
     passages: list[str],
-    budget: Budgets = ROOMY,
+    budget: EpisodeLimits = ROOMY,
 ) -> tuple[Trajectory, ScriptedModel, GivenPassages]:
     model = ScriptedModel(tokenizer, turns, end_of(tokenizer))
     retriever = GivenPassages(passages)
@@ -56,15 +56,15 @@ def play(
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(turns=turns, passages=documents, budget=budgets)
+@given(turns=turns, passages=documents, budget=limits)
 def test_ids_text_and_mask_agree_whatever_is_written_and_found(
-    tokenizer: HuggingFaceTokenizer, turns: list[str], passages: list[str], budget: Budgets
+    tokenizer: HuggingFaceTokenizer, turns: list[str], passages: list[str], budget: EpisodeLimits
 ) -> None:
     trajectory, model, _ = play(tokenizer, turns, passages, budget)
 
     for segment in trajectory.segments:
         assert tokenizer.decode(segment.token_ids) == segment.text
-        assert segment.text.startswith(segment.said)
+        assert segment.text.startswith(segment.text_before_stop)
     assert trajectory.text == "".join(tokenizer.decode(s.token_ids) for s in trajectory.segments)
     # The mask is on for exactly the sampled tokens, in their places.
     sampled = [token for turn in model.sampled for token in turn]
@@ -88,7 +88,7 @@ def test_ids_text_and_mask_agree_whatever_is_written_and_found(
 def test_other_passages_change_no_token_that_the_model_wrote(
     tokenizer: HuggingFaceTokenizer, turns: list[str], one: list[str], other: list[str]
 ) -> None:
-    budget = Budgets(max_context=4000, max_new_tokens=60)  # room for both, so that no budget cuts differently
+    budget = EpisodeLimits(max_context=4000, max_new_tokens=60)  # room for both, so that no budget cuts differently
     first, _, _ = play(tokenizer, list(turns), one, budget)
     second, _, _ = play(tokenizer, list(turns), other, budget)
 
@@ -136,10 +136,10 @@ def test_a_stop_inside_a_token_leaves_its_rest_as_overhang() -> None:
 @pytest.mark.parametrize(
     ("turns", "budget", "stop"),
     [
-        ([SEARCH, SEARCH, ANSWER], {"max_searches": 1}, StopReason.SEARCHES_USED_UP),
-        ([SEARCH, ANSWER], {"max_searches": 0}, StopReason.SEARCHES_USED_UP),
-        ([" I think and think and think"], {"max_new_tokens": 3}, StopReason.TURN_CUT),
-        ([" nothing more to say"], {}, StopReason.ENDED),
+        ([SEARCH, SEARCH, ANSWER], {"max_searches": 1}, StopReason.SEARCH_LIMIT),
+        ([SEARCH, ANSWER], {"max_searches": 0}, StopReason.SEARCH_LIMIT),
+        ([" I think and think and think"], {"max_new_tokens": 3}, StopReason.TURN_TRUNCATED),
+        ([" nothing more to say"], {}, StopReason.EOS_WITHOUT_ANSWER),
         ([" <|begin_of_query|> <|end_of_query|>"], {}, StopReason.MALFORMED_QUERY),
         ([" river<|end_of_query|>"], {}, StopReason.MALFORMED_QUERY),
         ([" <|begin_of_documents|> made up"], {}, StopReason.FORGED_DOCUMENTS),
@@ -149,14 +149,17 @@ def test_why_an_episode_stops(
     tokenizer: HuggingFaceTokenizer, turns: list[str], budget: dict[str, int], stop: StopReason
 ) -> None:
     trajectory, _, retriever = play(
-        tokenizer, turns, ["It lies on the Arden."], Budgets(**{"max_new_tokens": 80, "max_context": 600, **budget})
+        tokenizer,
+        turns,
+        ["It lies on the Arden."],
+        EpisodeLimits(**{"max_new_tokens": 80, "max_context": 600, **budget}),
     )
     assert trajectory.stop is stop
     assert len(retriever.queries) == len(trajectory.searches)
 
 
 def test_documents_are_cut_to_fit_and_leave_room_for_a_whole_turn(tokenizer: HuggingFaceTokenizer) -> None:
-    budget = Budgets(max_new_tokens=60, max_context=330, max_document_words=400)
+    budget = EpisodeLimits(max_new_tokens=60, max_context=330, max_document_words=400)
     trajectory, model, _ = play(tokenizer, [SEARCH, ANSWER], ["lies on the Arden " * 200] * 3, budget)
     assert [s.author for s in trajectory.segments].count(Author.ENVIRONMENT) == 1
     assert len(model.contexts[1]) <= budget.max_context - budget.max_new_tokens
@@ -167,7 +170,7 @@ def test_documents_are_cut_to_fit_and_leave_room_for_a_whole_turn(tokenizer: Hug
 def test_a_context_without_room_for_documents_ends_the_episode(tokenizer: HuggingFaceTokenizer) -> None:
     prompt = len(tokenizer.encode(PROMPT))
     turn = len(tokenizer.encode(SEARCH))
-    budget = Budgets(max_new_tokens=turn + 1, max_context=prompt + 2 * turn + 4, max_document_words=50)
+    budget = EpisodeLimits(max_new_tokens=turn + 1, max_context=prompt + 2 * turn + 4, max_document_words=50)
     trajectory, _, _ = play(tokenizer, [SEARCH, ANSWER], ["It lies on the Arden."] * 3, budget)
     assert trajectory.stop is StopReason.CONTEXT_FULL
     assert trajectory.searches[0].shown == 0
@@ -176,7 +179,7 @@ def test_a_context_without_room_for_documents_ends_the_episode(tokenizer: Huggin
 
 def test_a_question_too_long_for_the_context_is_refused_and_never_cut(tokenizer: HuggingFaceTokenizer) -> None:
     with pytest.raises(InputError, match=r"episode\.max_context"):
-        play(tokenizer, [ANSWER], [], Budgets(max_new_tokens=4, max_context=5))
+        play(tokenizer, [ANSWER], [], EpisodeLimits(max_new_tokens=4, max_context=5))
 
 
 def test_a_retriever_that_is_down_gives_no_trajectory(tokenizer: HuggingFaceTokenizer) -> None:
@@ -186,7 +189,7 @@ def test_a_retriever_that_is_down_gives_no_trajectory(tokenizer: HuggingFaceToke
 
     model = ScriptedModel(tokenizer, [SEARCH, ANSWER], end_of(tokenizer))
     with pytest.raises(RetrieverError):
-        asyncio.run(run_episode("Which river?", ["Arden"], PROMPT, model, Down([]), tokenizer, Budgets()))
+        asyncio.run(run_episode("Which river?", ["Arden"], PROMPT, model, Down([]), tokenizer, EpisodeLimits()))
 
 
 def test_logprobs_stand_beside_their_tokens(tokenizer: HuggingFaceTokenizer) -> None:
@@ -200,9 +203,9 @@ def test_logprobs_stand_beside_their_tokens(tokenizer: HuggingFaceTokenizer) -> 
 
 def test_an_end_token_is_sampled_but_not_said(tokenizer: HuggingFaceTokenizer) -> None:
     end = end_of(tokenizer)
-    segment = sampled_segment(Generation((*tokenizer.encode("Arden"), end), Finish.END), tokenizer)
+    segment = sampled_segment(Generation((*tokenizer.encode("Arden"), end), FinishReason.EOS), tokenizer)
     assert segment.token_ids[-1] == end
-    assert segment.said.strip() == "Arden"
+    assert segment.text_before_stop.strip() == "Arden"
 
 
 def test_many_episodes_run_while_one_search_waits() -> None:
@@ -220,7 +223,7 @@ def test_many_episodes_run_while_one_search_waits() -> None:
         turns = [SEARCH, ANSWER] if number == 0 else [ANSWER]
         model = ScriptedModel(tokenizer, turns, end_of(tokenizer))
         retriever = Slow(["It lies on the Arden."])
-        await run_episode("Which river?", ["Arden"], PROMPT, model, retriever, tokenizer, Budgets())
+        await run_episode("Which river?", ["Arden"], PROMPT, model, retriever, tokenizer, EpisodeLimits())
         done.append(number)
         if len(done) == 7:
             release.set()

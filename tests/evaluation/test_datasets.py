@@ -29,18 +29,18 @@ def write(file: Path, *rows: Any) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("row", "golds"), [(RELEASED, ("Oslo",)), (FLASHRAG, ("Oslo", "Christiania")), (SEARCH_R1, ("Oslo",))]
+    ("row", "gold_answers"), [(RELEASED, ("Oslo",)), (FLASHRAG, ("Oslo", "Christiania")), (SEARCH_R1, ("Oslo",))]
 )
-def test_rows_of_each_format_are_read(tmp_path: Path, row: dict[str, Any], golds: tuple[str, ...]) -> None:
+def test_rows_of_each_format_are_read(tmp_path: Path, row: dict[str, Any], gold_answers: tuple[str, ...]) -> None:
     [question] = open_dataset(str(write(tmp_path / "d.jsonl", row))).questions
-    assert (question.text, question.golds) == ("Who?", golds)
+    assert (question.text, question.gold_answers) == ("Who?", gold_answers)
 
 
 def test_unusable_rows_are_left_out_and_counted(tmp_path: Path) -> None:
     file = write(tmp_path / "d.jsonl", FLASHRAG, {"question": "Where?", "answer": ""}, {"answer": "x"}, [1])
     dataset = open_dataset(str(file))
     assert len(dataset.questions) == 1
-    assert dataset.notes[0].startswith("3 unusable rows, the first in line 2")
+    assert dataset.warnings[0].startswith("3 unusable rows, the first in line 2")
 
 
 def test_what_is_odd_is_said() -> None:
@@ -50,14 +50,14 @@ def test_what_is_odd_is_said() -> None:
         Question("2", "Where?", ("Oslo", "a b c d e f g h i j k l")),
         Question("3", "When?", ("['1999', '2000']",)),
     ]
-    notes = quality_warnings(questions)
-    assert len(notes) == 5
-    assert notes[0] == "1 question repeats an earlier one"
-    assert notes[1] == "1 row repeats an earlier id"
-    assert "more than 10 words" in notes[2]
-    assert "normalize to nothing" in notes[3]
-    assert "list written as text" in notes[4]
-    assert notes[4].endswith("(first: id 3)")
+    warnings = quality_warnings(questions)
+    assert len(warnings) == 5
+    assert warnings[0] == "1 question repeats an earlier one"
+    assert warnings[1] == "1 row repeats an earlier id"
+    assert "more than 10 words" in warnings[2]
+    assert "normalize to nothing" in warnings[3]
+    assert "list written as text" in warnings[4]
+    assert warnings[4].endswith("(first: id 3)")
     assert overlap_warning(questions, [Question("9", "The where", ("Oslo",))]) == [
         "1 question is in the training data too"
     ]
@@ -145,7 +145,7 @@ def test_a_bad_row_of_a_named_dataset_does_not_end_a_training(tmp_path: Path) ->
     with pytest.raises(InputError, match=":2: the row has no gold answer"):
         open_dataset(str(file), strict=True)
     dataset = open_dataset("nq:test", tmp_path, strict=True, training=True)
-    assert dataset.notes[0].startswith("1 unusable row, the first in line 2")
+    assert dataset.warnings[0].startswith("1 unusable row, the first in line 2")
 
 
 def test_help_and_settings_name_every_dataset() -> None:
@@ -160,8 +160,8 @@ def test_help_and_settings_name_every_dataset() -> None:
 def test_released_training_rows_whose_golds_cannot_be_earned_are_counted() -> None:
     dataset = open_dataset(str(DATA / "questions" / "stage_2.jsonl"))
     assert len(dataset.questions) == 64
-    words = [len(q.golds[0].split()) > 10 for q in dataset.questions]
-    assert any(n.startswith(f"{sum(words)} questions have only gold answers of more than 10") for n in dataset.notes)
+    words = [len(q.gold_answers[0].split()) > 10 for q in dataset.questions]
+    assert any(n.startswith(f"{sum(words)} questions have only gold answers of more than 10") for n in dataset.warnings)
 
 
 def test_all_released_training_rows_are_read() -> None:
@@ -171,4 +171,4 @@ def test_all_released_training_rows_are_read() -> None:
     dataset = open_dataset(str(file), strict=True)
     assert len(dataset.questions) == (8148 if large else 64)
     wanted = "63 questions have" if large else "questions have"
-    assert any(wanted in n and "more than 10 words" in n for n in dataset.notes)
+    assert any(wanted in n and "more than 10 words" in n for n in dataset.warnings)

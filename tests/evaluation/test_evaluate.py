@@ -29,7 +29,7 @@ def request_for(index: Path, questions: Path, tmp_path: Path, searcher: Any) -> 
             "retrieval.url": str(index),
             "model.prompt": str(prompt),
             "model.chat_template": False,
-            "retrieval.outage_limit": 0.5,
+            "retrieval.retry_timeout_s": 0.5,
             **changes.pop("overrides", {}),
         }
         arguments = {"model": searcher.url, "datasets": [str(questions)], "to": tmp_path / "report", **changes}
@@ -128,7 +128,7 @@ def test_an_interrupted_evaluation_plays_only_what_is_missing(request_for: Make,
     assert figures.n == figures.predictions == 6
     again = [json.loads(line) for line in file.read_text().splitlines()]
     before = [json.loads(line) for line in whole]
-    assert [(r["place"], r["segments"]) for r in again] == [(r["place"], r["segments"]) for r in before]
+    assert [(r["index"], r["segments"]) for r in again] == [(r["index"], r["segments"]) for r in before]
 
 
 def test_a_finished_evaluation_asks_the_model_nothing(request_for: Make, searcher: Any) -> None:

@@ -19,7 +19,7 @@ from r1searcher.errors import FileError, InputError
 from r1searcher.evaluation.evaluate import Request, evaluate, write_reports
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.plots import save_curves
-from r1searcher.stages.prepare import begin
+from r1searcher.stages.prepare import write_run_metadata
 
 
 @pytest.fixture
@@ -55,7 +55,15 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_a_report_that_does_not_fit_leaves_the_old_one(small_disk: Any) -> None:
     folder, fill = small_disk
-    row = {"dataset": "d", "place": 0, "sample": 0, "seconds": 1.0, "question": "q", "golds": ["a"], "prediction": "a"}
+    row = {
+        "dataset": "d",
+        "index": 0,
+        "sample": 0,
+        "seconds": 1.0,
+        "question": "q",
+        "gold_answers": ["a"],
+        "prediction": "a",
+    }
     manifest = {"model": "m"}
     write_reports(folder, [row], manifest)
     before = contents(folder)
@@ -106,7 +114,7 @@ def test_a_run_folder_on_a_full_disk_is_one_sentence(small_disk: Any) -> None:
     with pytest.raises(FileError, match=FULL):
         launch.write_prompts(run, [("prompt" * 1000, "label")] * 100, settings)
     with pytest.raises(FileError, match=FULL):
-        begin(run, settings, {"stage": "stage1", "settings_sha256": "x"})
+        write_run_metadata(run, settings, {"stage": "stage1", "settings_sha256": "x"})
     with pytest.raises(FileError, match=FULL):
         save_curves({"stage 1": [{"step": 1, "f1": 0.5}]}, run.path / "curve.png", "t")
     with pytest.raises(FileError, match=FULL):
@@ -121,7 +129,15 @@ def test_a_folder_that_may_not_be_written_is_one_sentence(
 ) -> None:
     folder, _ = small_disk
     folder.chmod(0o755)
-    row = {"dataset": "d", "place": 0, "sample": 0, "seconds": 1.0, "question": "q", "golds": ["a"], "prediction": "a"}
+    row = {
+        "dataset": "d",
+        "index": 0,
+        "sample": 0,
+        "seconds": 1.0,
+        "question": "q",
+        "gold_answers": ["a"],
+        "prediction": "a",
+    }
     actions: dict[str, Callable[[], Any]] = {
         "template": lambda: write_template(Path("settings.toml")),
         "prompts": lambda: launch._write_jsonl(Path("run/rows.jsonl"), [{"a": 1}]),

@@ -20,8 +20,8 @@ def pairs() -> list[dict[str, Any]]:
 def test_metrics_are_those_of_the_datasets_program(name: str) -> None:
     differing = []
     for pair in pairs():
-        golds = pair["golds"][:1] if name == "hotpotqa" else pair["golds"]
-        if SCORERS[name](pair["answer"], golds) != pytest.approx(pair["metrics"][name], abs=1e-9):
+        gold_answers = pair["gold_answers"][:1] if name == "hotpotqa" else pair["gold_answers"]
+        if SCORERS[name](pair["answer"], gold_answers) != pytest.approx(pair["metrics"][name], abs=1e-9):
             differing.append(pair)
     assert len(pairs()) >= 500
     assert differing == []

@@ -47,7 +47,7 @@ def rows() -> list[dict[str, Any]]:
             from_text(question, ("Oslo", HOSTILE[:20]), text),
             dataset="capitals",
             id=str(place),
-            place=place,
+            index=place,
             sample=0,
             parts=parts,
         )
@@ -162,7 +162,7 @@ def test_a_trajectory_shows_authors_golds_and_reward(browser: Browser) -> None:
 
 @needs_browser
 def test_a_thousand_trajectories_are_all_there(browser: Browser, tmp_path: Path) -> None:
-    many = [dict(row, place=place, id=str(place)) for place, row in enumerate(rows() * 200)]
+    many = [dict(row, index=place, id=str(place)) for place, row in enumerate(rows() * 200)]
     file = tmp_path / "many.html"
     file.write_text(page_of(many), encoding="utf-8")
     browser.open(file)

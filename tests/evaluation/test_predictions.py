@@ -41,9 +41,9 @@ def test_documents_that_follow_no_query_are_the_models() -> None:
 @pytest.mark.parametrize(
     ("end", "stop"),
     [
-        ("<|begin_of_query|> more<|end_of_query|>", StopReason.SEARCHES_USED_UP),
+        ("<|begin_of_query|> more<|end_of_query|>", StopReason.SEARCH_LIMIT),
         ("<|end_of_query|>", StopReason.MALFORMED_QUERY),
-        ("and so", StopReason.ENDED),
+        ("and so", StopReason.EOS_WITHOUT_ANSWER),
     ],
 )
 def test_the_end_of_a_transcript_tells_why_it_stopped(end: str, stop: StopReason) -> None:
@@ -65,7 +65,7 @@ def test_a_judge_that_gave_no_verdict_failed_and_is_no_false(said: object) -> No
 
 def test_our_rows_come_back_whole() -> None:
     trajectory = from_text("?", ("Oslo", "Christiania"), TEXT)
-    row = to_row(trajectory, dataset="d", id="7", place=3, sample=1)
+    row = to_row(trajectory, dataset="d", id="7", index=3, sample=1)
     prediction = parse(json.dumps(row), "here", "1")
     assert prediction.trajectory == trajectory
     assert prediction.key == "d/3"
@@ -94,8 +94,8 @@ def test_a_missing_file_gets_a_sentence(tmp_path: Path) -> None:
         list(read_predictions(tmp_path / "none.jsonl"))
 
 
-PLAIN = {"question": "?", "golds": ["x"], "prediction": "y"}
-PLAYED = to_row(from_text("?", ("Oslo",), TEXT), dataset="d", place=1, sample=0, parts={"f1": 1.0})
+PLAIN = {"question": "?", "gold_answers": ["x"], "prediction": "y"}
+PLAYED = to_row(from_text("?", ("Oslo",), TEXT), dataset="d", index=1, sample=0, parts={"f1": 1.0})
 MODEL = {"author": "model", "text": "x", "token_ids": [1]}
 
 
@@ -120,8 +120,8 @@ def segments(**changes: object) -> dict[str, object]:
         (json.dumps({**PLAIN, "question": None, "prompt": ["x"]}), "prompt must be a list of messages"),
         (json.dumps({**PLAYED, "segments": None}), "segments must be a valid list"),
         (json.dumps({**PLAYED, "segments": [5]}), "segments.0 must be an object"),
-        (json.dumps({**PLAYED, "golds": "Oslo"}), "golds must be a valid list"),
-        (json.dumps({**PLAYED, "golds": [None]}), "golds.0 must be text"),
+        (json.dumps({**PLAYED, "gold_answers": "Oslo"}), "gold_answers must be a valid list"),
+        (json.dumps({**PLAYED, "gold_answers": [None]}), "gold_answers.0 must be text"),
         (json.dumps({**PLAYED, "stop": "bored"}), "stop: must be 'answered'"),
         (json.dumps({**PLAYED, "stop": []}), "stop must be text"),
         (json.dumps({**PLAYED, "parts": {"f1": "x"}}), "parts.f1 must be a valid number"),

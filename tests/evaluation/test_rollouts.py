@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from r1searcher.config.settings import load
-from r1searcher.episodes.loop import Budgets, Generation
+from r1searcher.episodes.loop import EpisodeLimits, Generation
 from r1searcher.errors import RetrieverError
-from r1searcher.evaluation.rollouts import Task, roll_out, roll_out_model, tasks_for
+from r1searcher.evaluation.rollouts import RolloutRequest, roll_out, roll_out_model, rollout_requests
 from r1searcher.questions.question import Question
 from tests.common.servers import answer, raw_server
 from tests.episodes.conftest import END, byte_level_bpe
@@ -51,15 +51,17 @@ class FailsFor(GivenPassages):
         return await super().search(queries, top_k)
 
 
-async def play(engine: Engine, retriever: GivenPassages, tasks: list[Task], concurrency: int) -> list[Any]:
-    rollouts = roll_out(tasks, engine, retriever, lambda q: f"{q}<think>", Budgets(max_new_tokens=64), concurrency)
+async def play(engine: Engine, retriever: GivenPassages, tasks: list[RolloutRequest], concurrency: int) -> list[Any]:
+    rollouts = roll_out(
+        tasks, engine, retriever, lambda q: f"{q}<think>", EpisodeLimits(max_new_tokens=64), concurrency
+    )
     return [one async for one in rollouts]
 
 
 @pytest.mark.parametrize("concurrency", [1, 5, 64])
 async def test_every_task_is_played_once_and_no_more_at_once_than_allowed(concurrency: int) -> None:
     engine = Engine()
-    tasks = tasks_for(QUESTIONS, samples=2)
+    tasks = rollout_requests(QUESTIONS, samples=2)
     played = await play(engine, GivenPassages(["It lies on the Arden."]), tasks, concurrency)
     assert sorted((t.place, t.sample) for t, _, _ in played) == [(t.place, t.sample) for t in tasks]
     assert all(len(trajectory.searches) == 1 for _, trajectory, _ in played)
@@ -70,9 +72,9 @@ async def test_an_outage_ends_the_rollouts_and_is_no_trajectory() -> None:
     whole = []
 
     async def collect() -> None:
-        tasks, budgets = tasks_for(QUESTIONS), Budgets(max_new_tokens=64)
-        async for task, trajectory, _ in roll_out(tasks, Engine(), FailsFor(["Arden"]), "{}<think>".format, budgets, 1):
-            whole.append((task.place, trajectory.stop.value))
+        tasks, limits = rollout_requests(QUESTIONS), EpisodeLimits(max_new_tokens=64)
+        async for task, trajectory, _ in roll_out(tasks, Engine(), FailsFor(["Arden"]), "{}<think>".format, limits, 1):
+            whole.append((task.index, trajectory.stop.value))
 
     with pytest.raises(RetrieverError):
         await collect()
@@ -107,7 +109,7 @@ def test_held_out_rollouts_wait_out_an_outage(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_seeds_differ_between_samples_and_repeat_between_calls() -> None:
-    tasks = tasks_for(QUESTIONS, 1.0, samples=3, seed=7)
+    tasks = rollout_requests(QUESTIONS, 1.0, samples=3, seed=7)
     assert len({task.seed for task in tasks}) == 36
-    assert tasks == tasks_for(QUESTIONS, 1.0, samples=3, seed=7)
-    assert not {task.seed for task in tasks} & {task.seed for task in tasks_for(QUESTIONS, 1.0, 3, seed=8)}
+    assert tasks == rollout_requests(QUESTIONS, 1.0, samples=3, seed=7)
+    assert not {task.seed for task in tasks} & {task.seed for task in rollout_requests(QUESTIONS, 1.0, 3, seed=8)}

@@ -141,7 +141,7 @@ def test_samples_of_a_question_count_as_one_question() -> None:
 
 def test_the_same_question_under_two_ids_is_said() -> None:
     rows = [one("a", "Oslo", id="1"), one("a", "Oslo", id="2")]
-    assert "more than once" in report(rows).notes[0]
+    assert "more than once" in report(rows).warnings[0]
 
 
 def test_nothing_to_score_is_an_error_and_no_zero() -> None:
@@ -223,8 +223,8 @@ def test_files_of_the_same_name_are_both_shown(tmp_path: Path, capsys, as_json: 
 
 def test_a_file_of_several_datasets_is_scored_by_dataset(tmp_path: Path, capsys) -> None:
     rows = [
-        {"question": "a", "golds": ["u.s."], "prediction": "us", "dataset": "hotpotqa"},
-        {"question": "b", "golds": ["oslo"], "prediction": "in Oslo, Norway", "dataset": "popqa"},
+        {"question": "a", "gold_answers": ["u.s."], "prediction": "us", "dataset": "hotpotqa"},
+        {"question": "b", "gold_answers": ["oslo"], "prediction": "in Oslo, Norway", "dataset": "popqa"},
     ]
     print_scores([write(tmp_path / "p.jsonl", *rows)], True)
     hotpotqa, popqa = map(json.loads, capsys.readouterr().out.splitlines())
@@ -235,7 +235,7 @@ def test_a_file_of_several_datasets_is_scored_by_dataset(tmp_path: Path, capsys)
 
 
 def test_the_dataset_comes_from_the_option_the_row_or_the_name_of_the_file(tmp_path: Path) -> None:
-    row = {"question": "a", "golds": ["u.s."], "prediction": "us"}
+    row = {"question": "a", "gold_answers": ["u.s."], "prediction": "us"}
     plain, named = write(tmp_path / "p.jsonl", row), write(tmp_path / "musique_500.jsonl", row)
     of_row = write(tmp_path / "r.jsonl", {**row, "data_source": "nq"})
     assert [report(score_file(file)).official for file in (plain, of_row)] == [
@@ -247,7 +247,7 @@ def test_the_dataset_comes_from_the_option_the_row_or_the_name_of_the_file(tmp_p
 
 
 def test_compare_shows_official_metrics_and_names_them(tmp_path: Path, capsys) -> None:
-    row = {"question": "a", "golds": ["u.s."], "prediction": "us", "dataset": "hotpotqa"}
+    row = {"question": "a", "gold_answers": ["u.s."], "prediction": "us", "dataset": "hotpotqa"}
     a, b = write(tmp_path / "a.jsonl", {**row, "prediction": "x"}), write(tmp_path / "b.jsonl", row)
     print_comparison(a, b, True)
     found = json.loads(capsys.readouterr().out)

@@ -202,7 +202,7 @@ def test_a_good_completion_and_one_without_token_ids() -> None:
         "logprobs": None,
     }
     with raw_server(answer(json.dumps({"choices": [choice]}).encode())) as server:
-        assert completion(server.url) == engines.Generation((65, 66), engines.Finish.STOP)
+        assert completion(server.url) == engines.Generation((65, 66), engines.FinishReason.STOP)
         del choice["token_ids"]
         server.behave = answer(json.dumps({"choices": [choice]}).encode())
         with pytest.raises(InputError, match="returns no token ids"):

@@ -11,7 +11,7 @@ from r1searcher.episodes.prompt import prompt_text
 from r1searcher.errors import InputError
 from r1searcher.questions.named import open_dataset
 from r1searcher.questions.read import read_questions
-from r1searcher.stages.warmup import read_traces
+from r1searcher.stages.sft import read_traces
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
@@ -23,7 +23,7 @@ def test_only_a_line_feed_ends_a_row(tmp_path: Path, end: str) -> None:
     file.write_bytes(("\ufeff" + "".join(json.dumps(row, ensure_ascii=False) + end for row in rows)).encode())
     strict, lenient = read_questions(file), open_dataset(str(file)).questions
     assert tuple(strict) == lenient
-    assert [(q.text, q.golds) for q in strict] == [(text, ("a\u2028b",)), ("Who?", ("Oslo",))]
+    assert [(q.text, q.gold_answers) for q in strict] == [(text, ("a\u2028b",)), ("Who?", ("Oslo",))]
     traces = tmp_path / "traces.jsonl"
     row = {"segments": [["prompt", text], ["model", "x\u2029y"]]}
     traces.write_bytes((json.dumps(row, ensure_ascii=False) + end + end).encode())

@@ -26,8 +26,10 @@ def test_released_rows(name: str) -> None:
     questions = read_questions(FOLDER / f"{name}.jsonl")
     assert [q.text for q in questions] == [row["question"].strip() for row in rows]
     for question, row in zip(questions, rows, strict=True):
-        golds = row.get("golden_answers", row.get("answer"))
-        assert list(question.golds) == list(dict.fromkeys(golds if isinstance(golds, list) else [golds]))
+        gold_answers = row.get("golden_answers", row.get("answer"))
+        assert list(question.gold_answers) == list(
+            dict.fromkeys(gold_answers if isinstance(gold_answers, list) else [gold_answers])
+        )
 
 
 @pytest.mark.parametrize("name", ["search_r1.jsonl", "search_r1.parquet", "skyrl.jsonl"])
@@ -35,14 +37,14 @@ def test_rows_of_prompt_and_reward_alone_ask_the_question_and_not_the_instructio
     pytest.importorskip("pyarrow") if name.endswith("parquet") else None
     questions = read_questions(FOLDER / name)
     assert [q.text for q in questions] == [f"{row['question']}?" for row in NQ[:24]]
-    assert [list(q.golds) for q in questions] == [row["answer"] for row in NQ[:24]]
+    assert [list(q.gold_answers) for q in questions] == [row["answer"] for row in NQ[:24]]
 
 
 @pytest.mark.parametrize(("name", "mark"), [("dpr.csv", ""), ("squad.jsonl", "?"), ("kilt.jsonl", "")])
 def test_dpr_squad_and_kilt(name: str, mark: str) -> None:
     questions = read_questions(FOLDER / name)
     assert [q.text for q in questions] == [row["question"] + mark for row in NQ[: len(questions)]]
-    assert [list(q.golds) for q in questions] == [row["answer"] for row in NQ[: len(questions)]]
+    assert [list(q.gold_answers) for q in questions] == [row["answer"] for row in NQ[: len(questions)]]
     assert len(questions) in (8, 24)
 
 
@@ -50,7 +52,7 @@ def test_dpr_squad_and_kilt(name: str, mark: str) -> None:
 def test_official_arrays(name: str) -> None:
     official = json.loads((FOLDER / f"{name}_official.json").read_text("utf-8"))
     questions = read_questions(FOLDER / f"{name}_official.json")
-    assert [(q.id, q.text, q.golds) for q in questions] == [
+    assert [(q.id, q.text, q.gold_answers) for q in questions] == [
         (row["_id"], row["question"].strip(), (row["answer"],)) for row in official
     ]
 
@@ -58,8 +60,8 @@ def test_official_arrays(name: str) -> None:
 def test_musique_aliases_are_gold_answers() -> None:
     questions = read_questions(FOLDER / "musique_official.jsonl")
     for question, row in zip(questions, released("musique_official.jsonl"), strict=True):
-        assert set(question.golds) == {row["answer"], *row["answer_aliases"]}
-    assert len(questions[0].golds) == 3
+        assert set(question.gold_answers) == {row["answer"], *row["answer_aliases"]}
+    assert len(questions[0].gold_answers) == 3
 
 
 def test_triviaqa_aliases_are_gold_answers() -> None:
@@ -67,29 +69,29 @@ def test_triviaqa_aliases_are_gold_answers() -> None:
     [hub] = read_questions(FOLDER / "triviaqa_hub.jsonl")
     assert ours.id == hub.id == "tc_33"
     names = {"Sunset Boulevard", "Sunset Blvd", "West Sunset Boulevard", "Sunset Bulevard", "Sunset Blvd."}
-    assert set(ours.golds) == set(hub.golds) == names
-    assert ours.golds[0] == "Sunset Boulevard"
+    assert set(ours.gold_answers) == set(hub.gold_answers) == names
+    assert ours.gold_answers[0] == "Sunset Boulevard"
 
 
 @pytest.mark.parametrize("name", ["popqa.tsv", "popqa.jsonl"])
 def test_popqa(name: str) -> None:
     questions = read_questions(FOLDER / name)
     assert questions[0].text == "What is George Rankin's occupation?"
-    assert questions[0].golds == ("politician", "political leader", "political figure", "polit.", "pol")
-    assert questions[1].golds[-1] == "🇳🇴"
-    assert questions[3].golds == ('Vestland "county"', "Vestland")
+    assert questions[0].gold_answers == ("politician", "political leader", "political figure", "polit.", "pol")
+    assert questions[1].gold_answers[-1] == "🇳🇴"
+    assert questions[3].gold_answers == ('Vestland "county"', "Vestland")
 
 
 def test_the_gold_of_a_multiple_choice_is_the_choice_and_not_its_index() -> None:
-    golds = [question.golds for question in read_questions(FOLDER / "flashrag_choice.jsonl")]
-    assert golds == [("Oslo",), ("8",), ("2", "5")]
+    gold_answers = [question.gold_answers for question in read_questions(FOLDER / "flashrag_choice.jsonl")]
+    assert gold_answers == [("Oslo",), ("8",), ("2", "5")]
 
 
 def one(tmp_path: Path, row: object, *, strict: bool = True) -> tuple[str, tuple[str, ...]]:
     file = tmp_path / "one.jsonl"
     file.write_text(json.dumps(row) + "\n")
     [question] = read_question_file(file, strict=strict).questions
-    return question.text, question.golds
+    return question.text, question.gold_answers
 
 
 REWARD = {"reward_model": {"ground_truth": {"target": ["Oslo"]}}}
@@ -170,7 +172,7 @@ USABLE = '{"question": "Who?", "answer": "Oslo"}'
         ("qrels.tsv", "query-id\tcorpus-id\tscore\nq\td\t1\n", "qrels"),
         ("qrels.txt", "301 0 FBIS3-1 1\n", "qrels"),
         ("queries.jsonl", '{"_id": "1", "text": "Who?"}', "questions without gold answers"),
-        ("traces.jsonl", '{"segments": [["prompt", "x"]]}', "warm-up traces"),
+        ("traces.jsonl", '{"segments": [["prompt", "x"]]}', "SFT traces"),
         ("prompts.jsonl", '{"input": "x", "label": "{}"}', "prompts of a run"),
         ("squad.json", '{"data": [{"title": "T", "paragraphs": []}]}', "SQuAD articles"),
         ("empty.jsonl", "\n \n", "is empty"),

@@ -68,8 +68,8 @@ def damages(index: Path, positions: int, seed: int = 0) -> Iterator[Damage]:
     chance = random.Random(seed)
     for file in sorted(path for path in index.rglob("*") if path.is_file() and path.suffix != ".lock"):
         content = file.read_bytes()
-        places = sorted(chance.sample(range(len(content)), min(positions, len(content))))
-        for number, place in enumerate(places):
+        ranks = sorted(chance.sample(range(len(content)), min(positions, len(content))))
+        for number, place in enumerate(ranks):
             yield Damage(file, KINDS[number % len(KINDS)], place, content)
 
 

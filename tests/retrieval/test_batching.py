@@ -65,12 +65,12 @@ async def test_queries_that_arrive_while_the_last_search_ends_are_answered(monke
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     late: list[asyncio.Task[list[list[Hit]]]] = []
 
-    class Ending:
+    class StopDecision:
         async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
             if not late:  # its first step comes right after this search has ended
                 late.append(asyncio.create_task(together.search(["late"], 1)))
             return [[] for _ in queries]
 
-    together = batcher(Ending())
+    together = batcher(StopDecision())
     assert await together.search(["early"], 1) == [[]]
     assert await asyncio.wait_for(late[0], 60) == [[]]

@@ -109,7 +109,7 @@ def test_recall(index: Path, tmp_path: Path) -> None:
     code, out, _ = r1s("recall", index, "--dataset", tmp_path / "q.jsonl", "--json")
     assert code == 0
     result = json.loads(out)
-    assert (result["questions"], result["closed"]) == (3, 1)
+    assert (result["questions"], result["skipped_yes_no"]) == (3, 1)
     assert list(result["at"]) == ["1", "3", "5", "10"]
     assert result["at"]["3"]["recall"] == pytest.approx(2 / 3), "`Os` is not in `Oslo`"
     low, high = result["at"]["3"]["interval"]
@@ -164,9 +164,9 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
     corpus: Path, index: Path, tmp_path: Path, arguments: tuple[str, ...], sentence: str
 ) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\x00")
-    places = {"corpus": corpus, "index": index, "new": tmp_path / "new", "folder": tmp_path}
-    places["binary"] = tmp_path / "binary"
-    code, out, err = r1s(*(argument.format(**places) for argument in arguments))
+    ranks = {"corpus": corpus, "index": index, "new": tmp_path / "new", "folder": tmp_path}
+    ranks["binary"] = tmp_path / "binary"
+    code, out, err = r1s(*(argument.format(**ranks) for argument in arguments))
     assert (code, out) == (2, "")
     assert sentence in err.splitlines()[-1]
 

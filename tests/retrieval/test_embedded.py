@@ -74,7 +74,7 @@ def test_a_repeated_query_term_counts_as_often_as_it_is_said(tmp_path: Path) -> 
 
 
 def test_title_weight_keeps_title_and_text_apart(tmp_path: Path) -> None:
-    rows = [Passage("title", "Oslo", "a town"), Passage("text", "Some town", "Oslo lies here among other places")]
+    rows = [Passage("title", "Oslo", "a town"), Passage("text", "Some town", "Oslo lies here among other ranks")]
     order = {}
     for weight in (0.01, 4.0):
         build(rows, tmp_path / str(weight), IndexSettings(title_weight=weight))

@@ -38,7 +38,7 @@ class Engine:
 
 def test_an_outage_pauses_and_then_gives_the_real_result() -> None:
     said: list[str] = []
-    retriever = RetryingRetriever(Engine(2), limit=600.0, say=said.append)
+    retriever = RetryingRetriever(Engine(2), limit=600.0, notify=said.append)
     assert asyncio.run(retriever.search(["q"], 1)) == [[HIT]]
     waiting, back = said
     assert "waiting for the search engine" in waiting
@@ -47,7 +47,7 @@ def test_an_outage_pauses_and_then_gives_the_real_result() -> None:
 
 
 def test_past_the_limit_the_run_stops_with_the_reason() -> None:
-    retriever = RetryingRetriever(Engine(1_000_000), limit=0.2, say=lambda _: None)
+    retriever = RetryingRetriever(Engine(1_000_000), limit=0.2, notify=lambda _: None)
     with pytest.raises(RunStopped, match=r"the search engine has been down for .* connection refused"):
         asyncio.run(retriever.search(["q"], 1))
 
@@ -55,7 +55,7 @@ def test_past_the_limit_the_run_stops_with_the_reason() -> None:
 def test_one_query_that_always_fails_stops_the_run_while_others_succeed() -> None:
     """Defect C.2: every success of another query set the one clock back, for ever."""
     said: list[str] = []
-    retriever = RetryingRetriever(Engine(), limit=1.0, say=said.append)
+    retriever = RetryingRetriever(Engine(), limit=1.0, notify=said.append)
 
     async def run() -> None:
         bad = asyncio.create_task(retriever.search(["bad"], 1))
@@ -71,7 +71,7 @@ def test_one_query_that_always_fails_stops_the_run_while_others_succeed() -> Non
 
 def test_an_error_that_will_not_pass_is_raised_at_once() -> None:
     engine, said = Engine(1, transient=False), []
-    retriever = RetryingRetriever(engine, limit=600.0, say=said.append)
+    retriever = RetryingRetriever(engine, limit=600.0, notify=said.append)
     with pytest.raises(RetrieverError, match="connection refused"):
         asyncio.run(retriever.search(["q"], 1))
     assert engine.calls == 1
@@ -80,7 +80,7 @@ def test_an_error_that_will_not_pass_is_raised_at_once() -> None:
 
 def test_an_outage_is_said_once_however_many_wait_and_however_long() -> None:
     said: list[str] = []
-    retriever = RetryingRetriever(Engine(64 * 3), limit=600.0, say=said.append)
+    retriever = RetryingRetriever(Engine(64 * 3), limit=600.0, notify=said.append)
 
     async def everyone() -> None:
         await asyncio.gather(*(retriever.search(["q"], 1) for _ in range(64)))
@@ -96,7 +96,7 @@ def test_an_outage_is_said_once_however_many_wait_and_however_long() -> None:
 
 def test_an_episode_that_is_given_up_waits_no_longer() -> None:
     said: list[str] = []
-    retriever = RetryingRetriever(Engine(1_000_000), limit=600.0, say=said.append)
+    retriever = RetryingRetriever(Engine(1_000_000), limit=600.0, notify=said.append)
 
     async def run() -> None:
         waiting = asyncio.create_task(retriever.search(["q"], 1))
@@ -114,7 +114,7 @@ def test_an_episode_that_is_given_up_waits_no_longer() -> None:
 def test_a_server_that_refuses_stops_the_run_at_once(status: int) -> None:
     """Defect C.2: a 4xx counted as an outage."""
     with raw_server(answer(b"no", f"{status} No")) as server:
-        retriever = RetryingRetriever(open_retriever(f"{server.url}/retrieve"), limit=600.0, say=lambda _: None)
+        retriever = RetryingRetriever(open_retriever(f"{server.url}/retrieve"), limit=600.0, notify=lambda _: None)
         with pytest.raises(RetrieverError, match=f"status {status}: no"):
             asyncio.run(asyncio.wait_for(retriever.search(["q"], 1), 300))
     assert len(server.requests) == 1
@@ -126,7 +126,7 @@ def test_a_server_that_is_busy_is_asked_again() -> None:
         def say(sentence: str) -> None:
             server.behave = answer(b'{"result": [[{"id": "1", "title": "T", "text": "x"}]]}')
 
-        retriever = RetryingRetriever(open_retriever(f"{server.url}/retrieve"), limit=600.0, say=say)
+        retriever = RetryingRetriever(open_retriever(f"{server.url}/retrieve"), limit=600.0, notify=say)
         assert asyncio.run(retriever.search(["q"], 1)) == [[HIT]]
     assert len(server.requests) == 2
 

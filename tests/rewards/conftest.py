@@ -12,7 +12,7 @@ Build = Callable[..., Trajectory]
 
 def build(
     *turns: str,
-    golds: Sequence[str] = ("Oslo",),
+    gold_answers: Sequence[str] = ("Oslo",),
     question: str = "What is the capital of Norway?",
     found: Sequence[str] = ("Oslo is the capital of Norway.",),
     stop: StopReason | None = None,
@@ -33,10 +33,10 @@ def build(
             lines = "\n".join(f"({i})Title:  Text: {text}" for i, text in enumerate(found, 1))
             segments.append(segment(Author.ENVIRONMENT, f"\n\n{DOCUMENTS}\n{lines}\n{END_DOCUMENTS}\n\n"))
     last = turns[-1] if turns else ""
-    ended = StopReason.ANSWERED if last.rstrip().endswith(END_ANSWER) else StopReason.ENDED
+    ended = StopReason.ANSWERED if last.rstrip().endswith(END_ANSWER) else StopReason.EOS_WITHOUT_ANSWER
     if last.endswith(END_QUERY):
-        ended = StopReason.SEARCHES_USED_UP
-    return Trajectory(question, tuple(golds), tuple(segments), tuple(searches), stop or ended)
+        ended = StopReason.SEARCH_LIMIT
+    return Trajectory(question, tuple(gold_answers), tuple(segments), tuple(searches), stop or ended)
 
 
 @pytest.fixture(scope="session")

@@ -80,7 +80,7 @@ def test_the_longest_answer_is_a_setting(trajectory) -> None:
 
 
 def test_an_episode_that_was_cut_is_broken_even_if_its_text_looks_right(trajectory) -> None:
-    assert violations(trajectory(RIGHT, stop=StopReason.TURN_CUT)) == ("unfinished",)
+    assert violations(trajectory(RIGHT, stop=StopReason.TURN_TRUNCATED)) == ("unfinished",)
 
 
 def test_text_behind_the_stop_string_is_not_judged(trajectory) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1searcher.rewards.metrics import normalise, score
+from r1searcher.rewards.metrics import normalize, score
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from r1searcher.rewards.metrics import normalise, score
     ],
 )
 def test_normalisation(raw: str, normal: str) -> None:
-    assert normalise(raw) == normal
+    assert normalize(raw) == normal
 
 
 def test_equal_answers_earn_everything() -> None:

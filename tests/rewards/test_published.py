@@ -21,7 +21,7 @@ def cases() -> list[dict[str, Any]]:
 
 def reward_of(name: str, case: dict[str, Any]) -> float:
     recipe, _, stage = name.partition("/")
-    trajectory = from_text("question", tuple(case["golds"]), case["text"])
+    trajectory = from_text("question", tuple(case["gold_answers"]), case["text"])
     return reward_function(Settings(recipe=recipe), stage)(trajectory).total
 
 
@@ -70,7 +70,7 @@ BLOCK = "\n\n<|begin_of_documents|>\n(1)Title: A Text: B\n<|end_of_documents|>\n
     ],
 )
 def test_rules_of_the_released_servers(solution: str, llama1: float, llama2: float, qwen: float) -> None:
-    case = {"text": solution, "golds": ["Oslo"]}
+    case = {"text": solution, "gold_answers": ["Oslo"]}
     found = [
         reward_of(name, case) for name in ("released-llama/stage1", "released-llama/stage2", "released-qwen/stage2")
     ]
@@ -79,7 +79,7 @@ def test_rules_of_the_released_servers(solution: str, llama1: float, llama2: flo
 
 @pytest.mark.parametrize(("answer", "gold", "f1"), [(" True ", "yes", 1.0), (" True ", " True ", 0.0)])
 def test_the_released_servers_strip_the_answer_and_not_the_gold(answer: str, gold: str, f1: float) -> None:
-    assert reward_of("released-qwen/stage2", {"text": text(answer), "golds": [gold]}) == f1
+    assert reward_of("released-qwen/stage2", {"text": text(answer), "gold_answers": [gold]}) == f1
 
 
 @pytest.mark.parametrize(
@@ -97,6 +97,6 @@ def test_the_released_servers_strip_the_answer_and_not_the_gold(answer: str, gol
     ],
 )
 def test_rules_of_search_r1(solution: str, gold: str, plain: float, with_format: float) -> None:
-    case = {"text": solution, "golds": [gold]}
+    case = {"text": solution, "gold_answers": [gold]}
     assert reward_of("search-r1/stage2", case) == plain
     assert reward_of("search-r1-format/stage2", case) == with_format

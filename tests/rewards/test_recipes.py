@@ -138,14 +138,14 @@ def test_retrieved_text_changes_no_reward_and_no_metric_but_answer_in_documents(
 
 def test_parts_compose_a_reward(trajectory) -> None:
     reward = reward_function(
-        parts=[{"name": "retrieval", "weight": 0.25}, {"name": "em"}, {"name": "format", "weight": 0.5, "broken": -3}]
+        parts=[{"name": "retrieval", "weight": 0.25}, {"name": "em"}, {"name": "format", "weight": 0.5, "if_zero": -3}]
     )
     assert reward(trajectory(SEARCH, RIGHT)).parts == {"retrieval": 0.25, "em": 1.0, "format": 0.5}
     assert reward(trajectory(SEARCH, MALFORMED)).parts == {"retrieval": 0.25, "em": 1.0, "format": -3.0}
 
 
 def test_the_paper_recipe_is_what_its_parts_say(trajectory) -> None:
-    composed = reward_function(parts=[{"name": "f1"}, {"name": "format", "weight": 0, "broken": -2}])
+    composed = reward_function(parts=[{"name": "f1"}, {"name": "format", "weight": 0, "if_zero": -2}])
     for turns in ([SEARCH, RIGHT], [MALFORMED], [""]):
         assert composed(trajectory(*turns)) == reward_function("paper", 2)(trajectory(*turns))
 
@@ -192,9 +192,9 @@ def test_measures_of_a_good_episode(trajectory) -> None:
 
 
 def test_measures_of_an_unfinished_episode_name_what_is_broken(trajectory) -> None:
-    measures = measure(trajectory("hm", stop=StopReason.TURN_CUT))
+    measures = measure(trajectory("hm", stop=StopReason.TURN_TRUNCATED))
     assert measures["format"] == 0
-    assert measures["stop/turn_cut"] == 1
+    assert measures["stop/turn_truncated"] == 1
     assert {key for key in measures if key.startswith("format/")} == {
         "format/unfinished",
         "format/thinking_not_closed",

@@ -50,7 +50,7 @@ def test_the_last_row_is_found_behind_rows_of_any_length(tmp_path: Path) -> None
 def test_a_trajectory_survives_its_row() -> None:
     trajectory = Trajectory(
         question="Which river?",
-        golds=("Arden", "the Arden"),
+        gold_answers=("Arden", "the Arden"),
         segments=(
             Segment(Author.PROMPT, "Q<think>", (1, 2)),
             Segment(Author.MODEL, " look </answer>.", (3, 4), (-0.5, -0.25), overhang=1),

@@ -53,7 +53,7 @@ def test_plain_lines_say_each_step_once_with_its_figures_and_an_episode(tmp_path
         filled(tmp_path, 2)
         view.refresh()
         view.refresh()
-        append_row(run.heartbeat, {"time": 0.0, "say": "waiting for the search engine"})
+        append_row(run.heartbeat, {"time": 0.0, "message": "waiting for the search engine"})
     text = console.export_text()
     assert text.count("step 1/4") == text.count("step 2/4") == 1
     assert "retrieval 0.500" in text

@@ -7,7 +7,7 @@ from r1searcher.episodes.trajectory import Author, Search, Segment, StopReason, 
 from r1searcher.errors import R1Error
 from r1searcher.questions.question import Question
 from r1searcher.retrieval.base import Hit
-from r1searcher.stages.held_out import figures
+from r1searcher.stages.held_out import held_out_metrics
 
 QUESTIONS = [Question("1", "a?", ("Arden",), 1), Question("2", "b?", ("Oslo",), 2), Question("3", "c?", ("Rome",), 2)]
 FOUND = Search("q", (Hit(Passage("1", "T", "x"), 1.0),), 1, 0.0)
@@ -18,7 +18,7 @@ def answered(question: Question, answer: str, searches: int) -> Trajectory:
     documents = Segment(Author.ENVIRONMENT, "\n", (2,))
     answer_turn = Segment(Author.MODEL, f" So.</think>\n\n<answer> {answer}</answer>", (3,))
     segments = (Segment(Author.PROMPT, "Q<think>", (0,)), *((query, documents) * searches), answer_turn)
-    return Trajectory(question.text, question.golds, segments, (FOUND,) * searches, StopReason.ANSWERED)
+    return Trajectory(question.text, question.gold_answers, segments, (FOUND,) * searches, StopReason.ANSWERED)
 
 
 def test_figures_are_means_over_questions_and_over_those_of_each_number_of_hops() -> None:
@@ -27,7 +27,7 @@ def test_figures_are_means_over_questions_and_over_those_of_each_number_of_hops(
         answered(QUESTIONS[1], "Oslo", 2),
         answered(QUESTIONS[2], "x", 0),
     ]
-    assert figures(trajectories, QUESTIONS) == {
+    assert held_out_metrics(trajectories, QUESTIONS) == {
         "retrieval_rate": 0.6667,
         "format_rate": 1.0,
         "f1": 0.6667,
@@ -40,4 +40,4 @@ def test_figures_are_means_over_questions_and_over_those_of_each_number_of_hops(
 
 def test_a_question_that_was_not_played_is_an_error_and_no_smaller_mean() -> None:
     with pytest.raises(R1Error, match="1 of 3"):
-        figures([answered(QUESTIONS[0], "Arden", 1)], QUESTIONS)
+        held_out_metrics([answered(QUESTIONS[0], "Arden", 1)], QUESTIONS)

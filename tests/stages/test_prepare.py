@@ -43,7 +43,7 @@ def overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]
         "episode.max_new_tokens": 16,
         "rl.questions_per_step": 2,
         "rl.samples_per_question": 2,
-        "rl.batch": 4,
+        "rl.batch_size": 4,
         "engine.device": "cpu",
     }
 
@@ -54,7 +54,7 @@ def test_a_stage_from_names(overrides: dict[str, Any], tmp_path: Path) -> None:
     settings, run = load("stage1", None, None, overrides), RunFolder(tmp_path / "run")
     prepared = prepare_stage("stage1", settings, run)
     assert [q.id for q in prepared.questions] == [f"train_{n}" for n in range(4)]
-    assert prepared.notes == ("data.held_out: 1 question is in the training data too",)
+    assert prepared.warnings == ("data.held_out: 1 question is in the training data too",)
     labels = [json.loads(json.loads(line)["label"])["question"] for line in run.questions.open()]
     assert sorted(labels) == [f"train {n}?" for n in range(4)]
     assert str(tmp_path / "cache" / NAME) in run.launch.read_text()
@@ -63,7 +63,7 @@ def test_a_stage_from_names(overrides: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_the_warm_up_starts_from_the_demo_model(overrides: dict[str, Any], tmp_path: Path) -> None:
-    from r1searcher.stages.warmup import _start_of
+    from r1searcher.stages.sft import _start_of
 
-    settings = load("warmup", None, None, overrides)
+    settings = load("sft", None, None, overrides)
     assert _start_of(settings, RunFolder(tmp_path / "run")) == tmp_path / "cache" / NAME

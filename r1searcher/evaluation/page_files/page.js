@@ -56,9 +56,9 @@ function filter() {
   document.getElementById("count").textContent = `${shown} of ${rows.length} trajectories`;
 }
 
-function marked(text, golds) {
+function marked(text, gold_answers) {
   // Gold answers stand out, whatever their case; the text between stays as it is.
-  const wanted = golds.filter((gold) => gold.trim());
+  const wanted = gold_answers.filter((gold) => gold.trim());
   if (!wanted.length) return [text];
   const escaped = wanted.map((gold) => gold.trim().replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
   return text
@@ -77,7 +77,7 @@ function show(index) {
   for (const button of buttons) button.removeAttribute("aria-current");
   buttons[index].setAttribute("aria-current", "true");
   const facts = [
-    `gold: ${row.golds.join(" | ")}`,
+    `gold: ${row.gold_answers.join(" | ")}`,
     `answer: ${row.answer ?? "none"}`,
     `stopped: ${row.stop}`,
     ...Object.entries(row.measures).map(([name, value]) => `${name} ${value}`),
@@ -89,7 +89,7 @@ function show(index) {
     element("p", { className: "facts" }, ...facts.map((fact) => element("span", { textContent: fact }))),
     ...row.segments.map(([author, text, tokens]) => {
       const label = element("small", { textContent: tokens ? `${AUTHORS[author]}, ${tokens} tokens` : AUTHORS[author] });
-      const body = author === "environment" ? marked(text, row.golds) : [text];
+      const body = author === "environment" ? marked(text, row.gold_answers) : [text];
       return element("div", { className: `segment ${author}` }, label, ...body);
     }),
   );

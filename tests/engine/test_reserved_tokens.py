@@ -58,10 +58,10 @@ def load(folder: Path) -> tuple[Any, Any]:
 def test_each_tag_becomes_one_token_and_the_model_keeps_its_size(tmp_path: Path, tie: bool) -> None:
     import torch
 
-    from r1searcher.engine.vocabulary import has_tag_tokens, take_over
+    from r1searcher.engine.reserved_tokens import assign_tag_tokens, has_tag_tokens
 
     source = make_model(tmp_path / "plain", llama_3_names(10), tie)
-    ids = take_over(source, tmp_path / "tagged")
+    ids = assign_tag_tokens(source, tmp_path / "tagged")
     (plain, before), (tagged, after) = load(source), load(tmp_path / "tagged")
     assert not has_tag_tokens(plain)
     assert has_tag_tokens(tagged)
@@ -79,39 +79,39 @@ def test_each_tag_becomes_one_token_and_the_model_keeps_its_size(tmp_path: Path,
 
 
 def test_tokens_that_the_chat_template_or_a_role_uses_are_not_free(tmp_path: Path) -> None:
-    from r1searcher.engine.vocabulary import take_over
+    from r1searcher.engine.reserved_tokens import assign_tag_tokens
 
     source = make_model(tmp_path / "plain", llama_3_names(11))
     (source / "chat_template.jinja").write_text("<|reserved_special_token_0|>{{ messages }}", "utf-8")
     settings = json.loads((source / "tokenizer_config.json").read_text("utf-8"))
     settings["pad_token"] = "<|reserved_special_token_1|>"
     (source / "tokenizer_config.json").write_text(json.dumps(settings), "utf-8")
-    ids = take_over(source, tmp_path / "tagged")
+    ids = assign_tag_tokens(source, tmp_path / "tagged")
     assert min(ids.values()) == 3  # 0 ends sequences, 1 and 2 are in use
 
 
 def test_a_vocabulary_with_too_few_free_tokens_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
-    from r1searcher.engine.vocabulary import take_over
+    from r1searcher.engine.reserved_tokens import assign_tag_tokens
 
     source = make_model(tmp_path / "plain", llama_3_names(5))
     with pytest.raises(InputError, match=r"keeps 5 tokens free, the protocol's tags need 8.*reserved_tokens = false"):
-        take_over(source, tmp_path / "tagged")
+        assign_tag_tokens(source, tmp_path / "tagged")
     assert not (tmp_path / "tagged").exists()
 
 
 def test_a_model_that_has_the_tags_already_is_refused(tmp_path: Path) -> None:
-    from r1searcher.engine.vocabulary import take_over
+    from r1searcher.engine.reserved_tokens import assign_tag_tokens
 
-    take_over(make_model(tmp_path / "plain", llama_3_names(8)), tmp_path / "tagged")
+    assign_tag_tokens(make_model(tmp_path / "plain", llama_3_names(8)), tmp_path / "tagged")
     with pytest.raises(InputError, match="one token for each tag already"):
-        take_over(tmp_path / "tagged", tmp_path / "again")
+        assign_tag_tokens(tmp_path / "tagged", tmp_path / "again")
 
 
 @pytest.mark.parametrize(("missing", "what"), [("tokenizer.json", "tokenizer"), ("model.safetensors", "safetensors")])
 def test_a_folder_without_what_is_changed_is_refused(tmp_path: Path, missing: str, what: str) -> None:
-    from r1searcher.engine.vocabulary import take_over
+    from r1searcher.engine.reserved_tokens import assign_tag_tokens
 
     source = make_model(tmp_path / "plain", llama_3_names(8))
     (source / missing).unlink()
     with pytest.raises(InputError, match=what):
-        take_over(source, tmp_path / "tagged")
+        assign_tag_tokens(source, tmp_path / "tagged")

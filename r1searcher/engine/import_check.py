@@ -1,4 +1,4 @@
-"""Does everything that training needs import here? `python -m r1searcher.engine.check cpu|gpu`, as the installer asks.
+"""Whether everything that training needs can be imported: `python -m r1searcher.engine.import_check cpu|gpu`.
 
 Really imports the packages, on `cpu` through the adapter, and every module that a patch waits for, so that a name which
 moved shows at once.
@@ -11,7 +11,7 @@ import sys
 import warnings
 
 from r1searcher.common.terminal import text_line
-from r1searcher.engine import cpu, data, hooks, watch
+from r1searcher.engine import cpu, data, import_patches, watch
 from r1searcher.errors import R1Error
 
 
@@ -20,10 +20,10 @@ def check(device: str) -> str:
     os.environ.setdefault(watch.RUN_VARIABLE, os.devnull)
     patches = [*watch.PATCHES, *data.PATCHES]
     if device == "cpu":
-        os.environ |= {**cpu.ENVIRONMENT, cpu.ASKED: cpu.CpuSettings().to_env()}
-        cpu.refuse_unproven(cpu.PROVEN)
+        os.environ |= {**cpu.ENVIRONMENT, cpu.CPU_ENV: cpu.CpuSettings().to_env()}
+        cpu.require_tested_versions(cpu.TESTED_VERSIONS)
         patches += cpu.PATCHES
-    hooks.install(patches)
+    import_patches.install(patches)
     packages = ("torch", "ray", "deepspeed", "vllm", "openrlhf", "r1searcher")
     modules = [importlib.import_module(name) for name in packages]
     for patch in patches:

@@ -42,7 +42,7 @@ def has_tag_tokens(tokenizer: Any, tags: Iterable[str] = TAGS) -> bool:
     return all(len(tokenizer(tag, add_special_tokens=False).input_ids) == 1 for tag in tags)
 
 
-def take_over(source: Path, target: Path, tags: Sequence[str] = TAGS) -> dict[str, int]:
+def assign_tag_tokens(source: Path, target: Path, tags: Sequence[str] = TAGS) -> dict[str, int]:
     """Writes the model folder `source` (Hugging Face format) to `target` with one token for each tag; tag -> its id.
 
     The weights of a tag's token start from the tokens that spelled it, see `_rows`.
@@ -160,16 +160,16 @@ def _rows(table: "torch.Tensor", spelled: Sequence[Sequence[int]]) -> "torch.Ten
     Tags are spelled by almost the same tokens, so plain means point almost the same way (cosine .94 to .97 among the
     query and documents tags of SmolLM2, .46 between any two of its tokens). A model whose embeddings are frozen then
     mixes them up for good. Seen from the mean of all rows, the means are replaced by the orthogonal set nearest to them
-    (symmetric orthogonalisation, Löwdin 1950).
+    (symmetric orthogonalization, Löwdin 1950).
     """
     import torch
 
-    centre = table.float().mean(dim=0)
-    away = torch.stack([table[list(pieces)].float().mean(dim=0) for pieces in spelled]) - centre
+    center = table.float().mean(dim=0)
+    away = torch.stack([table[list(pieces)].float().mean(dim=0) for pieces in spelled]) - center
     left, _, right = torch.linalg.svd(away, full_matrices=False)
     length = table.float().norm(dim=1).mean()
-    spread: torch.Tensor = (left @ right) * (length**2 - centre.norm() ** 2).clamp_min(0).sqrt()
-    return centre + spread
+    spread: torch.Tensor = (left @ right) * (length**2 - center.norm() ** 2).clamp_min(0).sqrt()
+    return center + spread
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Traces as rows of the warm-up: what the model should write is an output, a document never is."""
+"""Traces as rows of the SFT: what the model should write is an output, a document never is."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from r1searcher.errors import InputError
-from r1searcher.stages.warmup import read_traces
+from r1searcher.stages.sft import read_traces
 
 SEGMENTS = [
     ["prompt", "Which river?<think>"],

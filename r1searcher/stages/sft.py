@@ -1,4 +1,4 @@
-"""The warm-up: supervised traces that show a model the protocol's shape (ReFT's first phase, arXiv 2401.08967)."""
+"""The SFT: supervised traces that show a model the protocol's shape (ReFT's first phase, arXiv 2401.08967)."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -14,28 +14,28 @@ from r1searcher.common.terminal import SafeConsole, error_line, label
 from r1searcher.config.settings import Settings, load
 from r1searcher.demo.weights import model_folder
 from r1searcher.engine.launch import device, prepare_sft, require_training_packages, run_engine
-from r1searcher.engine.vocabulary import take_over
+from r1searcher.engine.reserved_tokens import assign_tag_tokens
 from r1searcher.episodes.trajectory import Author
 from r1searcher.errors import InputError
 from r1searcher.questions.rows import check_characters
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import finished_steps, last_metrics, read_summary
 from r1searcher.runs.view import lines_in
-from r1searcher.stages.prepare import Checks, begin, manifest_of, needed, take_up
+from r1searcher.stages.prepare import Checks, check_resumable, manifest_of, require_setting, write_run_metadata
 from r1searcher.stages.stage import TITLES
 
 Row = dict[str, str]
 
 
-def run_warmup(file: Path | None, preset: str | None, overrides: Mapping[str, Any]) -> RunFolder:
+def run_sft(file: Path | None, preset: str | None, overrides: Mapping[str, Any]) -> RunFolder:
     """Resolve settings and warm a model up."""
-    settings = load("warmup", file, preset, overrides)
-    run = RunFolder(Path(settings.output) / (settings.name or "warmup"))
-    train_warmup(settings, run, terminal.console(stderr=True))
+    settings = load("sft", file, preset, overrides)
+    run = RunFolder(Path(settings.output) / (settings.name or "sft"))
+    train_sft(settings, run, terminal.console(stderr=True))
     return run
 
 
-def train_warmup(settings: Settings, run: RunFolder, console: SafeConsole) -> dict[str, Any]:
+def train_sft(settings: Settings, run: RunFolder, console: SafeConsole) -> dict[str, Any]:
     """Train on the traces in `run` with OpenRLHF's SFT trainer; returns the summary. A finished run is left alone."""
     checks = Checks()
     rows: list[Row] = []
@@ -44,41 +44,41 @@ def train_warmup(settings: Settings, run: RunFolder, console: SafeConsole) -> di
     with checks.each():
         device(settings)
     with checks.each():
-        needed("model.path", settings.model.path, "a Hugging Face folder or name")
+        require_setting("model.path", settings.model.path, "a Hugging Face folder or name")
     with checks.each():
-        needed("data.traces", settings.data.traces, "a JSONL of traces")
+        require_setting("data.traces", settings.data.traces, "a JSONL of traces")
         rows = list(read_traces(Path(settings.data.traces)))
-        if len(rows) < settings.warmup.batch:
+        if len(rows) < settings.sft.batch_size:
             raise InputError(
-                f"data.traces: {len(rows)} segments to learn don't fill one update of warmup.batch = "
-                f"{settings.warmup.batch}"
+                f"data.traces: {len(rows)} segments to learn don't fill one update of sft.batch_size = "
+                f"{settings.sft.batch_size}"
             )
     checks.end()
-    manifest = {**manifest_of("warmup", settings), "traces_sha256": sha256_of(Path(settings.data.traces))}
-    if not take_up(run, manifest):
-        wanted = (settings.warmup.steps or len(rows) // settings.warmup.batch) * settings.warmup.batch
+    manifest = {**manifest_of("sft", settings), "traces_sha256": sha256_of(Path(settings.data.traces))}
+    if not check_resumable(run, manifest):
+        wanted = (settings.sft.steps or len(rows) // settings.sft.batch_size) * settings.sft.batch_size
         run.questions.unlink(missing_ok=True)
         for number in range(wanted):
             append_row(run.questions, rows[number % len(rows)])
         prepare_sft(settings, run, _start_of(settings, run), settings.episode.max_context)
-        begin(run, settings, manifest)
+        write_run_metadata(run, settings, manifest)
     finished = read_summary(run)
     if finished is not None:
         console.print(f"{run.path} is finished; its model is in {run.model}")
         return finished
-    console.print(f"{TITLES['warmup']} · {len(rows)} segments · files in {run.path}")
+    console.print(f"{TITLES['sft']} · {len(rows)} segments · files in {run.path}")
     started = time.monotonic()
-    updates = lines_in(run.questions) // settings.warmup.batch
+    updates = lines_in(run.questions) // settings.sft.batch_size
     finished_steps(run)  # damaged metrics are reported before anything is started
     columns = (
-        label("warm-up"),
+        label("SFT"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         label("{task.fields[loss]}"),
     )
     with terminal.progress(*columns, console=console) as progress:
-        task = progress.add_task("warm-up", total=updates, loss="")
+        task = progress.add_task("SFT", total=updates, loss="")
 
         def follow() -> None:
             if row := last_metrics(run):
@@ -86,7 +86,7 @@ def train_warmup(settings: Settings, run: RunFolder, console: SafeConsole) -> di
 
         ending = run_engine(run, follow)
     summary = {
-        "stage": "warmup",
+        "stage": "sft",
         "rows": len(rows),
         "ended": ending.reason,
         "seconds": round(time.monotonic() - started, 1),
@@ -103,7 +103,7 @@ def _start_of(settings: Settings, run: RunFolder) -> Path:
     if not settings.model.reserved_tokens:
         return model
     start = run.path / "start"
-    take_over(model, start)
+    assign_tag_tokens(model, start)
     return start
 
 

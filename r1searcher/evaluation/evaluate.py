@@ -38,9 +38,9 @@ from r1searcher.evaluation.engines import InferenceEngine, completions_client, o
 from r1searcher.evaluation.judge import Judge, judge_client
 from r1searcher.evaluation.predictions import of_row
 from r1searcher.evaluation.rollouts import RolloutRequest, prompt_maker, roll_out, rollout_requests, sampling_dtype
-from r1searcher.evaluation.scoring import Report, report, score_prediction
 from r1searcher.questions.named import Dataset, local_file, open_dataset
 from r1searcher.questions.quality import overlap_warning
+from r1searcher.report.scoring import MetricSummary, score_prediction, summarize
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.retry import RetryingRetriever
 from r1searcher.rewards.format import answer_of_trajectory
@@ -136,7 +136,7 @@ def find_target(model: str, overrides: Mapping[str, Any]) -> Target:
     return Target(str(folder), load("stage2", run / "config.toml", None, overrides), run)
 
 
-def evaluate(request: Request, console: SafeConsole) -> dict[str, Report]:
+def evaluate(request: Request, console: SafeConsole) -> dict[str, MetricSummary]:
     """Play every question that is not played yet, score all, write the report. Returns figures by dataset.
 
     Raises `InputError` where `to` holds another evaluation.
@@ -426,16 +426,16 @@ def _rewrite(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def write_reports(to: Path, rows: Sequence[Mapping[str, Any]], manifest: Mapping[str, Any]) -> dict[str, Report]:
+def write_reports(to: Path, rows: Sequence[Mapping[str, Any]], manifest: Mapping[str, Any]) -> dict[str, MetricSummary]:
     """report.json, report.md and report.html of prediction rows, in their order."""
-    from r1searcher.evaluation.page import render_page
-    from r1searcher.evaluation.tables import as_markdown
+    from r1searcher.report.page import render_page
+    from r1searcher.report.tables import as_markdown
 
     predictions = [of_row(row, str(number)) for number, row in enumerate(rows)]
     scored = [score_prediction(prediction) for prediction in predictions]
     reports = {
         name: replace(
-            report([one for row, one in zip(rows, scored, strict=True) if row["dataset"] == name]),
+            summarize([one for row, one in zip(rows, scored, strict=True) if row["dataset"] == name]),
             seconds=_latency([float(row["seconds"]) for row in rows if row["dataset"] == name]),
         )
         for name in dict.fromkeys(str(row["dataset"]) for row in rows)

@@ -31,7 +31,6 @@ from r1searcher.common.http import shown_url
 from r1searcher.common.records import Record, checked_rows, read_record
 from r1searcher.common.terminal import SafeConsole, error_line, label
 from r1searcher.config.settings import LONGEST_NAME, Settings, load
-from r1searcher.demo.weights import DEMO_MODEL, demo_model
 from r1searcher.episodes.prompt import prompt_text
 from r1searcher.errors import InputError
 from r1searcher.evaluation.engines import InferenceEngine, completions_client, open_completions
@@ -39,6 +38,7 @@ from r1searcher.evaluation.judge import Judge, judge_client
 from r1searcher.evaluation.predictions import of_row
 from r1searcher.evaluation.rollouts import RolloutRequest, prompt_maker, roll_out, rollout_requests, sampling_dtype
 from r1searcher.evaluation.scoring import Report, report, score_prediction
+from r1searcher.models.demo import DEMO_MODEL, demo_model
 from r1searcher.questions.named import Dataset, local_file, open_dataset
 from r1searcher.questions.quality import overlap_warning
 from r1searcher.retrieval import open_retriever

@@ -17,12 +17,12 @@ from r1searcher import __version__
 from r1searcher.common.files import write_json, write_text, writing
 from r1searcher.common.terminal import error_line
 from r1searcher.config.settings import Settings, Stage
-from r1searcher.demo.weights import model_folder
 from r1searcher.engine.launch import device, prepare_rl, require_training_packages, write_prompts
 from r1searcher.episodes.loop import max_prompt_tokens
 from r1searcher.episodes.prompt import PromptMaker, prompt_text
 from r1searcher.episodes.tokens import HuggingFaceTokenizer, load_tokenizer
 from r1searcher.errors import InputError, R1Error
+from r1searcher.models.demo import model_folder
 from r1searcher.questions.named import Dataset, open_dataset
 from r1searcher.questions.quality import overlap_warning
 from r1searcher.questions.question import Question

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from r1searcher.errors import InputError
-from r1searcher.evaluation.evaluate import find_target
+from r1searcher.evaluation.target import find_target
 from r1searcher.models.demo import HUB_NAME, NAME, demo_model, model_folder
 
 not_installed = pytest.mark.skipif(

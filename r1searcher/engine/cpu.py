@@ -1,8 +1,9 @@
 """OpenRLHF and vLLM on a machine without a GPU: patches by name, each with its reason, no installed file edited.
 
 Tested with the versions in `TESTED_VERSIONS`; others are refused. `install_if_enabled()` acts only where the
-environment variable `CPU_ENV` is set, which the launcher sets on machines without a GPU; public extension points
-call it in each process: `workers.setup` in the driver and in Ray's workers, the entry point group `vllm.general_plugins` in vLLM's.
+environment variable `CPU_ENV` is set, which the launcher sets on machines without a GPU; it is
+called in each process: by `workers.setup` in the driver and in Ray's workers, by the entry-point group
+`vllm.general_plugins` in vLLM's.
 """
 
 import contextlib

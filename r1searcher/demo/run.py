@@ -23,10 +23,10 @@ from r1searcher.common.terminal import SafeConsole
 from r1searcher.config.settings import Settings, Stage, load
 from r1searcher.demo.atlas import Atlas, make_atlas
 from r1searcher.demo.traces import Trace, make_traces, write_traces
-from r1searcher.demo.weights import demo_model
 from r1searcher.engine.launch import require_training_packages
 from r1searcher.episodes.prompt import PromptMaker, prompt_text
 from r1searcher.episodes.trajectory import Trajectory
+from r1searcher.models.demo import demo_model
 from r1searcher.report.live import trajectory_text
 from r1searcher.report.plots import save_curves, terminal_curves
 from r1searcher.retrieval.embedded import EmbeddedIndex, build, is_index

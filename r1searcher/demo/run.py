@@ -23,17 +23,17 @@ from r1searcher.common.terminal import SafeConsole
 from r1searcher.config.settings import Settings, Stage, load
 from r1searcher.demo.atlas import Atlas, make_atlas
 from r1searcher.demo.traces import Trace, make_traces, write_traces
-from r1searcher.demo.weights import demo_model
 from r1searcher.engine.launch import require_training_packages
 from r1searcher.episodes.prompt import PromptMaker, prompt_text
 from r1searcher.episodes.trajectory import Trajectory
+from r1searcher.models.demo import demo_model
+from r1searcher.report.live import trajectory_text
+from r1searcher.report.plots import save_curves, terminal_curves
 from r1searcher.retrieval.embedded import EmbeddedIndex, build, is_index
 from r1searcher.rewards.format import answer_of_trajectory
 from r1searcher.rewards.metrics import score
 from r1searcher.runs.folder import RunFolder
-from r1searcher.runs.plots import save_curves, terminal_curves
 from r1searcher.runs.records import read_metrics, to_row
-from r1searcher.runs.view import trajectory_text
 from r1searcher.stages.held_out import evaluate_held_out, read_trajectories
 from r1searcher.stages.sft import train_sft
 from r1searcher.stages.stage import TITLES, train_stage

@@ -6,9 +6,9 @@ from statistics import fmean
 from typing import Any
 
 from r1searcher.errors import InputError
-from r1searcher.evaluation.intervals import Difference, paired_difference
-from r1searcher.evaluation.official import OFFICIAL_METRICS, official_scorer
-from r1searcher.evaluation.scoring import ANSWER_METRICS, Scored, by_question
+from r1searcher.report.intervals import Difference, paired_difference
+from r1searcher.report.scoring import ANSWER_METRICS, Scored, by_question
+from r1searcher.rewards.official import OFFICIAL_METRICS, official_scorer
 
 COMPARED = (*ANSWER_METRICS, "judge", "searches", "format")
 

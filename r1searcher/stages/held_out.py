@@ -15,7 +15,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
 from r1searcher.common import last_resort, terminal
-from r1searcher.common.files import append_row, open_log, write_json
+from r1searcher.common.files import append_row, lines_in, open_log, write_json
 from r1searcher.common.records import Record, read_record, read_record_if_there, read_records
 from r1searcher.common.terminal import SafeConsole, label
 from r1searcher.episodes.trajectory import Trajectory
@@ -26,7 +26,6 @@ from r1searcher.rewards.recipes import measure
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import Str, TrajectoryRow, to_row, trajectory_of
 from r1searcher.runs.resolved import read_run
-from r1searcher.runs.view import lines_in
 
 TEMPERATURES = (1.0, 0.0)
 

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -15,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from r1searcher.common import terminal
+from r1searcher.common.files import lines_in
 from r1searcher.common.terminal import SafeConsole, outside
 from r1searcher.episodes.trajectory import Author
 from r1searcher.runs.folder import RunFolder
@@ -150,11 +150,3 @@ def trajectory_text(row: Mapping[str, Any]) -> Text:
     if isinstance(row.get("reward"), (int, float)):
         parts.append(outside(f"   reward {row['reward']:.2f}   {row['stop']}", "dim"))
     return Text.assemble(*parts)
-
-
-def lines_in(file: Path) -> int:
-    """Lines of a file; 0 where it is not there."""
-    if not file.is_file():
-        return 0
-    with file.open("rb") as lines:
-        return sum(1 for _ in lines)

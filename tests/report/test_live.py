@@ -6,11 +6,11 @@ from r1searcher.common import terminal
 from r1searcher.common.files import append_row
 from r1searcher.corpora.passage import Passage
 from r1searcher.episodes.trajectory import Author, Search, Segment, StopReason, Trajectory
+from r1searcher.report.live import RunView, trajectory_text
+from r1searcher.report.plots import save_curves, sparkline
 from r1searcher.retrieval.base import Hit
 from r1searcher.runs.folder import RunFolder
-from r1searcher.runs.plots import save_curves, sparkline
 from r1searcher.runs.records import to_row
-from r1searcher.runs.view import RunView, trajectory_text
 
 ROW = {
     "reward": 0.5,

@@ -14,15 +14,14 @@ from html import escape
 from importlib import resources
 from typing import Any
 
-from r1searcher.evaluation.predictions import Prediction
-from r1searcher.evaluation.scoring import ANSWER_METRICS, Report, Scored
-from r1searcher.evaluation.tables import counts, metrics_of, name_of
+from r1searcher.report.scoring import ANSWER_METRICS, MetricSummary, Prediction, Scored
+from r1searcher.report.tables import counts, metrics_of, name_of
 
 SHOWN_MEASURES = (*ANSWER_METRICS, "answer_in_documents")
 
 
 def render_page(
-    reports: Mapping[str, Report],
+    reports: Mapping[str, MetricSummary],
     rows: Sequence[Mapping[str, Any]],
     predictions: Sequence[Prediction],
     scored: Sequence[Scored],
@@ -50,7 +49,7 @@ def render_page(
 
 
 def _file(name: str) -> str:
-    return (resources.files("r1searcher.evaluation") / "page_files" / name).read_text("utf-8").rstrip("\n")
+    return (resources.files("r1searcher.report") / "page_files" / name).read_text("utf-8").rstrip("\n")
 
 
 def _hash(text: str) -> str:
@@ -92,7 +91,7 @@ def _entry(row: Mapping[str, Any], prediction: Prediction, scored: Scored) -> di
     }
 
 
-def _table(reports: Mapping[str, Report]) -> str:
+def _table(reports: Mapping[str, MetricSummary]) -> str:
     head = "".join(f"<th>{escape(name)}<br>n = {figures.n}</th>" for name, figures in reports.items())
     body = ""
     for metric in metrics_of(reports):
@@ -105,7 +104,7 @@ def _table(reports: Mapping[str, Report]) -> str:
     return f"<table><tr><th></th>{head}</tr>{body}</table><ul>{warnings}</ul>"
 
 
-def _interval_plot(reports: Mapping[str, Report]) -> str:
+def _interval_plot(reports: Mapping[str, MetricSummary]) -> str:
     """Answer metrics on a scale of 0 to 1, a dot with a whisker each."""
     metrics = [m for m in metrics_of(reports) if m in (*ANSWER_METRICS, "judge")]
     lines, y = "", 14

@@ -181,7 +181,7 @@ def print_comparison(a: Path, b: Path, as_json: bool, dataset: str | None = None
         terminal.json_line(comparison.as_json())
         return
     table = Table(box=None, padding=(0, 1))
-    for heading in ("", "A", "B", "B - A [95 %]", "p", "better", "worse", "noise?"):
+    for heading in ("", "A", "B", "B - A [95 %]", "p", "better", "worse", "significant?"):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for metric, d in comparison.differences.items():
         table.add_row(
@@ -192,7 +192,7 @@ def print_comparison(a: Path, b: Path, as_json: bool, dataset: str | None = None
             f"{d.p:.3f}",
             str(d.better),
             str(d.worse),
-            "no" if d.more_than_noise else "maybe",
+            "yes" if d.significant else "no",
         )
     out = terminal.console()
     out.print(f"{comparison.n} questions in both; A is {a}, B is {b}", soft_wrap=True)

@@ -179,9 +179,9 @@ def test_a_real_difference_is_found_and_none_is_not() -> None:
     a = [float(draw.random() < 0.4) for _ in range(300)]
     better = [max(x, float(draw.random() < 0.3)) for x in a]
     shuffled = draw.sample(a, len(a))
-    assert paired_difference(a, better).more_than_noise
-    assert not paired_difference(a, a).more_than_noise
-    assert not paired_difference(a, shuffled).more_than_noise
+    assert paired_difference(a, better).significant
+    assert not paired_difference(a, a).significant
+    assert not paired_difference(a, shuffled).significant
 
 
 def test_comparison_pairs_questions_in_any_order_and_counts_the_others() -> None:
@@ -269,7 +269,7 @@ def test_compare_shows_official_metrics_and_names_them(tmp_path: Path, capsys) -
         "0.000",
         "1",
         "0",
-        "no",
+        "yes",
     ]
 
 

@@ -1,4 +1,4 @@
-"""Two sets of predictions, question by question: is the difference more than noise?"""
+"""Two sets of predictions, question by question: is the difference more than chance?"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -37,7 +37,7 @@ class Comparison:
                     "a": self.a[name],
                     "b": self.b[name],
                     **asdict(difference),
-                    "more_than_noise": difference.more_than_noise,
+                    "significant": difference.significant,
                 }
                 for name, difference in self.differences.items()
             },

@@ -52,7 +52,7 @@ class Difference:
     worse: int
 
     @property
-    def more_than_noise(self) -> bool:
+    def significant(self) -> bool:
         return self.low > 0 or self.high < 0
 
 

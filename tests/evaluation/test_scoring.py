@@ -7,8 +7,9 @@ import pytest
 
 from r1searcher.errors import InputError
 from r1searcher.evaluation import scoring
-from r1searcher.evaluation.commands import print_comparison, print_scores
+from r1searcher.evaluation.commands import ScoreRequest, print_comparison, print_scores
 from r1searcher.evaluation.comparison import compare
+from r1searcher.evaluation.judge import JudgeRequest
 from r1searcher.evaluation.predictions import parse
 from r1searcher.evaluation.scoring import score_file
 from r1searcher.report.intervals import interval, paired_difference
@@ -120,7 +121,7 @@ def test_a_judge_can_be_asked_about_any_file(tmp_path: Path, serve, capsys: pyte
     file = tmp_path / "p.jsonl"
     file.write_text('{"question": "?", "answer": "Oslo", "prediction": "Oslo"}\n')
     for _ in range(2):
-        print_scores([file], True, judge.url, "j")
+        print_scores(ScoreRequest(files=[file], as_json=True, judge=JudgeRequest(url=judge.url, model="j")))
         assert json.loads(capsys.readouterr().out)["judge"]["value"] == 0
     assert len(judge.calls) == 1
 
@@ -179,9 +180,9 @@ def test_a_real_difference_is_found_and_none_is_not() -> None:
     a = [float(draw.random() < 0.4) for _ in range(300)]
     better = [max(x, float(draw.random() < 0.3)) for x in a]
     shuffled = draw.sample(a, len(a))
-    assert paired_difference(a, better).more_than_noise
-    assert not paired_difference(a, a).more_than_noise
-    assert not paired_difference(a, shuffled).more_than_noise
+    assert paired_difference(a, better).significant
+    assert not paired_difference(a, a).significant
+    assert not paired_difference(a, shuffled).significant
 
 
 def test_comparison_pairs_questions_in_any_order_and_counts_the_others() -> None:
@@ -213,7 +214,7 @@ WRONG = {"question": "a", "answer": "Oslo", "prediction": "Bergen"}
 def test_files_of_the_same_name_are_both_shown(tmp_path: Path, capsys, as_json: bool) -> None:
     a = write(tmp_path / "A" / "predictions.jsonl", RIGHT)
     b = write(tmp_path / "B" / "predictions.jsonl", WRONG)
-    print_scores([a, b], as_json)
+    print_scores(ScoreRequest(files=[a, b], as_json=as_json))
     out = capsys.readouterr().out
     if as_json:
         rows = [json.loads(line) for line in out.splitlines()]
@@ -228,7 +229,7 @@ def test_a_file_of_several_datasets_is_scored_by_dataset(tmp_path: Path, capsys)
         {"question": "a", "gold_answers": ["u.s."], "prediction": "us", "dataset": "hotpotqa"},
         {"question": "b", "gold_answers": ["oslo"], "prediction": "in Oslo, Norway", "dataset": "popqa"},
     ]
-    print_scores([write(tmp_path / "p.jsonl", *rows)], True)
+    print_scores(ScoreRequest(files=[write(tmp_path / "p.jsonl", *rows)], as_json=True))
     hotpotqa, popqa = map(json.loads, capsys.readouterr().out.splitlines())
     assert (hotpotqa["dataset"], hotpotqa["em"]["value"], hotpotqa["official_em"]["value"]) == ("hotpotqa", 0, 1)
     assert (popqa["dataset"], popqa["em"]["value"], "official_em" in popqa) == ("popqa", 0, False)
@@ -269,7 +270,7 @@ def test_compare_shows_official_metrics_and_names_them(tmp_path: Path, capsys) -
         "0.000",
         "1",
         "0",
-        "no",
+        "yes",
     ]
 
 
@@ -284,9 +285,9 @@ def test_the_markdown_report_names_both_kinds_of_metric() -> None:
 
 def test_text_from_outside_reaches_the_terminal_visible(tmp_path: Path, capsys) -> None:
     a = write(tmp_path / "\x1b[2J[bold]a[", {**RIGHT, "dataset": "\x9b[/]d"}, {**RIGHT, "question": "b"})
-    print_scores([a], False)
+    print_scores(ScoreRequest(files=[a]))
     print_comparison(a, a, False)
-    print_scores([a], True)
+    print_scores(ScoreRequest(files=[a], as_json=True))
     out = capsys.readouterr().out
     assert not {"\x1b", "\x9b"} & set(out)
     assert "[bold]a[: \\x9b[/]d" in out

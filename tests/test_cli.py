@@ -59,12 +59,13 @@ OPTIONS = {
     "stage2": f"{RL} --steps --from",
     "train": RL,
     "demo": "--output --seed --contrast --set",
-    "index-corpus": "--to --format --limit --overwrite --restart --rejects --bad-rows --analyzer --k1 --b --title-weight "
-    "--shards",
+    "index-corpus": "--to --format --limit --overwrite --restart --rejects --bad-rows"
+    " --analyzer --k1 --b --title-weight --shards",
     "search": "--queries --top-k --json",
     "serve": "--port --host --workers --allowed-host",
     "recall": "--dataset --data-dir --limit --json",
-    "evaluate": f"{MODEL} --dataset --to --data-dir --limit --samples --temperature --judge --judge-model --concurrency",
+    "evaluate": f"{MODEL} --dataset --to --data-dir --limit --samples --temperature"
+    " --judge --judge-model --concurrency",
     "ask": f"{MODEL} --model --temperature",
     "score": "--json --judge --judge-model --dataset",
     "compare": "--json --dataset",

@@ -22,11 +22,10 @@ from r1searcher.episodes.trajectory import Author, StopReason, Trajectory
 from r1searcher.errors import R1Error
 from r1searcher.retrieval.retry import RetryingRetriever
 from r1searcher.retrieval.urls import open_retriever
-from r1searcher.rewards.format import RULES
-from r1searcher.rewards.recipes import measure, reward_function
+from r1searcher.rewards.measures import F1, episode_logs
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import finished_steps, to_row
-from r1searcher.runs.resolved import limits_of, read_run
+from r1searcher.runs.resolved import limits_of, read_run, reward_of
 
 RUN_VARIABLE = "R1S_RUN"
 
@@ -41,7 +40,7 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
         self.run = RunFolder(Path(folder))
         stage, self.settings = read_run(self.run)
         assert stage != "sft"  # no rollouts there
-        self.reward = reward_function(self.settings.reward, stage)
+        self.reward = reward_of(self.settings, stage)
         self.limits = limits_of(self.settings)
         self._tokenizer: HuggingFaceTokenizer | None = None
 
@@ -85,7 +84,8 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
                 self.limits,
             )
             reward = self.reward(trajectory)
-            logs = self._logs(trajectory, reward.parts, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            logs = episode_logs(trajectory, reward.parts, seconds, self.settings.reward.max_answer_words)
             append_row(
                 self.run.trajectories(finished_steps(self.run) + 1),
                 to_row(trajectory, id=row["id"], reward=reward.total, parts=dict(reward.parts), logs=logs),
@@ -99,18 +99,6 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
                 write_text(self.run.stop_note, reason + "\n")
             raise
         return as_openrlhf(prompt, label, trajectory, reward.total, logs)
-
-    def _logs(self, trajectory: Trajectory, parts: Any, seconds: float) -> dict[str, float]:
-        """The same keys for every episode, as OpenRLHF's averages require."""
-        return {
-            **{f"format/{rule}": 0.0 for rule in RULES},
-            **{f"stop/{reason.value}": 0.0 for reason in StopReason},
-            **measure(trajectory, self.settings.reward.max_answer_words),
-            **{f"reward/{name}": value for name, value in parts.items()},
-            "new_tokens": float(sum(trajectory.mask)),
-            "episode_seconds": seconds,
-            "search_seconds": sum(search.seconds for search in trajectory.searches),
-        }
 
 
 def as_openrlhf(
@@ -132,7 +120,7 @@ def as_openrlhf(
         "images": None,
         "mm_train_inputs": None,
         "reward": reward,
-        "scores": logs["f1"],
+        "scores": logs[F1.name],
         "observation_tokens": tokens,
         "action_ranges": ranges,
         "rollout_log_probs": logprobs,

@@ -53,6 +53,7 @@ class Difference:
 
     @property
     def significant(self) -> bool:
+        """Whether 0 is outside the interval."""
         return self.low > 0 or self.high < 0
 
 

@@ -14,10 +14,9 @@ from html import escape
 from importlib import resources
 from typing import Any
 
-from r1searcher.report.scoring import ANSWER_METRICS, MetricSummary, Prediction, Scored
+from r1searcher.report.scoring import MetricSummary, Prediction, Scored
 from r1searcher.report.tables import counts, metrics_of, name_of
-
-SHOWN_MEASURES = (*ANSWER_METRICS, "answer_in_documents")
+from r1searcher.rewards.measures import COVER_EM, EM, F1, View, shown_in
 
 
 def render_page(
@@ -71,18 +70,17 @@ def _data(value: Any) -> str:
 def _entry(row: Mapping[str, Any], prediction: Prediction, scored: Scored) -> dict[str, Any]:
     measures = scored.measures
     trajectory = prediction.trajectory
-    verdict = "right" if measures["em"] else "covered" if measures["cover_em"] else "wrong"
+    verdict = "right" if measures[EM.name] else "covered" if measures[COVER_EM.name] else "wrong"
     return {
         "dataset": str(row.get("dataset", "")),
         "question": prediction.question,
         "gold_answers": list(prediction.gold_answers),
         "answer": prediction.answer,
         "verdict": verdict,
-        "f1": round(measures["f1"], 3),
+        "f1": round(measures[F1.name], 3),
         "searches": len(trajectory.searches) if trajectory else 0,
         "stop": trajectory.stop.value if trajectory else "unknown",
-        "measures": {name: round(measures[name], 3) for name in SHOWN_MEASURES if name in measures}
-        | ({"judge": prediction.judge} if prediction.judge is not None else {}),
+        "measures": {m.name: round(measures[m.name], 3) for m in shown_in(View.PAGE) if m.name in measures},
         "parts": {name: round(float(value), 3) for name, value in dict(row.get("parts", {})).items()},
         "broken": [name.removeprefix("format/") for name in measures if name.startswith("format/")],
         "segments": [[segment.author.value, segment.text, len(segment.token_ids)] for segment in trajectory.segments]
@@ -105,8 +103,8 @@ def _table(reports: Mapping[str, MetricSummary]) -> str:
 
 
 def _interval_plot(reports: Mapping[str, MetricSummary]) -> str:
-    """Answer metrics on a scale of 0 to 1, a dot with a whisker each."""
-    metrics = [m for m in metrics_of(reports) if m in (*ANSWER_METRICS, "judge")]
+    """Answer metrics on a scale of 0 to 1, each a dot with a whisker."""
+    metrics = [m.name for m in shown_in(View.INTERVAL)]
     lines, y = "", 14
     for name, figures in reports.items():
         for metric in metrics:
@@ -148,6 +146,6 @@ def _searches_plot(trajectories: Sequence[Mapping[str, Any]]) -> str:
         )
     width = 20 + 34 * (max(totals, default=0) + 1)
     return (
-        f'<figure><svg width="{width}" height="150" role="img" aria-label="Searches a question">{bars}</svg>'
-        "<figcaption>Searches a question: right (EM, green) and not (red)</figcaption></figure>"
+        f'<figure><svg width="{width}" height="150" role="img" aria-label="Searches per question">{bars}</svg>'
+        "<figcaption>Searches per question: right (EM, green) and not (red)</figcaption></figure>"
     )

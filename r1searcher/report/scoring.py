@@ -9,12 +9,9 @@ from typing import Any
 from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.errors import InputError
 from r1searcher.report.intervals import Interval, interval
+from r1searcher.rewards.measures import EM, JUDGE, Measure, View, measure, shown_in
 from r1searcher.rewards.metrics import score
-from r1searcher.rewards.official import ACCURACY, EM, F1, official_scorer
-from r1searcher.rewards.recipes import measure
-
-ANSWER_METRICS = ("em", EM, "f1", F1, ACCURACY, "cover_em", "cover_em_contiguous")
-RATES = ("format", "retrieval", "searches", "query_words", "answer_in_documents")
+from r1searcher.rewards.official import official_scorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +44,6 @@ class Scored:
     key: str
     question: str
     measures: Mapping[str, float]
-    judge: bool | None = None
     judge_failed: bool = False
     dataset: str = ""
 
@@ -58,17 +54,15 @@ def score_prediction(prediction: Prediction, dataset: str = "") -> Scored:
     `dataset` names where the question comes from, in place of what the row itself says.
     """
     measures = measure(prediction.trajectory) if prediction.trajectory is not None else {}
-    if not measures.get("searches"):
-        measures.pop("query_words", None)  # there is no length of no query
     answered = score(prediction.answer, prediction.gold_answers)._asdict()
     name = dataset or prediction.dataset
     scorer = official_scorer(name)
     official = scorer(prediction.answer, prediction.gold_answers) if scorer else {}
+    judged = {JUDGE.name: float(prediction.judge)} if prediction.judge is not None else {}
     return Scored(
         prediction.key,
         prediction.question,
-        {**measures, **answered, **official},
-        prediction.judge,
+        {**measures, **answered, **official, **judged},
         prediction.judge_failed,
         name,
     )
@@ -133,17 +127,14 @@ def summarize(scored: Sequence[Scored]) -> MetricSummary:
         raise InputError("there is no prediction to score")
     groups = by_question(scored)
     metrics = {}
-    for name in (*ANSWER_METRICS, *RATES):
-        means = [fmean(values) for group in groups.values() if (values := _present(group, name))]
+    for m in shown_in(View.TABLE):
+        means = [m.aggregate(values) for group in groups.values() if (values := values_of(group, m))]
         if means:
-            metrics[name] = interval(means)
-    judged = [fmean(v) for group in groups.values() if (v := [float(s.judge) for s in group if s.judge is not None])]
-    if judged:
-        metrics["judge"] = interval(judged)
+            metrics[m.name] = interval(means)
     k = min(len(group) for group in groups.values())
     if k > 1:
-        metrics[f"pass@{k}"] = interval([max(s.measures["em"] for s in group[:k]) for group in groups.values()])
-        metrics[f"mean@{k}"] = interval([fmean(s.measures["em"] for s in group[:k]) for group in groups.values()])
+        metrics[f"pass@{k}"] = interval([max(s.measures[EM.name] for s in group[:k]) for group in groups.values()])
+        metrics[f"mean@{k}"] = interval([fmean(s.measures[EM.name] for s in group[:k]) for group in groups.values()])
     counted = Counter(key for one in scored for key in one.measures if "/" in key)
     return MetricSummary(
         len(groups),
@@ -157,8 +148,9 @@ def summarize(scored: Sequence[Scored]) -> MetricSummary:
     )
 
 
-def _present(group: Sequence[Scored], name: str) -> list[float]:
-    return [one.measures[name] for one in group if name in one.measures]
+def values_of(group: Sequence[Scored], measure: Measure) -> list[float]:
+    """The values of those predictions that have the measure."""
+    return [one.measures[measure.name] for one in group if measure.name in one.measures]
 
 
 def _named(counted: Counter[str], prefix: str) -> dict[str, int]:

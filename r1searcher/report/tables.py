@@ -11,31 +11,16 @@ from rich.table import Table
 from r1searcher.common.terminal import console
 from r1searcher.report.intervals import Interval
 from r1searcher.report.scoring import MetricSummary
-from r1searcher.rewards.official import ACCURACY, EM, F1
-
-NAMES = {
-    "em": "EM, R1-Searcher",
-    EM: "EM, official",
-    "f1": "F1, R1-Searcher",
-    F1: "F1, official",
-    ACCURACY: "accuracy, official",
-    "cover_em": "cover EM, loose (ACC_R)",
-    "cover_em_contiguous": "cover EM, contiguous",
-    "judge": "LLM judge (ACC_L)",
-    "format": "format right",
-    "retrieval": "searched at least once",
-    "searches": "searches a question",
-    "query_words": "words a query",
-    "answer_in_documents": "gold in the documents",
-}
+from r1searcher.rewards.measures import MEASURES, View, shown_in
 
 
 def name_of(metric: str) -> str:
-    return NAMES.get(metric, metric)
+    """The label of a measure; the name itself of what is derived from one (`pass@4`)."""
+    return MEASURES[metric].label if metric in MEASURES else metric
 
 
 def report_table(reports: Mapping[str, MetricSummary]) -> Table:
-    """A row a metric, a column a dataset: mean and 95 % interval."""
+    """A row per metric, a column per dataset: mean and 95 % interval."""
     table = Table(box=None, padding=(0, 2))
     table.add_column("", no_wrap=True)
     for name, figures in reports.items():
@@ -47,7 +32,7 @@ def report_table(reports: Mapping[str, MetricSummary]) -> Table:
 
 
 def counts(figures: MetricSummary) -> list[str]:
-    """What was counted rather than averaged, a sentence each."""
+    """What was counted rather than averaged, one sentence each."""
     lines = [f"official metrics: {scorer}" for scorer in figures.official]
     if figures.stops:
         lines.append("stopped: " + ", ".join(f"{name} {count}" for name, count in figures.stops.items()))
@@ -89,9 +74,10 @@ def _cell_text(name: str) -> str:
 
 
 def metrics_of(reports: Mapping[str, MetricSummary]) -> list[str]:
-    """Metrics that any of the reports has, in the order of `NAMES`, others behind."""
+    """Metrics that any of the reports has, in the order of the table of measures, others after them."""
     present = {metric for figures in reports.values() for metric in figures.metrics}
-    return [metric for metric in NAMES if metric in present] + sorted(present - set(NAMES))
+    known = [m.name for m in shown_in(View.TABLE)]
+    return [name for name in known if name in present] + sorted(present - set(known))
 
 
 def _cell(interval: Interval | None) -> str:

@@ -56,7 +56,7 @@ def test_plain_lines_say_each_step_once_with_its_figures_and_an_episode(tmp_path
         append_row(run.heartbeat, {"time": 0.0, "message": "waiting for the search engine"})
     text = console.export_text()
     assert text.count("step 1/4") == text.count("step 2/4") == 1
-    assert "retrieval 0.500" in text
+    assert "retrieval rate 0.500" in text
     assert "about 0 min left" in text
     assert text.count("waiting for the search engine") == 1
     assert "[red]not markup[/red]" in text

@@ -69,6 +69,7 @@ OPTIONS = {
     "ask": f"{MODEL} --model --temperature",
     "score": "--json --judge --judge-model --dataset",
     "compare": "--json --dataset",
+    "report": "--step --to",
 }
 
 

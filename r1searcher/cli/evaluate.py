@@ -91,3 +91,20 @@ def compare(
     from r1searcher.evaluation.commands import print_comparison
 
     print_comparison(a, b, json_, dataset)
+
+
+@_command
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run or of an evaluation.")],
+    step: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1, help="Step of a run whose trajectories are included. Repeatable. [the first and the last step]"
+        ),
+    ] = None,
+    to: Annotated[Path | None, typer.Option(help="Output folder. [FOLDER]")] = None,
+) -> None:
+    """Write report.html, report.md and report.json of a run or an evaluation."""
+    from r1searcher.evaluation.reports import run_report
+
+    run_report(folder, step or [], to)

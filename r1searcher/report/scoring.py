@@ -8,10 +8,10 @@ from typing import Any
 
 from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.errors import InputError
+from r1searcher.questions.scorers import official_scorer
 from r1searcher.report.intervals import Interval, interval
 from r1searcher.rewards.measures import EM, JUDGE, Measure, View, measure, shown_in
 from r1searcher.rewards.metrics import score
-from r1searcher.rewards.official import official_scorer
 
 
 @dataclass(frozen=True, slots=True)

@@ -349,6 +349,21 @@ def compare(
     print_comparison(a, b, json_, dataset)
 
 
+@app.command(rich_help_panel="Evaluate")
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run or of an evaluation.")],
+    step: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Of a run: a step whose trajectories are shown. Repeatable. [first and last]"),
+    ] = None,
+    to: Annotated[Path | None, typer.Option(help="Folder of the report. [FOLDER]")] = None,
+) -> None:
+    """Write report.html, report.md and report.json of a run or an evaluation."""
+    from r1searcher.evaluation.reports import run_report
+
+    run_report(folder, step or [], to)
+
+
 def _command() -> int:
     """Run the command of `sys.argv`; returns its exit code. A usage error becomes an `InputError`."""
     try:

@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from r1searcher.questions import datasets
+
 if TYPE_CHECKING:
     from r1searcher.config.source import SettingsSource
     from r1searcher.evaluation.judge import JudgeRequest
 
 Command = Callable[..., None]
 
-DATASETS = "bamboogle, hotpotqa, 2wikimultihopqa, musique, nq, triviaqa, popqa, or a file of questions."
+DATASETS = f"{', '.join(datasets.DATASETS.builtin)}, or a file of questions."
 MODELS = "A run, a Hugging Face folder or name, demo, or the URL of a completions server."
 
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override one setting: section.key=value. Repeatable.")]

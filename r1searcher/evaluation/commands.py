@@ -13,9 +13,9 @@ from r1searcher.evaluation.evaluate import EvaluationRequest, evaluate
 from r1searcher.evaluation.judge import Judge, JudgeRequest
 from r1searcher.evaluation.predictions import read_predictions
 from r1searcher.evaluation.scoring import score_file
+from r1searcher.questions.datasets import DATASETS
 from r1searcher.report.scoring import MetricSummary, Scored, by_dataset, score_prediction, summarize
 from r1searcher.report.tables import name_of, print_summaries, print_whole
-from r1searcher.rewards.official import SCORERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ def print_scores(request: ScoreRequest) -> None:
     print_summaries(reports)
     for label, figures in reports.items():
         if not figures.official:
-            known = ", ".join(SCORERS)
+            known = ", ".join(DATASETS)
             terminal.console().print(
                 f"{label}: no official metrics: it names none of {known}; see --dataset", soft_wrap=True
             )

@@ -26,7 +26,7 @@ from r1searcher.evaluation.predictions import of_row
 from r1searcher.evaluation.reports import records_of
 from r1searcher.evaluation.rollouts import RolloutRequest, prompt_maker, roll_out, rollout_requests
 from r1searcher.evaluation.target import ModelRequest, Target, find_target, open_engine
-from r1searcher.questions.named import Dataset, local_file, open_dataset
+from r1searcher.questions.named import Dataset, is_here, open_dataset
 from r1searcher.questions.quality import overlap_warning
 from r1searcher.report.scoring import MetricSummary
 from r1searcher.report.write import write_report
@@ -101,7 +101,7 @@ def plan_of(request: EvaluationRequest) -> Plan:
 def _with_overlap(dataset: Dataset, target: Target) -> Dataset:
     """The dataset with a warning about questions that the model was trained on, where its run and data are here."""
     data = target.settings.data
-    if not (target.run and data.train and local_file(data.train, data.folder, training=True)):
+    if not (target.run and data.train and is_here(data.train, data.folder, training=True)):
         return dataset
     trained_on = open_dataset(data.train, data.folder, limit=data.limit, training=True)
     return replace(dataset, warnings=(*dataset.warnings, *overlap_warning(dataset.questions, trained_on.questions)))

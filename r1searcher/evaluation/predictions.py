@@ -14,10 +14,10 @@ from r1searcher.episodes.protocol import DOCUMENTS, END_ANSWER, END_DOCUMENTS, E
 from r1searcher.episodes.trajectory import Author, Search, Segment, StopReason, Trajectory
 from r1searcher.errors import InputError
 from r1searcher.questions.rows import question_of
+from r1searcher.questions.scorers import official_scorer
 from r1searcher.report.predictions import Prediction, dataset_of, key_of, of_trajectory, verdict_of
 from r1searcher.retrieval.base import Hit
 from r1searcher.rewards.format import answer_of_trajectory
-from r1searcher.rewards.official import official_scorer
 from r1searcher.runs.records import Str, TrajectoryRow, one_of, trajectory_of
 
 ANSWER_KEYS = ("pred_ans", "prediction", "pred")

@@ -7,12 +7,12 @@ from statistics import fmean
 from typing import Any
 
 from r1searcher.errors import InputError
+from r1searcher.questions.scorers import official_scorer
 from r1searcher.report.intervals import Interval, interval
 from r1searcher.report.predictions import Prediction
 from r1searcher.rewards.format import MAX_ANSWER_WORDS
 from r1searcher.rewards.measures import EM, JUDGE, Measure, View, measure, shown_in
 from r1searcher.rewards.metrics import score
-from r1searcher.rewards.official import official_scorer
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from r1searcher.common import terminal
 from r1searcher.common.terminal import SafeConsole, outside
 from r1searcher.episodes.trajectory import Author
 from r1searcher.runs.folder import RunFolder
-from r1searcher.runs.records import finished_steps, latest_trajectory, read_heartbeats, read_metrics
+from r1searcher.runs.records import finished_steps, latest_trajectory, read_heartbeats, read_metrics, trajectory_files
 
 COLUMNS = {
     "reward": "reward",
@@ -100,8 +100,7 @@ class RunView(AbstractContextManager["RunView"]):
 
     def _panel(self) -> RenderableType:
         step = finished_steps(self.run)
-        under_way = self.run.trajectories(step + 1)
-        episodes = lines_in(under_way)
+        episodes = sum(map(lines_in, trajectory_files(self.run.trajectories(step + 1))))
         done = step + min(1.0, episodes / self.rollouts) * 0.5  # the other half of a step is training
         minutes = (time.monotonic() - self._started) / 60
         head = outside(f"{self.title}  step {step}/{self.steps}  {minutes:.0f} min{self._left()}", "bold")

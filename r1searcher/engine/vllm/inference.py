@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from r1searcher.engine import cpu
-from r1searcher.engine.generator import VllmGenerator
+from r1searcher.engine.vllm.generator import VllmGenerator
 from r1searcher.episodes.tokens import HuggingFaceTokenizer
 from r1searcher.errors import InputError
 

@@ -1,0 +1,30 @@
+"""What every process of the engine does before it imports OpenRLHF or vLLM.
+
+Called by their public extension points: `main` in the driver, Ray in its workers (`worker_process_setup_hook`), vLLM in
+its own processes (entry point group `vllm.general_plugins`).
+"""
+
+import os
+
+from r1searcher.engine import cpu, environment, import_patches
+from r1searcher.engine.openrlhf.patches import cpu as cpu_patches
+from r1searcher.engine.openrlhf.patches import order, recording
+from r1searcher.engine.openrlhf.versions import require_tested_versions
+from r1searcher.engine.vllm import patches as vllm_patches
+
+CPU_PATCHES = [*cpu_patches.PATCHES, *vllm_patches.PATCHES]
+
+
+def setup() -> None:
+    """Register the patches; imports nothing heavy. Raises `InputError` where a package has an untested version."""
+    require_tested_versions("cpu" if cpu.is_enabled() else "gpu")
+    install_cpu_patches()
+    if os.environ.get(environment.RUN):
+        import_patches.install(recording.PATCHES)
+    import_patches.install(order.PATCHES)
+
+
+def install_cpu_patches() -> None:
+    """Those for machines without a GPU, in a process that was told so by `cpu.CPU_ENV`."""
+    if cpu.is_enabled():
+        import_patches.install(CPU_PATCHES)

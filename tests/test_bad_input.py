@@ -54,11 +54,11 @@ retry_timeout_s = 0.1
 [rl]
 questions_per_step = 2
 samples_per_question = 2
-batch = 4
-micro_batch = 2
+batch_size = 4
+micro_batch_size = 2
 steps = 2
 [sft]
-batch = 1
+batch_size = 1
 [engine]
 device = "cpu"
 """
@@ -136,8 +136,8 @@ def make_evaluation(folder: Path) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest))
     rows = [
         {
-            "dataset": "questions", "id": q["id"], "place": n, "sample": 0, "seconds": 1.0, "reward": 0.0, "parts": {},
-            "question": q["question"], "gold_answers": q["gold_answers"], "stop": "ended", "searches": [],
+            "dataset": "questions", "id": q["id"], "index": n, "sample": 0, "seconds": 1.0, "reward": 0.0, "parts": {},
+            "question": q["question"], "gold_answers": q["gold_answers"], "stop": "answered", "searches": [],
             "segments": [{"author": author, "text": "a", "token_ids": [1]} for author in ("prompt", "model")],
         }
         for n, q in enumerate(QUESTIONS)

@@ -174,7 +174,7 @@ class RL(Section):
     """The same where nothing is trained, for the log-probabilities before an update; none for `micro_batch_size`."""
 
     learning_rate: float = Field(2e-6, gt=0, le=1)
-    """Adam's, without a SFT."""
+    """Adam's, without a warmup of the rate."""
 
     lr_schedule: Literal["constant", "cosine"] = "constant"
     """cosine lets the learning rate fall to a tenth by the stage's last step, so that the last updates stir less."""

@@ -30,7 +30,7 @@ def test_all_mistakes_are_reported_at_once_with_key_value_and_what_is_right(tmp_
         [rl]
         learning_rat = 1
         samples_per_question = -2
-        advantage = "ppo"
+        algorithm = "ppo"
         [episode]
         max_searches = "many"
         """,
@@ -48,7 +48,7 @@ def test_all_mistakes_are_reported_at_once_with_key_value_and_what_is_right(tmp_
 
 
 def test_settings_that_contradict_each_other_name_both(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"rl\.batch = 31: must divide .* = 1024"):
+    with pytest.raises(InputError, match=r"rl.batch_size = 31: must divide .* = 1024"):
         load("stage1", overrides={"rl.batch_size": 31})
     with pytest.raises(InputError, match="samples_per_question = 1"):
         load("stage1", overrides={"rl.samples_per_question": 1, "rl.batch_size": 64})
@@ -145,7 +145,7 @@ def test_what_cannot_train_is_refused_by_its_key(key: str, value: object) -> Non
     assert len(line) < 200
 
 
-@pytest.mark.parametrize("part", ["weight", "broken"])
+@pytest.mark.parametrize("part", ["weight", "if_zero"])
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), -float("inf"), 1e300])
 def test_reward_parts_are_finite(part: str, value: float) -> None:
     with pytest.raises(InputError, match=rf"reward\.parts\.0\.{part}"):

@@ -28,9 +28,9 @@ def test_the_template_sets_the_defaults_and_names_every_key(tmp_path: Path) -> N
 def test_the_template_names_every_recipe_and_every_estimator() -> None:
     recipes = Reward.model_fields["recipe"].description or ""
     assert set(re.findall(r"[\w-]+", recipes.partition(";")[0])) - {"or"} == set(RECIPES)
-    advantage = RL.model_fields["advantage"]
-    for estimator in get_args(advantage.annotation):
-        assert re.search(rf"\b{estimator} \(", advantage.description or "")
+    algorithm = RL.model_fields["algorithm"]
+    for estimator in get_args(algorithm.annotation):
+        assert re.search(rf"\b{estimator} \(", algorithm.description or "")
         assert f"{estimator} (" in " ".join(line.removeprefix("# ") for line in template().split("\n"))
 
 

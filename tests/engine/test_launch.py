@@ -18,7 +18,7 @@ ROWS = [(f"prompt {i}", f"label {i}") for i in range(10)]
 
 def settings(**rl) -> Settings:
     return Settings.model_validate(
-        {"rl": {"questions_per_step": 4, "samples_per_question": 2, "batch": 8, "micro_batch": 2, **rl}}
+        {"rl": {"questions_per_step": 4, "samples_per_question": 2, "batch_size": 8, "micro_batch_size": 2, **rl}}
     )
 
 
@@ -66,7 +66,7 @@ def test_the_learning_rate_stays_or_falls(tmp_path):
         return rl_flags(settings(**rl), RunFolder(tmp_path), tmp_path, "cpu")["actor.lr_scheduler"]
 
     assert scheduler() == "constant"
-    assert scheduler(schedule="cosine") == "cosine_with_min_lr"
+    assert scheduler(lr_schedule="cosine") == "cosine_with_min_lr"
 
 
 def test_passes_without_training_have_a_micro_batch_of_their_own(tmp_path):
@@ -76,7 +76,7 @@ def test_passes_without_training_have_a_micro_batch_of_their_own(tmp_path):
         return rl_flags(settings(**rl), run, tmp_path, "cpu")["rollout.micro_batch_size"]
 
     assert size() == 2
-    assert size(forward_micro_batch=8) == 8
+    assert size(forward_micro_batch_size=8) == 8
 
 
 def test_cpu_runs_sync_weights_over_gloo_and_gpu_runs_over_nccl(tmp_path):

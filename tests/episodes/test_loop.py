@@ -129,8 +129,8 @@ def test_a_stop_inside_a_token_leaves_its_rest_as_overhang() -> None:
     [turn] = [s for s in trajectory.segments if s.author is Author.MODEL]
     assert turn.overhang > 0, "the test's tokenizer must merge across the end of the tag"
     assert turn.text == tokenizer.decode(model.sampled[0])
-    assert turn.said.endswith("</answer>")
-    assert trajectory.turns == (turn.said,)
+    assert turn.text_before_stop.endswith("</answer>")
+    assert trajectory.turns == (turn.text_before_stop,)
 
 
 @pytest.mark.parametrize(

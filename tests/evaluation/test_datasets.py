@@ -157,7 +157,7 @@ def test_help_and_settings_name_every_dataset() -> None:
     assert words["held_out"] & set(NAMED) == set(NAMED)
 
 
-def test_released_training_rows_whose_golds_cannot_be_earned_are_counted() -> None:
+def test_released_training_rows_whose_gold_answers_cannot_be_earned_are_counted() -> None:
     dataset = open_dataset(str(DATA / "questions" / "stage_2.jsonl"))
     assert len(dataset.questions) == 64
     words = [len(q.gold_answers[0].split()) > 10 for q in dataset.questions]

@@ -110,7 +110,7 @@ def test_a_run_folder_on_a_full_disk_is_one_sentence(small_disk: Any) -> None:
     run = RunFolder(folder / "run")
     run.path.mkdir()
     fill()
-    settings = Settings.model_validate({"rl": {"questions_per_step": 4, "samples_per_question": 2, "batch": 8}})
+    settings = Settings.model_validate({"rl": {"questions_per_step": 4, "samples_per_question": 2, "batch_size": 8}})
     with pytest.raises(FileError, match=FULL):
         launch.write_prompts(run, [("prompt" * 1000, "label")] * 100, settings)
     with pytest.raises(FileError, match=FULL):

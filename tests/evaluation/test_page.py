@@ -140,7 +140,7 @@ def test_nothing_is_loaded_from_outside(browser: Browser) -> None:
         ("right", "right", ["What is right?"]),
         ("right", "covered", ["What is covered?"]),
         ("searches", "2", ["What is wrong?"]),
-        ("stop", "ended", ["What is cut?"]),
+        ("stop", "eos_without_answer", ["What is cut?"]),
         ("words", "WRONG", ["What is wrong?"]),
     ],
 )

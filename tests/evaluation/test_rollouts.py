@@ -63,7 +63,7 @@ async def test_every_task_is_played_once_and_no_more_at_once_than_allowed(concur
     engine = Engine()
     tasks = rollout_requests(QUESTIONS, samples=2)
     played = await play(engine, GivenPassages(["It lies on the Arden."]), tasks, concurrency)
-    assert sorted((t.place, t.sample) for t, _, _ in played) == [(t.place, t.sample) for t in tasks]
+    assert sorted((t.index, t.sample) for t, _, _ in played) == [(t.index, t.sample) for t in tasks]
     assert all(len(trajectory.searches) == 1 for _, trajectory, _ in played)
     assert engine.most_at_once == min(concurrency, len(tasks))
 
@@ -102,7 +102,7 @@ def test_held_out_rollouts_wait_out_an_outage(monkeypatch: pytest.MonkeyPatch) -
     with raw_server(behave) as server:
         changes = {"retrieval.url": f"{server.url}/retrieve", "model.chat_template": False}
         settings = load("stage2", None, None, changes)
-        played = roll_out_model("model", QUESTIONS[:2], settings, (0.0,), say=said.append)
+        played = roll_out_model("model", QUESTIONS[:2], settings, (0.0,), notify=said.append)
     assert [trajectory.stop.value for trajectory in played[0.0]] == ["answered"] * 2
     assert all(len(trajectory.searches[0].hits) == 1 for trajectory in played[0.0])
     assert ["waiting" in sentence for sentence in said] == [True, False]

@@ -1,0 +1,124 @@
+"""Rewrites the parts of the docs that are made from the code, such as tables of registries.
+
+    python scripts/generate_docs.py            # rewrites them in README.md, CONTRIBUTING.md and docs/
+    python scripts/generate_docs.py --check    # changes nothing; exit code 1 if a page is out of date
+
+Such a part is a region of a page between two marks:
+
+    <!-- generated: reward-parts -->
+    …
+    <!-- end: reward-parts -->
+
+To add one, write a function that returns Markdown, add it to `REGIONS`, and put the two marks where it belongs. Tables
+list what comes with the package (`Registry.builtin`), not what other installed packages add.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+_REGION = re.compile(r"^<!-- generated: (\S+) -->\n(.*?)^<!-- end: (\S+) -->$", re.DOTALL | re.MULTILINE)
+_MARK = re.compile(r"^<!-- (?:generated|end): .*$", re.MULTILINE)
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table. Line ends and bars inside a cell are replaced and escaped."""
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "".join("| " + " | ".join(_cell(cell) for cell in line) + " |\n" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def code(text: str) -> str:
+    """Text as code: `f1` in backticks."""
+    return f"`{text}`"
+
+
+def sentence(documented: object) -> str:
+    """The docstring of a function or class in one line."""
+    return " ".join((documented.__doc__ or "").split())
+
+
+def reward_parts() -> str:
+    from r1searcher.rewards.parts import PARTS
+
+    return table(("part", "value"), ((code(name), sentence(part)) for name, part in PARTS.items()))
+
+
+def named_corpora() -> str:
+    from r1searcher.corpora.named import NAMED
+
+    sizes = {corpus.name: f"{corpus.bytes_ / 1e9:,.1f} GB" if corpus.bytes_ else "" for corpus in NAMED.values()}
+    rows = ((code(name), corpus.about, sizes[name]) for name, corpus in NAMED.items())
+    return table(("name", "what it is", "download"), rows)
+
+
+def datasets() -> str:
+    from r1searcher.questions.named import NAMED
+
+    def splits(name: str) -> str:
+        return ", ".join(f"**{split}**" if split == NAMED[name].evaluated else split for split in NAMED[name].splits)
+
+    rows = ((code(name), splits(name), ", ".join(map(code, named.local))) for name, named in NAMED.items())
+    return table(("name", "splits", "files that replace the evaluated split in a folder"), rows)
+
+
+def settings() -> str:
+    from r1searcher.config.template import template
+
+    return f"```toml\n{template()}```\n"
+
+
+REGIONS: Mapping[str, Callable[[], str]] = {
+    "reward-parts": reward_parts,
+    "named-corpora": named_corpora,
+    "datasets": datasets,
+    "settings": settings,
+}
+
+
+class RegionError(ValueError):
+    """A mark that has no function in `REGIONS`, or no counterpart in its page."""
+
+
+def pages() -> list[Path]:
+    """The pages that may hold regions."""
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def regenerated(text: str, regions: Mapping[str, Callable[[], str]] = REGIONS) -> str:
+    """The text of a page with every region as it should be. Raises `RegionError` for marks that do not fit."""
+
+    def replaced(match: re.Match[str]) -> str:
+        name, _, end = match.groups()
+        if name != end or name not in regions:
+            raise RegionError(f"{match[0].splitlines()[0]} ends with `{end}`; known are {', '.join(regions)}")
+        return f"<!-- generated: {name} -->\n{regions[name]().strip()}\n<!-- end: {name} -->"
+
+    found = len(_REGION.findall(text))
+    if len(_MARK.findall(text)) != 2 * found:
+        raise RegionError("a mark `<!-- generated: … -->` or `<!-- end: … -->` has no counterpart")
+    return _REGION.sub(replaced, text)
+
+
+def main() -> int:
+    stale = []
+    for page in pages():
+        text = page.read_text("utf-8")
+        if (new := regenerated(text)) != text:
+            stale.append(str(page.relative_to(ROOT)))
+            if "--check" not in sys.argv:
+                page.write_text(new, "utf-8")
+    for name in stale:
+        print(f"{name} {'is out of date' if '--check' in sys.argv else 'rewritten'}")
+    return int(bool(stale) and "--check" in sys.argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

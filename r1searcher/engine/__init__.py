@@ -9,10 +9,9 @@
     cpu              what a machine without a GPU needs beside patches
     import_patches   how a name of another package is changed once it is imported
     import_check     whether everything that training needs can be imported
-    model            a model folder without code and pickles
     reserved_tokens  one token per protocol tag
     openrlhf/        flags, algorithms, versions, checkpoints, executor, main of the child process, patches
     vllm/            vLLM as a generator of tokens, for training and for evaluation; its patches
 
-Nothing here imports torch, ray, vllm or openrlhf at module level, `openrlhf.executor` apart, which OpenRLHF itself loads.
+Nothing here imports torch, ray, vllm or openrlhf at module level, except `openrlhf.executor`, which OpenRLHF loads.
 """

@@ -1,4 +1,4 @@
-"""Training and sampling on a machine without a GPU: what the patches of OpenRLHF and vLLM are told, and official switches.
+"""Training and sampling without a GPU: settings of the patches of OpenRLHF and vLLM, and official switches.
 
 The patches are in `openrlhf.patches.cpu` and `vllm.patches`. They act only where the environment variable `CPU_ENV` is
 set, which the launcher sets on machines without a GPU.

@@ -16,7 +16,6 @@ from typing import Any
 
 from r1searcher.errors import R1Error
 
-
 Apply = Callable[[ModuleType], None]
 
 

@@ -1,8 +1,8 @@
 """A stage as a command line: `launch.sh` in the run folder, which `process.run_engine` runs.
 
-    write_prompts(run, prompts, settings)       # see training_rows
-    prepare_rl(settings, run, model)            # writes launch.sh
-    decision = run_engine(run, tick=tick)       # blocks; the same calls after a kill go on from the last checkpoint
+write_prompts(run, prompts, settings)       # see training_rows
+prepare_rl(settings, run, model)            # writes launch.sh
+decision = run_engine(run, tick=tick)       # blocks; the same calls after a kill go on from the last checkpoint
 """
 
 import shlex
@@ -14,12 +14,12 @@ from pathlib import Path
 from r1searcher.common.files import read_rows, read_text, write_rows, write_text, writing
 from r1searcher.config.settings import Settings
 from r1searcher.engine.environment import environment
-from r1searcher.engine.model import local_model
 from r1searcher.engine.openrlhf import main
 from r1searcher.engine.openrlhf.flags import EngineRun, argv, rl_flags, sft_flags
 from r1searcher.engine.topology import topology_of
 from r1searcher.engine.training_rows import by_length_within_updates
 from r1searcher.errors import InputError
+from r1searcher.models.folder import local_model
 from r1searcher.runs.folder import RunFolder
 
 

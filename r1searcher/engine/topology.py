@@ -1,7 +1,7 @@
 """Where a run trains: the device, and which GPUs the trained model, its reference and vLLM get.
 
-Computed once per run from the settings and from what this machine shows. Flags, launch script and the checks before a run
-read it; nothing else computes a placement.
+Computed once per run from the settings and from what this machine shows. Flags, launch script and the checks before a
+run read it; nothing else computes a placement.
 """
 
 import os
@@ -16,7 +16,7 @@ from r1searcher.errors import InputError
 Device = Literal["cpu", "gpu"]
 
 LOGICAL_GPUS = 16
-"""On CPU: how many GPUs Ray is told that there are. OpenRLHF asks for one per process of each model; each is some cores."""
+"""On CPU: how many GPUs Ray is told that there are. OpenRLHF asks for one per process; each is some cores."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +84,7 @@ def topology_of(settings: Settings) -> Topology:
 
 
 def device_of(settings: Settings) -> Device:
-    """Where this run trains and samples. Raises `InputError` where the settings ask for what the machine does not have."""
+    """Where this run trains and samples. Raises `InputError` where the machine does not have what the settings ask for."""
     engine = settings.engine
     present = has_gpu()
     if engine.device == "gpu" and not present and not engine.ray_address:

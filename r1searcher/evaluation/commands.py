@@ -1,9 +1,9 @@
-"""What `r1s evaluate` and `r1s ask` do beside their work: print."""
+"""What `r1s evaluate` and `r1s ask` print."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import Any
+from dataclasses import dataclass
 
 from rich.text import Text
 
@@ -14,9 +14,10 @@ from r1searcher.episodes.loop import Generation, TokenGenerator, run_episode
 from r1searcher.episodes.tokens import Tokenizer
 from r1searcher.episodes.trajectory import StopReason, Trajectory
 from r1searcher.errors import InputError
-from r1searcher.evaluation.evaluate import Request, evaluate, find_target, folder_of, open_engine
+from r1searcher.evaluation.evaluate import EvaluationRequest, evaluate
 from r1searcher.evaluation.rollouts import prompt_maker
 from r1searcher.evaluation.tables import print_reports
+from r1searcher.evaluation.target import ModelRequest, find_target, open_engine
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.base import Health, Hit, Retriever
 from r1searcher.retrieval.retry import RetryingRetriever
@@ -24,24 +25,25 @@ from r1searcher.rewards.format import answer_of_trajectory
 from r1searcher.runs.resolved import limits_of
 
 
-def run_evaluate(request: Request) -> None:
+@dataclass(frozen=True, kw_only=True)
+class AskRequest(ModelRequest):
+    """What `r1s ask` was asked for."""
+
+    question: str
+    temperature: float = 0.0
+    concurrency: int = 1
+
+
+def run_evaluate(request: EvaluationRequest) -> None:
     """Evaluate with progress on standard error, the table on standard output."""
     errors = terminal.console(stderr=True)
     print_reports(evaluate(request, errors))
-    errors.print(f"report: {folder_of(request) / 'report.html'}", soft_wrap=True)
+    errors.print(f"report: {request.folder.path / 'report.html'}", soft_wrap=True)
 
 
-def run_ask(
-    question: str,
-    model: str,
-    overrides: Mapping[str, Any],
-    temperature: float,
-    served_model: str | None,
-    tokenizer: str | None,
-) -> None:
-    """Play one episode and print its turns and documents as they come; the answer goes to standard output."""
-    request = Request(model, (), overrides=overrides, served_model=served_model, tokenizer=tokenizer, concurrency=1)
-    trajectory = asyncio.run(_ask(question, request, temperature, terminal.console(stderr=True)))
+def run_ask(request: AskRequest) -> None:
+    """Run one episode and print its turns and documents as they come; the answer goes to standard output."""
+    trajectory = asyncio.run(_ask(request, terminal.console(stderr=True)))
     answer = answer_of_trajectory(trajectory)
     if trajectory.stop is StopReason.ANSWERED and answer is not None:
         terminal.console().print(answer.strip(), soft_wrap=True)
@@ -49,7 +51,7 @@ def run_ask(
         terminal.console(stderr=True).print(f"no answer: {trajectory.stop.value.replace('_', ' ')}", style="red")
 
 
-async def _ask(question: str, request: Request, temperature: float, console: SafeConsole) -> Trajectory:
+async def _ask(request: AskRequest, console: SafeConsole) -> Trajectory:
     target = find_target(request.model, request.overrides)
     settings = target.settings
     if not settings.retrieval.url:
@@ -65,10 +67,10 @@ async def _ask(question: str, request: Request, temperature: float, console: Saf
         console.print(f"starting {shown_url(target.model)}", style="dim")
         engine = await open_engine(stack, request, target)
         return await run_episode(
-            question,
+            request.question,
             (),
-            prompt_maker(settings, engine)(question),
-            _PrintingGenerator(engine.generator(temperature, settings.seed), engine.tokenizer, console),
+            prompt_maker(settings, engine)(request.question),
+            _PrintingGenerator(engine.generator(request.temperature, settings.seed), engine.tokenizer, console),
             _PrintingRetriever(retriever, settings.episode.max_document_words, console),
             engine.tokenizer,
             limits_of(settings),
@@ -76,7 +78,7 @@ async def _ask(question: str, request: Request, temperature: float, console: Saf
 
 
 class _PrintingGenerator:
-    """Prints every turn when it is whole."""
+    """Prints each turn once it is complete."""
 
     def __init__(self, generator: TokenGenerator, tokenizer: Tokenizer, console: SafeConsole) -> None:
         self._generator, self._tokenizer, self._console = generator, tokenizer, console
@@ -89,7 +91,7 @@ class _PrintingGenerator:
 
 
 class _PrintingRetriever:
-    """Prints what every search found."""
+    """Prints what each search found."""
 
     def __init__(self, retriever: Retriever, words: int, console: SafeConsole) -> None:
         self._retriever, self._words, self._console = retriever, words, console

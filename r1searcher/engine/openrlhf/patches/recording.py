@@ -1,9 +1,9 @@
 """What happens after each step, inside the trainer's process: metrics recorded, rules asked, the loop ended.
 
-OpenRLHF builds its `TensorboardLogger` in the process that holds the training loop and calls it once per step, before it
-saves a checkpoint. The one here does the same and then hands the metrics to a `StepMonitor`. Where that decides to end
-the stage, OpenRLHF saves this step's checkpoint, and finds no prompts left, so that the loop ends in its own way and
-OpenRLHF saves the model. The decision is in the run folder (`ending.json`), where the process that generates samples
+OpenRLHF builds its `TensorboardLogger` in the process that holds the training loop and calls it once per step, before
+it saves a checkpoint. The one here does the same and then hands the metrics to a `StepMonitor`. Where that decides to
+end the stage, OpenRLHF saves this step's checkpoint, and finds no prompts left, so that the loop ends in its own way
+and OpenRLHF saves the model. The decision is in the run folder (`ending.json`), where the process that generates samples
 reads it: in asynchronous training that is another one.
 """
 

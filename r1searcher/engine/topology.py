@@ -84,7 +84,7 @@ def topology_of(settings: Settings) -> Topology:
 
 
 def device_of(settings: Settings) -> Device:
-    """Where this run trains and samples. Raises `InputError` where the machine does not have what the settings ask for."""
+    """Where this run trains and samples. Raises `InputError` where the machine lacks what the settings ask for."""
     engine = settings.engine
     present = has_gpu()
     if engine.device == "gpu" and not present and not engine.ray_address:

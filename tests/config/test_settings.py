@@ -30,7 +30,7 @@ def test_all_mistakes_are_reported_at_once_with_key_value_and_what_is_right(tmp_
         [rl]
         learning_rat = 1
         samples_per_question = -2
-        algorithm = "ppo"
+        lr_schedule = "linear"
         [episode]
         max_searches = "many"
         """,
@@ -43,7 +43,7 @@ def test_all_mistakes_are_reported_at_once_with_key_value_and_what_is_right(tmp_
     assert "sead = 3: did you mean seed?" in message
     assert "did you mean rl.learning_rate?" in message
     assert "rl.samples_per_question = -2" in message
-    assert "'reinforce_baseline'" in message
+    assert "'cosine'" in message
     assert "episode.max_searches = 'many'" in message
 
 

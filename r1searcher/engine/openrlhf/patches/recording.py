@@ -3,8 +3,8 @@
 OpenRLHF builds its `TensorboardLogger` in the process that holds the training loop and calls it once per step, before
 it saves a checkpoint. The one here does the same and then hands the metrics to a `StepMonitor`. Where that decides to
 end the stage, OpenRLHF saves this step's checkpoint, and finds no prompts left, so that the loop ends in its own way
-and OpenRLHF saves the model. The decision is in the run folder (`ending.json`), where the process that generates samples
-reads it: in asynchronous training that is another one.
+and OpenRLHF saves the model. The decision is in the run folder (`ending.json`), where the process that generates
+samples reads it: in asynchronous training that is another one.
 """
 
 from types import ModuleType

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from r1searcher.common.registry import Registry
 from r1searcher.config.settings import Settings
 from r1searcher.errors import R1Error
+from r1searcher.rewards.measures import View, shown_in
 
 Rows = Sequence[Mapping[str, float]]
 """A mapping per step, oldest first: `step` and every number that was reported. A number that was not finite is missing
@@ -69,7 +70,7 @@ def rates_passed(rows: Rows, settings: Settings) -> Stop | None:
     Raises `R1Error` for a rate that no step reports.
     """
     stop = settings.stop
-    wanted = {"retrieval": stop.retrieval_rate, "format": stop.format_rate}
+    wanted = {measure.name: getattr(stop, f"{measure.name}_rate", None) for measure in shown_in(View.STOP)}
     rates = {name: rate for name, rate in wanted.items() if rate is not None}
     recent = rows[-stop.patience :]
     if not rates or len(recent) < stop.patience:

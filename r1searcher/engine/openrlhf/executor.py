@@ -7,9 +7,7 @@ from the run folder that an environment variable names, everything about the epi
 import asyncio
 import time
 import uuid
-from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from openrlhf.utils.agent import AgentExecutorBase
@@ -23,8 +21,8 @@ from r1searcher.episodes.trajectory import Author, StopReason, Trajectory
 from r1searcher.errors import R1Error
 from r1searcher.retrieval.retry import RetryingRetriever
 from r1searcher.retrieval.urls import open_retriever
-from r1searcher.rewards.format import RULES
-from r1searcher.rewards.recipes import measure, reward_function
+from r1searcher.rewards.measures import episode_logs
+from r1searcher.rewards.recipes import reward_function
 from r1searcher.runs.records import EpisodeLabel, to_row
 from r1searcher.runs.resolved import limits_of, read_run
 
@@ -81,7 +79,8 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
                 self.limits,
             )
             reward = self.reward(trajectory)
-            logs = self._logs(trajectory, reward.parts, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            logs = episode_logs(trajectory, reward.parts, seconds, self.settings.reward.max_answer_words)
             append_row(
                 self._file_of(told),
                 to_row(
@@ -108,18 +107,6 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
         """This actor's own file in the folder of the label's step, or of the engine's evaluations."""
         evaluated = label.split == "eval"
         return (self.run.eval_trajectories if evaluated else self.run.trajectories(label.step)) / f"{self.writer}.jsonl"
-
-    def _logs(self, trajectory: Trajectory, parts: Mapping[str, float], seconds: float) -> dict[str, float]:
-        """The same keys for every episode, as OpenRLHF's averages require."""
-        return {
-            **{f"format/{rule}": 0.0 for rule in RULES},
-            **{f"stop/{reason.value}": 0.0 for reason in StopReason},
-            **measure(trajectory, self.settings.reward.max_answer_words),
-            **{f"reward/{name}": value for name, value in parts.items()},
-            "new_tokens": float(sum(trajectory.mask)),
-            "episode_seconds": seconds,
-            "search_seconds": sum(search.seconds for search in trajectory.searches),
-        }
 
 
 def as_openrlhf(

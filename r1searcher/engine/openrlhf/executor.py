@@ -8,6 +8,7 @@ import asyncio
 import time
 import uuid
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from openrlhf.utils.agent import AgentExecutorBase

@@ -13,6 +13,7 @@ To add one, write a function that returns Markdown, add it to `REGIONS`, and put
 list what comes with the package (`Registry.builtin`), not what other installed packages add.
 """
 
+import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -48,7 +49,29 @@ def sentence(documented: object) -> str:
 def reward_parts() -> str:
     from r1searcher.rewards.parts import PARTS
 
-    return table(("part", "value"), ((code(name), sentence(part)) for name, part in PARTS.items()))
+    def parameters(name: str) -> str:
+        _, *accepted = inspect.signature(PARTS[name]).parameters.values()
+        return ", ".join(code(f"{parameter.name} = {parameter.default}") for parameter in accepted)
+
+    rows = ((code(name), sentence(PARTS[name]), parameters(name)) for name in PARTS.builtin)
+    return table(("part", "value", "params"), rows)
+
+
+def recipes() -> str:
+    from r1searcher.rewards.recipes import RECIPES, Part
+
+    def term(part: Part) -> str:
+        earned = f"{part.weight:g} {code(part.name)}" if part.weight != 1 else code(part.name)
+        if part.if_zero is None:
+            return earned
+        instead = f"{part.if_zero:g} if {code(part.name)} is 0"
+        return f"{earned}, {instead}" if part.weight else instead
+
+    def stage(parts: Sequence[Part]) -> str:
+        return "; ".join(map(term, parts)) or "none"
+
+    rows = ((code(name), *(stage(RECIPES[name].get(s, ())) for s in ("stage1", "stage2"))) for name in RECIPES.builtin)
+    return table(("recipe", "stage 1", "stage 2"), rows)
 
 
 def named_corpora() -> str:
@@ -77,6 +100,7 @@ def settings() -> str:
 
 REGIONS: Mapping[str, Callable[[], str]] = {
     "reward-parts": reward_parts,
+    "recipes": recipes,
     "named-corpora": named_corpora,
     "datasets": datasets,
     "settings": settings,

@@ -14,6 +14,7 @@ A file holds settings shared by all stages and, under `[sft]`, `[stage1]` and `[
 import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,6 +25,7 @@ from pydantic_core import PydanticCustomError
 from r1searcher.common.files import read_text
 from r1searcher.common.records import as_demand
 from r1searcher.errors import InputError
+from r1searcher.rewards.recipes import RECIPES, Part
 
 Stage = Literal["sft", "stage1", "stage2"]
 STAGES: tuple[Stage, ...] = ("sft", "stage1", "stage2")
@@ -37,8 +39,6 @@ LONGEST_NAME = 240
 
 LARGEST_SEED = 2**31 - 1
 """NumPy takes 32 bits, and each vLLM engine adds its number to the seed."""
-
-Weight = Annotated[float, Field(ge=-MANY, le=MANY)]
 
 
 class Section(BaseModel):
@@ -129,24 +129,11 @@ class Episode(Section):
     """Sampling temperature of rollouts. Not 0: samples of a question that are all the same teach nothing."""
 
 
-class Part(Section):
-    name: str
-    """A reward part of `rewards/`, for example "retrieval", "format", "f1"."""
-
-    weight: Weight = 1.0
-    """Factor of the part."""
-
-    if_zero: Weight | None = None
-    """What a broken format earns instead of 0, for the format part (paper, stage 2: -2)."""
-
-
 class Reward(Section):
-    recipe: str = "paper"
-    """paper, released-llama, released-qwen, released-qwen-fixed, search-r1, search-r1-format or reft; see
-    docs/rewards.md."""
+    recipe: str = Field("paper", description=f"{', '.join(RECIPES.builtin)}, or a recipe of another package.")
 
     parts: Annotated[tuple[Part, ...], Field(strict=False)] = ()
-    """A composition of your own instead of a recipe."""
+    """A composition of your own instead of a recipe: tables of name, weight, if_zero and params."""
 
     max_answer_words: int = Field(10, ge=1, le=MANY)
     """Longer answers break the format."""
@@ -421,8 +408,10 @@ def _explain(error: ValidationError, source: str) -> str:
     for problem in error.errors(include_url=False):
         key = ".".join(str(part) for part in problem["loc"])
         shown = f"{key} = {_short(problem['input'])}"
-        if problem["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(key, _keys(Settings), n=1, cutoff=0.6)
+        if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            table, _, _ = key.rpartition(".")
+            known = [f"{table}.{field.name}" for field in fields(Part)] if "parts." in key else _keys(Settings)
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
             lines.append(f"{shown}: {f'did you mean {near[0]}?' if near else 'there is no such setting'}")
         elif problem["type"] == "value_error":
             lines.append(f"{key + '.' if key else ''}{problem['ctx']['error']}")

@@ -33,9 +33,8 @@ from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.retry import RetryingRetriever
 from r1searcher.rewards.format import answer_of_trajectory
 from r1searcher.rewards.metrics import score
-from r1searcher.rewards.recipes import reward_function
 from r1searcher.runs.records import to_row
-from r1searcher.runs.resolved import limits_of
+from r1searcher.runs.resolved import limits_of, reward_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +172,7 @@ def _all_rows(plan: _Plan, folder: EvaluationFolder, console: SafeConsole) -> li
 async def _run(plan: _Plan, episodes: Sequence[RolloutRequest], folder: EvaluationFolder, console: SafeConsole) -> None:
     """Run the episodes and append a row for each as it ends."""
     request, target, settings = plan.request, plan.target, plan.target.settings
-    reward = reward_function(settings.reward, "stage2")
+    reward = reward_of(settings, "stage2")
     async with AsyncExitStack() as stack:
         shown = stack.enter_context(_Progress(f"starting {shown_url(target.model)}", len(episodes), console))
         engine = await open_engine(stack, request, target)

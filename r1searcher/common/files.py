@@ -256,6 +256,30 @@ def last_row(path: Path) -> dict[str, Any] | None:
             block *= 4
 
 
+class LineCounter:
+    """Counts the lines of files that grow. Each count reads only what was added after the one before."""
+
+    def __init__(self) -> None:
+        self._counted: dict[Path, tuple[int, int]] = {}  # bytes read, and lines in them
+
+    def count(self, files: Iterable[Path]) -> int:
+        """Lines of all `files` together; one that is missing has none, one that became shorter is read again."""
+        before, self._counted = self._counted, {}
+        for file in files:
+            size, lines = before.get(file, (0, 0))
+            try:
+                with file.open("rb") as handle:
+                    if handle.seek(0, os.SEEK_END) < size:
+                        size = lines = 0
+                    handle.seek(size)
+                    while block := handle.read(1 << 20):
+                        size, lines = size + len(block), lines + block.count(b"\n")
+            except FileNotFoundError:
+                continue
+            self._counted[file] = size, lines
+        return sum(lines for _, lines in self._counted.values())
+
+
 def lines_in(file: Path) -> int:
     """Lines of a file; 0 where it is not there."""
     if not file.is_file():

@@ -25,6 +25,7 @@ from pydantic_core import PydanticCustomError
 from r1searcher.common.files import read_text
 from r1searcher.common.records import as_demand
 from r1searcher.errors import InputError
+from r1searcher.questions.datasets import DATASETS
 from r1searcher.rewards.recipes import RECIPES, Part
 
 Stage = Literal["sft", "stage1", "stage2"]
@@ -39,6 +40,9 @@ LONGEST_NAME = 240
 
 LARGEST_SEED = 2**31 - 1
 """NumPy takes 32 bits, and each vLLM engine adds its number to the seed."""
+
+
+TRAINING_DATASETS = tuple(name for name in DATASETS.builtin if "train" in DATASETS[name].splits)
 
 
 class Section(BaseModel):
@@ -79,14 +83,18 @@ class Model(Section):
 
 
 class Data(Section):
-    train: str = ""
-    """File of questions with gold answers (JSON Lines, JSON, Parquet, CSV or TSV; see docs/evaluation.md), or the name
-    of a dataset, of which the training split is taken: hotpotqa, 2wikimultihopqa, musique, nq, triviaqa. A split can
-    be named, as in "nq:dev"."""
+    train: str = Field(
+        "",
+        description="File of questions with gold answers (JSON Lines, JSON, Parquet, CSV or TSV; see "
+        "docs/evaluation.md), or the name of a dataset, whose training split is taken: "
+        f'{", ".join(TRAINING_DATASETS)}. A split can be named, as in "nq:dev".',
+    )
 
-    held_out: str = ""
-    """File of questions never trained on, or the name of a dataset (bamboogle, hotpotqa, 2wikimultihopqa, musique, nq,
-    triviaqa, popqa), for the evaluation after a stage; empty for none."""
+    held_out: str = Field(
+        "",
+        description="File of questions never trained on, or the name of a dataset "
+        f"({', '.join(DATASETS.builtin)}), for the evaluation after a stage; empty for none.",
+    )
 
     folder: str = ""
     """Folder with the named datasets, instead of the hub."""

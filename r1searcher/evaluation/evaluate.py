@@ -23,12 +23,13 @@ from r1searcher.evaluation.engines import completions_client
 from r1searcher.evaluation.folder import EvaluationFolder, Row, default_folder
 from r1searcher.evaluation.judge import Judge, judge_client
 from r1searcher.evaluation.predictions import of_row
-from r1searcher.evaluation.reports import write_reports
+from r1searcher.evaluation.reports import records_of
 from r1searcher.evaluation.rollouts import RolloutRequest, prompt_maker, roll_out, rollout_requests
 from r1searcher.evaluation.target import ModelRequest, Target, find_target, open_engine
-from r1searcher.questions.named import Dataset, local_file, open_dataset
+from r1searcher.questions.named import Dataset, is_here, open_dataset
 from r1searcher.questions.quality import overlap_warning
 from r1searcher.report.scoring import MetricSummary
+from r1searcher.report.write import write_report
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.retry import RetryingRetriever
 from r1searcher.rewards.format import answer_of_trajectory
@@ -76,7 +77,7 @@ def evaluate(request: EvaluationRequest, console: SafeConsole) -> dict[str, Metr
     folder.start(manifest)
     with folder.locked():
         rows = _all_rows(plan, folder, console)
-    return write_reports(folder.path, rows, manifest)
+    return dict(write_report(folder.path, records_of(manifest, rows)).summaries)
 
 
 def _plan(request: EvaluationRequest) -> _Plan:
@@ -101,7 +102,7 @@ def _plan(request: EvaluationRequest) -> _Plan:
 def _with_overlap(dataset: Dataset, target: Target) -> Dataset:
     """The dataset with a warning about questions that the model was trained on, where its run and data are here."""
     data = target.settings.data
-    if not (target.run and data.train and local_file(data.train, data.folder, training=True)):
+    if not (target.run and data.train and is_here(data.train, data.folder, training=True)):
         return dataset
     trained_on = open_dataset(data.train, data.folder, limit=data.limit, training=True)
     return replace(dataset, warnings=(*dataset.warnings, *overlap_warning(dataset.questions, trained_on.questions)))

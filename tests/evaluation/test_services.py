@@ -16,7 +16,7 @@ from r1searcher.errors import InputError, R1Error, ServiceError
 from r1searcher.evaluation import engines, judge
 from r1searcher.evaluation.engines import CompletionsEngine, completions_client, open_completions
 from r1searcher.evaluation.judge import Judge
-from r1searcher.report.scoring import Prediction
+from r1searcher.report.predictions import Prediction
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.elastic import check_target
 from tests.common.servers import Behaviour, Raw, answer, raw_server, redirect

@@ -13,8 +13,11 @@ from r1searcher.common.files import append_row, lines_in, parse_json, read_text,
 from r1searcher.common.terminal import SafeConsole, error_line, label
 from r1searcher.config.settings import Settings
 from r1searcher.config.source import SettingsSource
-from r1searcher.engine.launch import device, prepare_sft, require_training_packages, run_engine
+from r1searcher.engine.launch import prepare_sft
+from r1searcher.engine.openrlhf.versions import require_tested_versions, require_training_packages
+from r1searcher.engine.process import run_engine
 from r1searcher.engine.reserved_tokens import assign_tag_tokens
+from r1searcher.engine.topology import device_of
 from r1searcher.episodes.trajectory import Author
 from r1searcher.errors import InputError
 from r1searcher.models.demo import model_folder
@@ -42,7 +45,7 @@ def train_sft(settings: Settings, run: RunFolder, console: SafeConsole) -> dict[
     with checks.each():
         require_training_packages()
     with checks.each():
-        device(settings)
+        require_tested_versions(device_of(settings))
     with checks.each():
         require_setting("model.path", settings.model.path, "a Hugging Face folder or name")
     with checks.each():

@@ -1,4 +1,4 @@
-"""The run folder: one place that knows where each file of a run lies."""
+"""The run folder: the path of each file of a run."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """Paths of one stage's run. Nothing is created before it is written."""
+    """Paths of one stage's run. Folders and files are created when they are written."""
 
     path: Path
 
@@ -22,7 +22,7 @@ class RunFolder:
 
     @property
     def launch(self) -> Path:
-        """The engine's command line, to be repeated by hand."""
+        """The engine's command line, for running it manually."""
         return self.path / "launch.sh"
 
     @property
@@ -37,7 +37,7 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """A row a step."""
+        """One row per step."""
         return self.path / "metrics.jsonl"
 
     @property
@@ -59,12 +59,12 @@ class RunFolder:
 
     @property
     def stop_note(self) -> Path:
-        """Why the run was stopped on purpose, in one sentence; absent otherwise."""
+        """Why the run was deliberately stopped, in one sentence; absent otherwise."""
         return self.path / "stopped.txt"
 
     @property
     def heartbeat(self) -> Path:
-        """Sentences of a run that waits (a search engine that is down), a line each."""
+        """Notices of a waiting run (for example, while the search engine is down), one per line."""
         return self.path / "heartbeat.log"
 
     def trajectories(self, step: int) -> Path:

@@ -1,8 +1,8 @@
-"""How long headless Chromium takes to open a report of 1,000 trajectories, from `file://`, ready to be read.
+"""How long headless Chromium takes to open a report of 1,000 trajectories from `file://` until it is readable.
 
     python -m benchmarks.report_page PREDICTIONS.jsonl [--trajectories 1000]
 
-PREDICTIONS are rows that `r1s score` reads, repeated until there are enough. Each opening is in a browser of its own.
+PREDICTIONS are rows that `r1s score` reads, repeated until there are enough. Each opening uses a new browser.
 """
 
 import argparse

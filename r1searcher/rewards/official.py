@@ -1,7 +1,8 @@
-"""Each dataset's own metrics, as its authors' program computes them, chosen by the dataset's name.
+"""Each dataset's own metrics, as its authors' program computes them, selected by the dataset's name.
 
-R1-Searcher's metrics (`rewards.metrics`) are the same formulas on another normalization: they blank punctuation where
-most of these delete it. `docs/evaluation.md` holds the table. All values lie in 0..1; the best gold counts.
+R1-Searcher's metrics (`rewards.metrics`) use the same formulas with another normalization: they replace punctuation
+with spaces where most of these delete it. `docs/evaluation.md` has the table. All values are in 0..1; the best gold
+answer counts.
 """
 
 import re
@@ -22,9 +23,9 @@ _deleted_gold = lru_cache(maxsize=1 << 17)(delete_words)
 
 
 def squad_with_closed_answers(answer: str, gold_answers: Sequence[str]) -> dict[str, float]:
-    """EM and F1 of `hotpot_evaluate_v1.py`, which 2WikiMultihopQA and FlashRAG repeat.
+    """EM and F1 of `hotpot_evaluate_v1.py`, which 2WikiMultihopQA and FlashRAG also use.
 
-    F1 is 0 where one side is yes, no or noanswer and the other differs.
+    F1 is 0 if one side is yes, no or noanswer and the other differs.
     """
     words = delete_words(answer)
     normal = " ".join(words)
@@ -39,7 +40,7 @@ def squad_with_closed_answers(answer: str, gold_answers: Sequence[str]) -> dict[
 
 
 def musique(answer: str, gold_answers: Sequence[str]) -> dict[str, float]:
-    """EM and F1 of MuSiQue's `metrics/answer.py`: no rule for yes and no; F1 is 1 where both sides are empty."""
+    """EM and F1 of MuSiQue's `metrics/answer.py`: no rule for yes and no; F1 is 1 if both sides are empty."""
     words = delete_words(answer)
     normal_golds = list(map(_deleted_gold, gold_answers))
     f1 = max((1.0 if gold == words else f1_of_words(words, gold) for gold in normal_golds), default=0.0)
@@ -47,7 +48,7 @@ def musique(answer: str, gold_answers: Sequence[str]) -> dict[str, float]:
 
 
 def triviaqa(answer: str, gold_answers: Sequence[str]) -> dict[str, float]:
-    """EM and F1 of `triviaqa_evaluation.py`, which blanks punctuation and has no rule for yes and no."""
+    """EM and F1 of `triviaqa_evaluation.py`, which replaces punctuation with spaces, without a rule for yes and no."""
     words = blank_words(answer)
     normal_golds = list(map(_blanked_gold, gold_answers))
     return {EM: float(words in normal_golds), F1: max((f1_of_words(words, gold) for gold in normal_golds), default=0.0)}
@@ -59,14 +60,14 @@ def exact_match(answer: str, gold_answers: Sequence[str]) -> dict[str, float]:
 
 
 def popqa(answer: str, gold_answers: Sequence[str]) -> dict[str, float]:
-    """Accuracy of PopQA's `run_model.py`: a gold stands in the raw answer as it is, in lower case or capitalized."""
+    """Accuracy of PopQA's `run_model.py`: a gold answer occurs in the raw answer, unchanged or in either case."""
     right = any(form in answer for gold in gold_answers for form in (gold, gold.lower(), gold.capitalize()))
     return {ACCURACY: float(right)}
 
 
 @dataclass(frozen=True, slots=True)
 class OfficialScorer:
-    """A dataset's own scorer: where it comes from, and which of `OFFICIAL_METRICS` it gives."""
+    """A dataset's own scorer: its source, and which of `OFFICIAL_METRICS` it computes."""
 
     about: str
     program: str
@@ -75,7 +76,7 @@ class OfficialScorer:
     metrics: Metrics
 
     def __call__(self, answer: str | None, gold_answers: Sequence[str]) -> dict[str, float]:
-        """The metrics of an answer; all 0 where none was given, as in the programs."""
+        """The metrics of an answer; all 0 if it is missing, as in the programs."""
         if answer is None:
             return dict.fromkeys(self.names, 0.0)
         return self.metrics(answer, gold_answers)

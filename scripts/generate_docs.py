@@ -83,13 +83,23 @@ def named_corpora() -> str:
 
 
 def datasets() -> str:
-    from r1searcher.questions.named import NAMED
+    from r1searcher.questions.datasets import DATASETS, NamedDataset
 
-    def splits(name: str) -> str:
-        return ", ".join(f"**{split}**" if split == NAMED[name].evaluated else split for split in NAMED[name].splits)
+    def splits(dataset: NamedDataset) -> str:
+        return ", ".join(f"**{name}**" if name == dataset.evaluated_split else name for name in dataset.splits)
 
-    rows = ((code(name), splits(name), ", ".join(map(code, named.local))) for name, named in NAMED.items())
-    return table(("name", "splits", "files that replace the evaluated split in a folder"), rows)
+    entries = ((name, DATASETS[name]) for name in DATASETS.builtin)
+    rows = ((code(name), splits(dataset), ", ".join(map(code, dataset.files))) for name, dataset in entries)
+    return table(("name", "splits", "files that replace the split in bold in a folder"), rows)
+
+
+def official_scorers() -> str:
+    from r1searcher.questions.datasets import DATASETS
+    from r1searcher.questions.scorers import official_scorer
+
+    scorers = ((name, scorer) for name in DATASETS.builtin if (scorer := official_scorer(name)))
+    rows = ((code(name), code(s.program), s.repository, sentence(s.metrics)) for name, s in scorers)
+    return table(("dataset", "scorer", "source", "metrics"), rows)
 
 
 def settings() -> str:
@@ -103,6 +113,7 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "recipes": recipes,
     "named-corpora": named_corpora,
     "datasets": datasets,
+    "official-scorers": official_scorers,
     "settings": settings,
 }
 

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -174,6 +174,11 @@ def write_json(path: Path, value: Any, *, durable: bool = False, then: str = "")
     write_bytes(path, text.encode("utf-8", "surrogatepass"), durable=durable, then=then)
 
 
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a JSONL file whole or not at all. Raises `FileError`."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
 def sync(path: Path) -> None:
     """Sync a file's content, or a folder's entries, to disk."""
     handle = os.open(path, os.O_RDONLY)
@@ -249,6 +254,30 @@ def last_row(path: Path) -> dict[str, Any] | None:
             if start == 0:
                 return None
             block *= 4
+
+
+class LineCounter:
+    """Counts the lines of files that grow. Each count reads only what was added after the one before."""
+
+    def __init__(self) -> None:
+        self._counted: dict[Path, tuple[int, int]] = {}  # bytes read, and lines in them
+
+    def count(self, files: Iterable[Path]) -> int:
+        """Lines of all `files` together; one that is missing has none, one that became shorter is read again."""
+        before, self._counted = self._counted, {}
+        for file in files:
+            size, lines = before.get(file, (0, 0))
+            try:
+                with file.open("rb") as handle:
+                    if handle.seek(0, os.SEEK_END) < size:
+                        size = lines = 0
+                    handle.seek(size)
+                    while block := handle.read(1 << 20):
+                        size, lines = size + len(block), lines + block.count(b"\n")
+            except FileNotFoundError:
+                continue
+            self._counted[file] = size, lines
+        return sum(lines for _, lines in self._counted.values())
 
 
 def lines_in(file: Path) -> int:

@@ -17,7 +17,7 @@ ROWS = [
     {"id": "2", "question": "Where was she born?", "golden_answers": ["Foxford"], "prediction": "the town of Foxford"},
     {
         "id": "3",
-        "question": "Which river flows through Foxford?",
+        "question": "Which river flows there?",
         "golden_answers": ["Moy", "River Moy"],
         "prediction": "Shannon",
     },

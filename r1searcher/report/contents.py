@@ -63,7 +63,8 @@ def report_of(records: Records) -> Report:
         members.setdefault(records.group_of(row), []).append(number)
     summaries = {}
     for name, numbers in members.items():
-        seconds = [float(records.trajectories[n]["seconds"]) for n in numbers if "seconds" in records.trajectories[n]]
+        taken = [records.trajectories[n].get("seconds") for n in numbers]
+        seconds = [float(value) for value in taken if value is not None]
         summaries[name] = replace(summarize([scored[n] for n in numbers]), seconds=_percentiles(seconds))
     return Report(records=records, predictions=predictions, scored=scored, summaries=summaries)
 

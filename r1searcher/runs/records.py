@@ -74,6 +74,8 @@ class TrajectoryRow(Record):
     stop: Annotated[StopReason, Field(strict=False)]
     segments: list[SegmentRow]
     searches: list[SearchRow]
+    parts: dict[Str, float] = Field(default_factory=dict)
+    seconds: float | None = None
 
 
 class RunManifest(Record):

@@ -101,6 +101,31 @@ def test_what_cannot_be_reported_is_one_sentence(tmp_path: Path) -> None:
         run_report(tmp_path / "e", [], None)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "problem"),
+    [
+        ("parts", {"f1": "x"}, "parts.f1: must be"),
+        ("seconds", "1", "seconds: must be"),
+        ("searches", 3, "searches: must be"),
+    ],
+)
+def test_a_damaged_row_is_named(field: str, value: Any, problem: str, tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", steps=1)
+    [file] = trajectory_files(run.trajectories(1))
+    append_row(file, {**episode(RIGHT), field: value})
+    with pytest.raises(InputError, match=re.escape(f"{file}: row 5 is damaged ({problem}")):
+        run_report(run.path, [], None)
+    assert not (run.path / "report.html").exists()
+
+
+def test_fields_of_other_types_that_no_report_needs_do_no_harm(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", steps=1)
+    [file] = trajectory_files(run.trajectories(1))
+    append_row(file, {**episode(RIGHT), "dataset": 3, "data_source": [], "id": {}, "judge": {}, "reward": "x"})
+    run_report(run.path, [], None)
+    assert contents(run.path)[0]["steps"]["step 1"]["predictions"] == 5
+
+
 def test_the_report_of_a_folder_is_that_of_its_records(tmp_path: Path) -> None:
     manifest = {"model": "m", "datasets": {"b": {}, "a": {}}}
     rows = [

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from r1searcher.config.settings import STAGES, Settings, Stage
+from r1searcher.engine.topology import Device
 from r1searcher.errors import InputError
 from r1searcher.questions.named import Dataset
 from r1searcher.questions.traces import SftRow
@@ -46,6 +47,7 @@ class StageInputs:
     stage: Stage
     settings: Settings
 
+    device: Device | None = None
     train: Dataset | None = None
     held_out: Dataset | None = None
     traces: Sequence[SftRow] = ()

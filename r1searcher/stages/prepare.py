@@ -1,7 +1,6 @@
 """From settings to a run folder that the engine can train in: everything is checked first, and nothing is started."""
 
 import hashlib
-import json
 import platform
 import time
 from collections.abc import Sequence
@@ -17,7 +16,8 @@ from r1searcher.common.files import write_json, write_text, writing
 from r1searcher.common.manifest import Kind, resumes
 from r1searcher.common.versions import versions
 from r1searcher.config.settings import Settings, Stage
-from r1searcher.engine.launch import prepare_rl, write_prompts
+from r1searcher.engine.launch import prepare_rl
+from r1searcher.engine.training_rows import Prompt, write_prompts
 from r1searcher.errors import InputError
 from r1searcher.questions.named import Dataset
 from r1searcher.questions.quality import overlap_warning
@@ -66,8 +66,7 @@ def prepare_stage(stage: Stage, settings: Settings, run: RunFolder) -> Prepared:
     if not resuming:
         with writing(run.path):
             run.path.mkdir(parents=True, exist_ok=True)
-        rows = [(prompt, label_of(q)) for prompt, q in zip(inputs.prompts, train.questions, strict=True)]
-        write_prompts(run, rows, settings)
+        write_prompts(run, list(map(Prompt, inputs.prompts, train.questions)), settings)
         prepare_rl(settings, run, Path(inputs.model))
         write_run_metadata(run, settings, manifest)
     return Prepared(train.questions, resuming, warnings_on(train, inputs.held_out))
@@ -80,12 +79,6 @@ def warnings_on(train: Dataset, held_out: Dataset | None) -> tuple[str, ...]:
         overlap = overlap_warning(held_out.questions, train.questions)
         warnings += [f"data.held_out: {note}" for note in (*held_out.warnings, *overlap)]
     return tuple(warnings)
-
-
-def label_of(question: Question) -> str:
-    """What the executor needs to know about a question besides its prompt, as JSON."""
-    label = {"id": question.id, "question": question.text, "gold_answers": list(question.gold_answers)}
-    return json.dumps(label, ensure_ascii=False)
 
 
 def manifest_of(stage: Stage, settings: Settings) -> dict[str, Any]:

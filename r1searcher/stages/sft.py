@@ -13,7 +13,8 @@ from r1searcher.common.files import append_row, lines_in, sha256_of
 from r1searcher.common.terminal import SafeConsole, error_line, label
 from r1searcher.config.settings import Settings
 from r1searcher.config.source import SettingsSource
-from r1searcher.engine.launch import prepare_sft, run_engine
+from r1searcher.engine.launch import prepare_sft
+from r1searcher.engine.process import run_engine
 from r1searcher.engine.reserved_tokens import assign_tag_tokens
 from r1searcher.models.demo import model_folder
 from r1searcher.questions.traces import SftRow
@@ -85,7 +86,7 @@ def _run(settings: Settings, run: RunFolder, console: SafeConsole) -> str:
             if row := last_metrics(run):
                 progress.update(task, completed=row["step"], loss=f"loss {row.get('loss_mean', float('nan')):.2f}")
 
-        return run_engine(run, follow).reason
+        return str(run_engine(run, follow).reason)
 
 
 def start_model(settings: Settings, run: RunFolder) -> Path:

@@ -43,6 +43,7 @@ def test_each_check_reports_and_fills_in_what_it_opened(settings: dict[str, Any]
         assert found[name] == (Status.OK, ""), name
     assert found["held-out-data"] == (Status.SKIPPED, "data.held_out is not set")
     assert found["prompts"][0] is not Status.OK
+    assert inputs.device == "cpu"
     assert "traces" not in found
     assert [q.text for q in inputs.train.questions] == [f"question {n}?" for n in range(4)]
     assert inputs.health.passages == 1
@@ -68,7 +69,7 @@ def test_what_depends_on_data_that_cannot_be_read_is_skipped(settings: dict[str,
 
 def test_sft_has_checks_of_its_own(settings: dict[str, Any]) -> None:
     _, found = results(settings, "sft")
-    assert list(found) == ["packages", "device", "model", "traces"]
+    assert list(found) == ["packages", "device", "versions", "model", "traces"]
     assert "data.traces is not set" in found["traces"][1]
 
 

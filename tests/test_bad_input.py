@@ -126,14 +126,13 @@ def make_runs(folder: Path) -> None:
 
 def make_evaluation(folder: Path) -> None:
     """A finished evaluation of a server that is gone: all episodes are there."""
-    request = evaluate.Request(
-        EVALUATE[1], ["questions.jsonl"], folder, overrides={"retrieval.url": "index", "retrieval.retry_timeout_s": 0.1}
+    request = evaluate.EvaluationRequest(
+        model=EVALUATE[1],
+        datasets=["questions.jsonl"],
+        to=folder,
+        overrides={"retrieval.url": "index", "retrieval.retry_timeout_s": 0.1},
     )
-    target = evaluate.find_target(request.model, request.overrides)
-    datasets = [evaluate.open_dataset("questions.jsonl")]
-    folder.mkdir()
-    manifest = asyncio.run(evaluate._manifest(request, target, datasets, 0.0))
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    request.folder.start(asyncio.run(evaluate.manifest_of(evaluate.plan_of(request))))
     rows = [
         {
             "dataset": "questions", "id": q["id"], "index": n, "sample": 0, "seconds": 1.0, "reward": 0.0, "parts": {},

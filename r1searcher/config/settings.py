@@ -11,19 +11,20 @@ A file holds settings shared by all stages and, under `[sft]`, `[stage1]` and `[
 `load(...)` merges presets, file, stage table and command-line overrides, in this order, into one `Settings`.
 """
 
-import difflib
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from r1searcher.common.files import read_text
-from r1searcher.common.records import as_demand
+from r1searcher.common.section import Section, explain, short
 from r1searcher.errors import InputError
+from r1searcher.questions.datasets import DATASETS
+from r1searcher.rewards.recipes import RECIPES, Part
 
 Stage = Literal["sft", "stage1", "stage2"]
 STAGES: tuple[Stage, ...] = ("sft", "stage1", "stage2")
@@ -38,26 +39,8 @@ LONGEST_NAME = 240
 LARGEST_SEED = 2**31 - 1
 """NumPy takes 32 bits, and each vLLM engine adds its number to the seed."""
 
-Weight = Annotated[float, Field(ge=-MANY, le=MANY)]
 
-
-class Section(BaseModel):
-    """A table of settings: no key that is not known, no value of another type, no NaN, no infinity."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True, allow_inf_nan=False
-    )
-
-    @field_validator("*", mode="after")
-    @classmethod
-    def plain_text(cls, value: Any) -> Any:
-        """Settings become file names, command lines and messages, where control characters do harm."""
-        if isinstance(value, str):
-            if not value.isprintable():
-                raise PydanticCustomError("text", "must not hold control or invisible characters")
-            if len(value.encode()) > 4096:
-                raise PydanticCustomError("text", "must not be longer than 4096 bytes")
-        return value
+TRAINING_DATASETS = tuple(name for name in DATASETS.builtin if "train" in DATASETS[name].splits)
 
 
 class Model(Section):
@@ -79,14 +62,18 @@ class Model(Section):
 
 
 class Data(Section):
-    train: str = ""
-    """File of questions with gold answers (JSON Lines, JSON, Parquet, CSV or TSV; see docs/evaluation.md), or the name
-    of a dataset, of which the training split is taken: hotpotqa, 2wikimultihopqa, musique, nq, triviaqa. A split can
-    be named, as in "nq:dev"."""
+    train: str = Field(
+        "",
+        description="File of questions with gold answers (JSON Lines, JSON, Parquet, CSV or TSV; see "
+        "docs/evaluation.md), or the name of a dataset, whose training split is taken: "
+        f'{", ".join(TRAINING_DATASETS)}. A split can be named, as in "nq:dev".',
+    )
 
-    held_out: str = ""
-    """File of questions never trained on, or the name of a dataset (bamboogle, hotpotqa, 2wikimultihopqa, musique, nq,
-    triviaqa, popqa), for the evaluation after a stage; empty for none."""
+    held_out: str = Field(
+        "",
+        description="File of questions never trained on, or the name of a dataset "
+        f"({', '.join(DATASETS.builtin)}), for the evaluation after a stage; empty for none.",
+    )
 
     folder: str = ""
     """Folder with the named datasets, instead of the hub."""
@@ -129,24 +116,11 @@ class Episode(Section):
     """Sampling temperature of rollouts. Not 0: samples of a question that are all the same teach nothing."""
 
 
-class Part(Section):
-    name: str
-    """A reward part of `rewards/`, for example "retrieval", "format", "f1"."""
-
-    weight: Weight = 1.0
-    """Factor of the part."""
-
-    if_zero: Weight | None = None
-    """What a broken format earns instead of 0, for the format part (paper, stage 2: -2)."""
-
-
 class Reward(Section):
-    recipe: str = "paper"
-    """paper, released-llama, released-qwen, released-qwen-fixed, search-r1, search-r1-format or reft; see
-    docs/rewards.md."""
+    recipe: str = Field("paper", description=f"{', '.join(RECIPES.builtin)}, or a recipe of another package.")
 
     parts: Annotated[tuple[Part, ...], Field(strict=False)] = ()
-    """A composition of your own instead of a recipe."""
+    """A composition of your own instead of a recipe: tables of name, weight, if_zero and params."""
 
     max_answer_words: int = Field(10, ge=1, le=MANY)
     """Longer answers break the format."""
@@ -366,7 +340,7 @@ def load(
         for name in path:
             table = table.setdefault(name, {})
             if not isinstance(table, dict):
-                raise InputError(f"--set {key}={_short(value)}: {name} is a value, not a section")
+                raise InputError(f"--set {key}={short(value)}: {name} is a value, not a section")
         table[last] = value
     return _checked(merged, str(file) if file else f"preset {preset}" if preset else "command line")
 
@@ -380,7 +354,7 @@ def _checked(values: Mapping[str, Any], source: str) -> Settings:
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        raise InputError(_explain(error, source)) from None
+        raise InputError(explain(error, source, Settings)) from None
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -414,34 +388,3 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:
             _merge(base[key], value)
         else:
             base[key] = value
-
-
-def _explain(error: ValidationError, source: str) -> str:
-    lines = []
-    for problem in error.errors(include_url=False):
-        key = ".".join(str(part) for part in problem["loc"])
-        shown = f"{key} = {_short(problem['input'])}"
-        if problem["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(key, _keys(Settings), n=1, cutoff=0.6)
-            lines.append(f"{shown}: {f'did you mean {near[0]}?' if near else 'there is no such setting'}")
-        elif problem["type"] == "value_error":
-            lines.append(f"{key + '.' if key else ''}{problem['ctx']['error']}")
-        else:
-            lines.append(f"{shown}: {as_demand(problem['msg'])}")
-    return f"{len(lines)} wrong setting{'s' * (len(lines) > 1)} in {source}:\n" + "\n".join(f"  {x}" for x in lines)
-
-
-def _short(value: Any) -> str:
-    """A value as it is shown in an error."""
-    try:
-        text = repr(value)
-    except (RecursionError, ValueError):  # nested too deeply; an integer too long to be written
-        return f"a {type(value).__name__}"
-    return text if len(text) <= 80 else f"{text[:77]}…"
-
-
-def _keys(model: type[BaseModel], prefix: str = "") -> Iterable[str]:
-    for name, field in model.model_fields.items():
-        yield prefix + name
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _keys(field.annotation, f"{prefix}{name}.")

@@ -15,7 +15,7 @@ CPU_ENV = "R1S_CPU"
 ENVIRONMENT = {
     "DS_ACCELERATOR": "cpu",
     "VLLM_TARGET_DEVICE": "cpu",
-    "VLLM_PLUGINS": "r1searcher_cpu",  # this adapter, and no one else's
+    "VLLM_PLUGINS": "r1searcher_cpu",  # our patches, and no other package's
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # trainer and sampler take turns on the same cores
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the worker lives in the engine's process: one process less

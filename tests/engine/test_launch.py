@@ -1,5 +1,7 @@
 """Flags, placement, algorithms, checkpoints and explanations of failures. Needs no training packages."""
 
+import tomllib
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from r1searcher.config.settings import RL, Settings
 from r1searcher.engine import topology as topologies
 from r1searcher.engine.environment import RUN, forwarded
 from r1searcher.engine.failures import explain
+from r1searcher.engine.openrlhf import workers
 from r1searcher.engine.openrlhf.algorithms import ALGORITHMS, require_algorithm
 from r1searcher.engine.openrlhf.checkpoints import rewind
 from r1searcher.engine.openrlhf.flags import EngineRun, Flags, argv, rl_flags
@@ -151,6 +154,21 @@ def test_another_version_is_refused_unless_the_user_takes_the_risk(monkeypatch: 
 def test_a_clusters_workers_get_what_is_on_the_list_and_nothing_else() -> None:
     here = {RUN: "/runs/a", "HOME": "/home/x", "SECRET_TOKEN": "s", ALLOW_UNTESTED: "1"}
     assert forwarded(settings(), here) == {RUN: "/runs/a", ALLOW_UNTESTED: "1"}
+
+
+def test_the_entry_point_for_vllm_is_the_one_that_the_engine_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An editable installation keeps the metadata of its first day."""
+    project = tomllib.loads((REQUIREMENTS.parent / "pyproject.toml").read_text())["project"]
+    declared = [
+        EntryPoint(name, value, group)
+        for group, found in project["entry-points"].items()
+        for name, value in found.items()
+    ]
+    monkeypatch.setattr(workers, "entry_points", EntryPoints(declared).select)
+    workers.require_vllm_entry_point()
+    monkeypatch.setattr(workers, "entry_points", EntryPoints([]).select)
+    with pytest.raises(InputError, match=r"out of date.*scripts/install-training cpu"):
+        workers.require_vllm_entry_point()
 
 
 def make_checkpoint(run: RunFolder, step: int) -> None:

@@ -15,8 +15,8 @@ import pytest
 from r1searcher.errors import InputError, R1Error, ServiceError
 from r1searcher.evaluation import engines, judge
 from r1searcher.evaluation.engines import CompletionsEngine, completions_client, open_completions
-from r1searcher.evaluation.judge import Judge
-from r1searcher.report.scoring import Prediction
+from r1searcher.evaluation.judge import Judge, JudgeRequest
+from r1searcher.report.predictions import Prediction
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.elastic import check_target
 from tests.common.servers import Behaviour, Raw, answer, raw_server, redirect
@@ -48,7 +48,7 @@ class Tokenizer:
 
 
 def verdict(url: str, folder: Path) -> Prediction:
-    ask = Judge(url, "j", folder / "judge.jsonl")
+    ask = Judge(JudgeRequest(url=url, model="j"), folder / "judge.jsonl")
     (judged,) = ask([Prediction("k", "Where?", ("Oslo",), "Oslo")])
     if judged.judge_failed:
         raise ServiceError(ask.failures[0])
@@ -188,7 +188,7 @@ def test_a_completion_of_another_shape_is_one_sentence(value: object) -> None:
     with raw_server(answer(json.dumps(value).encode())) as server, pytest.raises(ServiceError) as raised:
         completion(server.url)
     assert "the model server http://127.0.0.1" in str(raised.value)
-    assert "gave an answer that its protocol does not have: " in str(raised.value)
+    assert "sent a response that does not follow its protocol: " in str(raised.value)
     assert str(raised.value).isprintable()
     assert len(server.requests) == 1, "it would answer the same again"
 
@@ -221,7 +221,7 @@ def test_a_good_completion_and_one_without_token_ids() -> None:
 def test_models_of_another_shape_are_one_sentence(value: object, tmp_path: Path) -> None:
     with raw_server(answer(json.dumps(value).encode())) as server, pytest.raises(ServiceError) as raised:
         models(server.url, tmp_path)
-    assert "gave an answer that its protocol does not have: " in str(raised.value)
+    assert "sent a response that does not follow its protocol: " in str(raised.value)
 
 
 def test_a_server_without_models_or_without_the_one_asked_for(tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_a_server_without_models_or_without_the_one_asked_for(tmp_path: Path) ->
 )
 def test_a_judge_that_answers_otherwise_has_failed_and_is_not_remembered(value: object, tmp_path: Path) -> None:
     with raw_server(answer(json.dumps(value).encode())) as server:
-        with pytest.raises(ServiceError, match="gave an answer that its protocol does not have"):
+        with pytest.raises(ServiceError, match="sent a response that does not follow its protocol"):
             verdict(server.url, tmp_path)
         assert len(server.requests) == 1
         server.behave = TRUE
@@ -252,7 +252,7 @@ def test_a_judge_that_answers_otherwise_has_failed_and_is_not_remembered(value: 
 
 def test_a_judge_is_asked_once_for_the_same_prompt(tmp_path: Path) -> None:
     with raw_server(TRUE) as server:
-        ask = Judge(server.url, "j", tmp_path / "judge.jsonl")
+        ask = Judge(JudgeRequest(url=server.url, model="j"), tmp_path / "judge.jsonl")
         judged = ask([Prediction(str(n), "Where?", ("Oslo",), "Oslo") for n in range(50)])
     assert [prediction.judge for prediction in judged] == [True] * 50
     assert len(server.requests) == 1
@@ -262,7 +262,7 @@ def test_a_judge_is_asked_once_for_the_same_prompt(tmp_path: Path) -> None:
 def test_a_damaged_memory_of_verdicts_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "judge.jsonl").write_text('{"key": "a", "verdict": true}\n{"key": 3}\n')
     with pytest.raises(InputError, match="row 2 is damaged"):
-        Judge("http://127.0.0.1:9", "j", tmp_path / "judge.jsonl")
+        Judge(JudgeRequest(url="http://127.0.0.1:9", model="j"), tmp_path / "judge.jsonl")
 
 
 @pytest.mark.parametrize("client", [verdict, completion])

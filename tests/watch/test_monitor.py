@@ -55,7 +55,7 @@ def test_a_stage_ends_when_all_its_rates_were_reached_for_patience_steps(tmp_pat
         here.step(step, {"vllm_kl": 0.0, "retrieval": retrieval, "format": format_})
         for step, (retrieval, format_) in enumerate(rows, start=1)
     ]
-    expected = StopDecision(reason="rates passed", step=4, detail="retrieval 0.92, format 0.90")
+    expected = StopDecision(reason="rates passed", step=4, detail="format 0.90, retrieval 0.92")
     assert decisions == [None, None, None, expected]
     assert read_ending(RunFolder(tmp_path)) == expected
 

@@ -8,6 +8,7 @@ import asyncio
 import time
 import uuid
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from openrlhf.utils.agent import AgentExecutorBase
@@ -22,9 +23,8 @@ from r1searcher.errors import R1Error
 from r1searcher.retrieval.retry import RetryingRetriever
 from r1searcher.retrieval.urls import open_retriever
 from r1searcher.rewards.measures import episode_logs
-from r1searcher.rewards.recipes import reward_function
 from r1searcher.runs.records import EpisodeLabel, to_row
-from r1searcher.runs.resolved import limits_of, read_run
+from r1searcher.runs.resolved import limits_of, read_run, reward_of
 
 
 class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is untyped
@@ -35,7 +35,7 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
         self.writer = uuid.uuid4().hex[:12]
         stage, self.settings = read_run(self.run)
         assert stage != "sft"  # no rollouts there
-        self.reward = reward_function(self.settings.reward, stage)
+        self.reward = reward_of(self.settings, stage)
         self.limits = limits_of(self.settings)
         self._tokenizer: HuggingFaceTokenizer | None = None
 

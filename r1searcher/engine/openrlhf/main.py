@@ -70,6 +70,8 @@ def main() -> NoReturn:
         stop_when_left_alone()
     try:
         workers.setup()
+        if cpu.is_enabled():
+            workers.require_vllm_entry_point()
     except R1Error as error:
         sys.exit(f"{type(error).__module__}.{type(error).__name__}: {error}")
     if kind == "rl":

@@ -6,6 +6,7 @@ its own processes (entry point group `vllm.general_plugins`).
 
 import os
 from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
 
 from r1searcher.engine import cpu, environment, import_patches
 from r1searcher.engine.import_patches import Patch
@@ -14,6 +15,7 @@ from r1searcher.engine.openrlhf.patches import flash_attention, gpu, order, reco
 from r1searcher.engine.openrlhf.versions import require_tested_versions
 from r1searcher.engine.topology import Device
 from r1searcher.engine.vllm import patches as vllm_patches
+from r1searcher.errors import InputError
 
 _CPU_PATCHES = [*cpu_patches.PATCHES, *vllm_patches.PATCHES]
 
@@ -22,6 +24,9 @@ DEVICE_PATCHES: Mapping[Device, Sequence[Patch]] = {
     "gpu": [*flash_attention.PATCHES, *gpu.PATCHES],
 }
 """What a device needs. The patches of `order` and `recording` are needed on both."""
+
+VLLM_GROUP, VLLM_ENTRY = "vllm.general_plugins", "r1searcher_cpu"
+"""Under which vLLM's processes find `install_cpu_patches`; pyproject.toml declares it, `cpu.ENVIRONMENT` allows it."""
 
 
 def setup() -> None:
@@ -32,6 +37,20 @@ def setup() -> None:
     if os.environ.get(environment.RUN):
         import_patches.install(recording.PATCHES)
     import_patches.install(order.PATCHES)
+
+
+def require_vllm_entry_point() -> None:
+    """Raises `InputError` where vLLM's processes would not find `install_cpu_patches`.
+
+    That is so after an update of an editable installation, whose metadata stays as it was. The engine would wait for
+    weights that vLLM cannot receive, without an error.
+    """
+    wanted = f"{__name__}:{install_cpu_patches.__name__}"
+    if not any(entry.value == wanted for entry in entry_points(group=VLLM_GROUP, name=VLLM_ENTRY)):
+        raise InputError(
+            f"the installed metadata of r1searcher is out of date: its entry point {VLLM_ENTRY} is not {wanted}; run "
+            "`scripts/install-training cpu` again"
+        )
 
 
 def install_cpu_patches() -> None:

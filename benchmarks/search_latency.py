@@ -19,11 +19,10 @@ from rich.table import Table
 
 from r1searcher.config.overrides import from_assignments
 from r1searcher.evaluation.evaluate import Request, find_target, open_engine
-from r1searcher.evaluation.rollouts import prompt_maker, roll_out, tasks_for
+from r1searcher.evaluation.rollouts import request_maker, roll_out, rollout_requests
 from r1searcher.questions.read import read_questions
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.base import Health, Hit, Retriever
-from r1searcher.runs.resolved import limits_of
 
 LATENCY = 0.2
 
@@ -50,7 +49,7 @@ async def measure(arguments: argparse.Namespace) -> None:
     overrides = {"retrieval.url": arguments.retriever, **from_assignments(arguments.set)}
     request = Request(arguments.model, (), overrides=overrides, concurrency=64)
     target = find_target(arguments.model, overrides)
-    tasks = tasks_for(read_questions(arguments.questions, arguments.episodes))
+    tasks = rollout_requests(read_questions(arguments.questions, arguments.episodes))
     seconds: dict[float, list[float]] = {0.0: [], LATENCY: []}
     searches = []
     async with AsyncExitStack() as stack:
@@ -63,8 +62,7 @@ async def measure(arguments: argparse.Namespace) -> None:
                 tasks,
                 engine,
                 Slow(retriever, latency),
-                prompt_maker(target.settings, engine),
-                limits_of(target.settings),
+                request_maker(target.settings, engine),
                 64,
             )
             played = [trajectory async for _, trajectory, _ in rollouts]

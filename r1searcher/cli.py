@@ -268,23 +268,23 @@ def evaluate(
 ) -> None:
     """Play a dataset's questions and report how good the answers are, and how sure that is."""
     from r1searcher.evaluation.commands import run_evaluate
-    from r1searcher.evaluation.evaluate import Request
+    from r1searcher.evaluation.evaluate import EvaluationRequest
 
     run_evaluate(
-        Request(
-            model,
-            dataset,
-            to,
-            data_dir,
-            limit,
-            samples,
-            temperature,
-            _overrides(set_, retrieval__url=retriever, seed=seed),
-            tokenizer,
-            served_model,
-            judge,
-            judge_model,
-            concurrency,
+        EvaluationRequest(
+            model=model,
+            datasets=dataset,
+            to=to,
+            data_dir=data_dir,
+            limit=limit,
+            samples=samples,
+            temperature=temperature,
+            overrides=_overrides(set_, retrieval__url=retriever, seed=seed),
+            tokenizer=tokenizer,
+            served_model=served_model,
+            judge=judge,
+            judge_model=judge_model,
+            concurrency=concurrency,
         )
     )
 
@@ -301,10 +301,18 @@ def ask(
     set_: Set = None,
 ) -> None:
     """Ask one question and watch the model think, search and answer."""
-    from r1searcher.evaluation.commands import run_ask
+    from r1searcher.evaluation.commands import AskRequest, run_ask
 
-    overrides = _overrides(set_, retrieval__url=retriever, seed=seed)
-    run_ask(question, model, overrides, temperature, served_model, tokenizer)
+    run_ask(
+        AskRequest(
+            question=question,
+            model=model,
+            overrides=_overrides(set_, retrieval__url=retriever, seed=seed),
+            temperature=temperature,
+            served_model=served_model,
+            tokenizer=tokenizer,
+        )
+    )
 
 
 @app.command(rich_help_panel="Evaluate")
@@ -320,7 +328,7 @@ def score(
     ] = None,
 ) -> None:
     """Score predictions made anywhere: EM, F1, cover EM, official metrics, judge, with 95 % intervals."""
-    from r1searcher.evaluation.tables import print_scores
+    from r1searcher.evaluation.commands import print_scores
 
     print_scores(predictions, json_, judge, judge_model, dataset)
 
@@ -335,7 +343,7 @@ def compare(
     ] = None,
 ) -> None:
     """Test whether B differs from A by more than noise (paired bootstrap, question by question)."""
-    from r1searcher.evaluation.tables import print_comparison
+    from r1searcher.evaluation.commands import print_comparison
 
     print_comparison(a, b, json_, dataset)
 

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "r1searcher"
 HEAVY = {"torch", "ray", "vllm", "openrlhf", "deepspeed"}
-LIGHT_ROOMS = ("config", "corpora", "episodes", "questions", "retrieval", "rewards", "runs")
+LIGHT_PACKAGES = ("config", "corpora", "episodes", "questions", "report", "retrieval", "rewards", "runs")
 
 
 def imported(file: Path, everywhere: bool) -> set[str]:
@@ -25,9 +25,9 @@ def imported(file: Path, everywhere: bool) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("room", LIGHT_ROOMS)
-def test_light_rooms_never_import_the_engine(room: str) -> None:
-    files = list((PACKAGE / room).rglob("*.py"))
+@pytest.mark.parametrize("package", LIGHT_PACKAGES)
+def test_light_packages_never_import_the_engine(package: str) -> None:
+    files = list((PACKAGE / package).rglob("*.py"))
     assert files
     for file in files:
         assert not imported(file, everywhere=True) & HEAVY, file

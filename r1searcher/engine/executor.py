@@ -22,8 +22,8 @@ from r1searcher.episodes.trajectory import Author, StopReason, Trajectory
 from r1searcher.errors import R1Error
 from r1searcher.retrieval.retry import RetryingRetriever
 from r1searcher.retrieval.urls import open_retriever
-from r1searcher.rewards.format import judged_rules
-from r1searcher.rewards.recipes import measure, reward_function
+from r1searcher.rewards.measures import F1, episode_logs
+from r1searcher.rewards.recipes import reward_function
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import finished_steps, to_row
 from r1searcher.runs.resolved import limits_of, protocol_of, read_run
@@ -88,7 +88,8 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
                 self._wrapped(hf_tokenizer),
             )
             reward = self.reward(trajectory)
-            logs = self._logs(trajectory, reward.parts, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            logs = episode_logs(trajectory, reward.parts, seconds, self.settings.reward)
             append_row(
                 self.run.trajectories(finished_steps(self.run) + 1),
                 to_row(trajectory, id=row["id"], reward=reward.total, parts=dict(reward.parts), logs=logs),
@@ -102,19 +103,6 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
                 write_text(self.run.stop_note, reason + "\n")
             raise
         return as_openrlhf(prompt, label, trajectory, reward.total, logs)
-
-    def _logs(self, trajectory: Trajectory, parts: Any, seconds: float) -> dict[str, float]:
-        """The same keys for every episode, as OpenRLHF's averages require."""
-        rules = self.settings.reward.format_rules
-        return {
-            **{f"format/{rule}": 0.0 for rule in judged_rules(rules)},
-            **{f"stop/{reason.value}": 0.0 for reason in StopReason},
-            **measure(trajectory, self.settings.reward.max_answer_words, rules),
-            **{f"reward/{name}": value for name, value in parts.items()},
-            "new_tokens": float(sum(trajectory.mask)),
-            "episode_seconds": seconds,
-            "search_seconds": sum(search.seconds for search in trajectory.searches),
-        }
 
 
 def as_openrlhf(
@@ -136,7 +124,7 @@ def as_openrlhf(
         "images": None,
         "mm_train_inputs": None,
         "reward": reward,
-        "scores": logs["f1"],
+        "scores": logs[F1.name],
         "observation_tokens": tokens,
         "action_ranges": ranges,
         "rollout_log_probs": logprobs,

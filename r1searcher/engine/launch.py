@@ -30,9 +30,9 @@ from r1searcher.common.files import open_log, read_bytes, read_rows, read_text, 
 from r1searcher.common.records import read_record_if_there
 from r1searcher.config.settings import Settings
 from r1searcher.engine import cpu, data, flags, main, watch
-from r1searcher.engine.model import local_model
 from r1searcher.engine.watch import StopDecision
 from r1searcher.errors import InputError, R1Error, RunStopped
+from r1searcher.models.folder import local_model
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import LaunchNote, finished_steps, read_metrics
 

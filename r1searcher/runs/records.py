@@ -87,11 +87,6 @@ class RunManifest(Record):
     stage: Stage
     settings_sha256: Str
 
-    def differing(self, keys: tuple[str, ...], other: Mapping[str, Any]) -> list[str]:
-        """Which of `keys` have another value in `other`."""
-        here = self.model_dump()
-        return [key for key in keys if here.get(key) != other.get(key)]
-
 
 class MetricRow(Record):
     """A row of `metrics.jsonl`: the step, and a number or null for everything that was measured."""

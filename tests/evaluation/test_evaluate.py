@@ -12,19 +12,20 @@ import pytest
 
 from r1searcher.common import terminal
 from r1searcher.errors import InputError, R1Error
-from r1searcher.evaluation.commands import run_ask
-from r1searcher.evaluation.evaluate import Request, evaluate, find_target, folder_of
+from r1searcher.evaluation.commands import AskRequest, run_ask
+from r1searcher.evaluation.evaluate import EvaluationRequest, evaluate
 from r1searcher.evaluation.predictions import read_predictions
+from r1searcher.evaluation.target import find_target
 from tests.retrieval.serving import serving
 
 QUIET = terminal.console(file=open(os.devnull, "w"))  # noqa: SIM115
 
-Make = Callable[..., Request]
+Make = Callable[..., EvaluationRequest]
 
 
 @pytest.fixture
 def request_for(index: Path, questions: Path, tmp_path: Path, searcher: Any) -> Make:
-    def make(**changes: Any) -> Request:
+    def make(**changes: Any) -> EvaluationRequest:
         overrides = {
             "retrieval.url": str(index),
             "model.prompt": str(prompt),
@@ -33,7 +34,7 @@ def request_for(index: Path, questions: Path, tmp_path: Path, searcher: Any) -> 
             **changes.pop("overrides", {}),
         }
         arguments = {"model": searcher.url, "datasets": [str(questions)], "to": tmp_path / "report", **changes}
-        return Request(**arguments, overrides=overrides)
+        return EvaluationRequest(**arguments, overrides=overrides)
 
     prompt = tmp_path / "prompt.txt"
     prompt.write_text("Question: {question}\n")
@@ -79,7 +80,7 @@ def test_secrets_of_urls_are_in_no_file_and_in_no_output(
     for file in request.to.iterdir():
         assert "geheim" not in file.read_text("utf-8")
     assert "geheim" not in "".join(capsys.readouterr())
-    assert "geheim" not in str(folder_of(request_for(model=f"{searcher.url}?token=geheim", to=None)))
+    assert "geheim" not in str(request_for(model=f"{searcher.url}?token=geheim", to=None).folder.path)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +141,7 @@ def test_a_finished_evaluation_asks_the_model_nothing(request_for: Make, searche
 
 def test_another_evaluation_is_never_mixed_in(request_for: Make) -> None:
     evaluate(request_for(), QUIET)
-    with pytest.raises(InputError, match=r"holds another evaluation \(it differs in episode\)"):
+    with pytest.raises(InputError, match=r"holds another evaluation \(different: episode\)"):
         evaluate(request_for(overrides={"episode.top_k": 2}), QUIET)
 
 
@@ -244,7 +245,8 @@ def test_models_are_found(tmp_path: Path) -> None:
 
 
 def test_one_question_is_answered_live(request_for: Make, searcher: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    run_ask("What is the capital of Nepal?", searcher.url, request_for().overrides, 0.0, None, None)
+    overrides = request_for().overrides
+    run_ask(AskRequest(question="What is the capital of Nepal?", model=searcher.url, overrides=overrides))
     shown = capsys.readouterr()
     assert shown.out.strip() == "Kathmandu"
     assert "What is the capital of Nepal? <|end_of_query|>" in shown.err

@@ -16,9 +16,10 @@ from r1searcher.config.settings import Settings
 from r1searcher.config.template import write_template
 from r1searcher.engine import launch
 from r1searcher.errors import FileError, InputError
-from r1searcher.evaluation.evaluate import Request, evaluate, write_reports
+from r1searcher.evaluation.evaluate import EvaluationRequest, evaluate
+from r1searcher.evaluation.reports import write_reports
+from r1searcher.report.plots import save_curves
 from r1searcher.runs.folder import RunFolder
-from r1searcher.runs.plots import save_curves
 from r1searcher.stages.prepare import write_run_metadata
 
 
@@ -80,7 +81,9 @@ def test_an_evaluation_on_a_full_disk_goes_on_later(
     folder, fill = small_disk
     (tmp_path / "prompt.txt").write_text("Question: {question}\n")
     overrides = {"retrieval.url": str(index), "model.prompt": f"{tmp_path}/prompt.txt", "model.chat_template": False}
-    request = Request(searcher.url, [str(questions)], folder / "to", overrides=overrides, concurrency=1)
+    request = EvaluationRequest(
+        model=searcher.url, datasets=[str(questions)], to=folder / "to", overrides=overrides, concurrency=1
+    )
     quiet = terminal.console(file=(tmp_path / "log").open("w"))
     answer = searcher.answer
     calls = []

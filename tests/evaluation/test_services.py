@@ -16,7 +16,7 @@ from r1searcher.errors import InputError, R1Error, ServiceError
 from r1searcher.evaluation import engines, judge
 from r1searcher.evaluation.engines import CompletionsEngine, completions_client, open_completions
 from r1searcher.evaluation.judge import Judge
-from r1searcher.evaluation.predictions import Prediction
+from r1searcher.report.scoring import Prediction
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.elastic import check_target
 from tests.common.servers import Behaviour, Raw, answer, raw_server, redirect
@@ -63,7 +63,7 @@ def completion(url: str, folder: Path | None = None, max_new_tokens: int = 8) ->
     async def run() -> Any:
         engine = CompletionsEngine(completions_client(url), url, "m", Tokenizer())
         try:
-            return await engine.generator(0.0).generate([1, 2], max_new_tokens)
+            return await engine.generator(0.0).generate([1, 2], max_new_tokens, ["</answer>"])
         finally:
             await engine.aclose()
 

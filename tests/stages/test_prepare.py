@@ -8,7 +8,7 @@ import pytest
 
 from r1searcher.config.settings import load
 from r1searcher.corpora.passage import Passage
-from r1searcher.demo.weights import NAME
+from r1searcher.models.demo import NAME
 from r1searcher.retrieval import embedded
 from r1searcher.runs.folder import RunFolder
 from tests.engine.toy import make_model, write_rows

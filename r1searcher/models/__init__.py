@@ -1,0 +1,1 @@
+"""Models as folders on this machine: the demo's, and those of the Hugging Face hub."""

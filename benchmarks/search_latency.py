@@ -20,7 +20,7 @@ from rich.table import Table
 from r1searcher.config.overrides import from_assignments
 from r1searcher.evaluation.rollouts import request_maker, roll_out, rollout_requests
 from r1searcher.evaluation.target import ModelRequest, find_target, open_engine
-from r1searcher.questions.read import read_questions
+from r1searcher.questions.read import read_question_file
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.base import Health, Hit, Retriever
 
@@ -49,7 +49,8 @@ async def measure(arguments: argparse.Namespace) -> None:
     overrides = {"retrieval.url": arguments.retriever, **from_assignments(arguments.set)}
     request = ModelRequest(model=arguments.model, overrides=overrides, concurrency=64)
     target = find_target(arguments.model, overrides)
-    tasks = rollout_requests(read_questions(arguments.questions, arguments.episodes))
+    questions = read_question_file(arguments.questions, limit=arguments.episodes, strict=True).questions
+    tasks = rollout_requests(questions)
     seconds: dict[float, list[float]] = {0.0: [], LATENCY: []}
     searches = []
     async with AsyncExitStack() as stack:

@@ -1,6 +1,6 @@
 """Run one episode: a scripted model searches a real index and answers.
 
-    python examples/run_an_episode.py
+python examples/run_an_episode.py
 """
 
 import asyncio

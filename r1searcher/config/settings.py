@@ -14,6 +14,7 @@ A file holds settings shared by all stages and, under `[sft]`, `[stage1]` and `[
 import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,7 +24,11 @@ from pydantic_core import PydanticCustomError
 
 from r1searcher.common.files import read_text
 from r1searcher.common.records import as_demand
+from r1searcher.episodes.protocol import PROTOCOLS
+from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
 from r1searcher.errors import InputError
+from r1searcher.questions.datasets import DATASETS
+from r1searcher.rewards.recipes import RECIPES, Part
 
 Stage = Literal["sft", "stage1", "stage2"]
 STAGES: tuple[Stage, ...] = ("sft", "stage1", "stage2")
@@ -38,7 +43,8 @@ LONGEST_NAME = 240
 LARGEST_SEED = 2**31 - 1
 """NumPy takes 32 bits, and each vLLM engine adds its number to the seed."""
 
-Weight = Annotated[float, Field(ge=-MANY, le=MANY)]
+
+TRAINING_DATASETS = tuple(name for name in DATASETS.builtin if "train" in DATASETS[name].splits)
 
 
 class Section(BaseModel):
@@ -79,14 +85,18 @@ class Model(Section):
 
 
 class Data(Section):
-    train: str = ""
-    """File of questions with gold answers (JSON Lines, JSON, Parquet, CSV or TSV; see docs/evaluation.md), or the name
-    of a dataset, of which the training split is taken: hotpotqa, 2wikimultihopqa, musique, nq, triviaqa. A split can
-    be named, as in "nq:dev"."""
+    train: str = Field(
+        "",
+        description="File of questions with gold answers (JSON Lines, JSON, Parquet, CSV or TSV; see "
+        "docs/evaluation.md), or the name of a dataset, whose training split is taken: "
+        f'{", ".join(TRAINING_DATASETS)}. A split can be named, as in "nq:dev".',
+    )
 
-    held_out: str = ""
-    """File of questions never trained on, or the name of a dataset (bamboogle, hotpotqa, 2wikimultihopqa, musique, nq,
-    triviaqa, popqa), for the evaluation after a stage; empty for none."""
+    held_out: str = Field(
+        "",
+        description="File of questions never trained on, or the name of a dataset "
+        f"({', '.join(DATASETS.builtin)}), for the evaluation after a stage; empty for none.",
+    )
 
     folder: str = ""
     """Folder with the named datasets, instead of the hub."""
@@ -110,8 +120,11 @@ class Retrieval(Section):
 
 
 class Episode(Section):
-    protocol: str = "r1-searcher"
-    """Tags, turns and prompts by which the model searches and answers: "r1-searcher", or one of another package."""
+    protocol: str = Field(
+        R1_SEARCHER.name,
+        description="Tags, turns and prompts by which the model searches and answers: "
+        f"{', '.join(PROTOCOLS.builtin)}, or a protocol of another package.",
+    )
 
     max_searches: int = Field(8, ge=0, le=10_000)
     """Searches an episode may run; asking for one more ends it."""
@@ -132,24 +145,11 @@ class Episode(Section):
     """Sampling temperature of rollouts. Not 0: samples of a question that are all the same teach nothing."""
 
 
-class Part(Section):
-    name: str
-    """A reward part of `rewards/`, for example "retrieval", "format", "f1"."""
-
-    weight: Weight = 1.0
-    """Factor of the part."""
-
-    if_zero: Weight | None = None
-    """What a broken format earns instead of 0, for the format part (paper, stage 2: -2)."""
-
-
 class Reward(Section):
-    recipe: str = "paper"
-    """paper, released-llama, released-qwen, released-qwen-fixed, search-r1, search-r1-format or reft; see
-    docs/rewards.md."""
+    recipe: str = Field("paper", description=f"{', '.join(RECIPES.builtin)}, or a recipe of another package.")
 
     parts: Annotated[tuple[Part, ...], Field(strict=False)] = ()
-    """A composition of your own instead of a recipe."""
+    """A composition of your own instead of a recipe: tables of name, weight, if_zero and params."""
 
     max_answer_words: int = Field(10, ge=1, le=MANY)
     """Longer answers break the format."""
@@ -433,8 +433,10 @@ def _explain(error: ValidationError, source: str) -> str:
     for problem in error.errors(include_url=False):
         key = ".".join(str(part) for part in problem["loc"])
         shown = f"{key} = {_short(problem['input'])}"
-        if problem["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(key, _keys(Settings), n=1, cutoff=0.6)
+        if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            table, _, _ = key.rpartition(".")
+            known = [f"{table}.{field.name}" for field in fields(Part)] if "parts." in key else _keys(Settings)
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
             lines.append(f"{shown}: {f'did you mean {near[0]}?' if near else 'there is no such setting'}")
         elif problem["type"] == "value_error":
             lines.append(f"{key + '.' if key else ''}{problem['ctx']['error']}")

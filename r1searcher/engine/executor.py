@@ -23,10 +23,9 @@ from r1searcher.errors import R1Error
 from r1searcher.retrieval.retry import RetryingRetriever
 from r1searcher.retrieval.urls import open_retriever
 from r1searcher.rewards.measures import F1, episode_logs
-from r1searcher.rewards.recipes import reward_function
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import finished_steps, to_row
-from r1searcher.runs.resolved import limits_of, protocol_of, read_run
+from r1searcher.runs.resolved import limits_of, protocol_of, read_run, reward_of
 
 RUN_VARIABLE = "R1S_RUN"
 
@@ -41,7 +40,7 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
         self.run = RunFolder(Path(folder))
         stage, self.settings = read_run(self.run)
         assert stage != "sft"  # no rollouts there
-        self.reward = reward_function(self.settings.reward, stage)
+        self.reward = reward_of(self.settings, stage)
         self.protocol, self.limits = protocol_of(self.settings), limits_of(self.settings)
         self._tokenizer: HuggingFaceTokenizer | None = None
 
@@ -89,7 +88,8 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
             )
             reward = self.reward(trajectory)
             seconds = time.perf_counter() - started
-            logs = episode_logs(trajectory, reward.parts, seconds, self.settings.reward)
+            judged = self.settings.reward
+            logs = episode_logs(trajectory, reward.parts, seconds, judged.max_answer_words, judged.format_rules)
             append_row(
                 self.run.trajectories(finished_steps(self.run) + 1),
                 to_row(trajectory, id=row["id"], reward=reward.total, parts=dict(reward.parts), logs=logs),

@@ -24,6 +24,7 @@ from r1searcher.evaluation.predictions import read_predictions
 from r1searcher.evaluation.rollouts import request_maker
 from r1searcher.evaluation.scoring import score_file
 from r1searcher.evaluation.target import ModelRequest, find_target, open_engine
+from r1searcher.questions.datasets import DATASETS
 from r1searcher.questions.question import Question
 from r1searcher.report.scoring import MetricSummary, Scored, by_dataset, score_prediction, summarize
 from r1searcher.report.tables import name_of, print_summaries, print_whole
@@ -31,7 +32,6 @@ from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.base import Health, Hit, Retriever
 from r1searcher.retrieval.retry import RetryingRetriever
 from r1searcher.rewards.format import answer_of_trajectory
-from r1searcher.rewards.official import SCORERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ def print_scores(
     print_summaries(reports)
     for label, figures in reports.items():
         if not figures.official:
-            known = ", ".join(SCORERS)
+            known = ", ".join(DATASETS)
             terminal.console().print(
                 f"{label}: no official metrics: it names none of {known}; see --dataset", soft_wrap=True
             )

@@ -13,7 +13,6 @@ from functools import cache
 from statistics import fmean
 
 from r1searcher.common.registry import Registry
-from r1searcher.config.settings import Reward
 from r1searcher.episodes.trajectory import Author, StopReason, Trajectory
 from r1searcher.errors import InputError
 from r1searcher.rewards import official
@@ -276,15 +275,19 @@ def measure(
 
 
 def episode_logs(
-    trajectory: Trajectory, parts: Mapping[str, float], seconds: float, settings: Reward
+    trajectory: Trajectory,
+    parts: Mapping[str, float],
+    seconds: float,
+    max_answer_words: int,
+    format_rules: tuple[str, ...] = (),
 ) -> dict[str, float]:
     """What training logs of an episode. Every episode has the same keys, as means over a step need: 0 where a measure
     does not apply."""
     return {
-        **{f"format/{rule}": 0.0 for rule in judged_rules(settings.format_rules)},
+        **{f"format/{rule}": 0.0 for rule in judged_rules(format_rules)},
         **{f"stop/{reason.value}": 0.0 for reason in StopReason},
         **{m.name: 0.0 for m in all_measures() if m.compute is not None},
-        **measure(trajectory, settings.max_answer_words, settings.format_rules),
+        **measure(trajectory, max_answer_words, format_rules),
         **{f"reward/{name}": value for name, value in parts.items()},
         EPISODE_SECONDS.name: seconds,
     }

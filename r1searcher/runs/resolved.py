@@ -1,9 +1,13 @@
 """A run's settings in the terms of the packages that use them."""
 
+from collections.abc import Callable
+
 from r1searcher.config.settings import Settings, Stage, read_resolved
 from r1searcher.episodes.loop import EpisodeLimits
 from r1searcher.episodes.protocol import EpisodeProtocol, protocol_named
+from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.errors import InputError
+from r1searcher.rewards.recipes import RewardBreakdown, RewardedStage, recipe_parts, reward_function
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import read_manifest
 
@@ -31,3 +35,10 @@ def limits_of(settings: Settings) -> EpisodeLimits:
         top_k=episode.top_k,
         max_document_words=episode.max_document_words,
     )
+
+
+def reward_of(settings: Settings, stage: RewardedStage) -> Callable[[Trajectory], RewardBreakdown]:
+    """The reward of a stage: of `reward.parts` where there are any, else of `reward.recipe`. Raises `InputError`."""
+    chosen = settings.reward
+    parts = chosen.parts or recipe_parts(chosen.recipe, stage)
+    return reward_function(parts, chosen.max_answer_words, chosen.format_rules)

@@ -27,10 +27,9 @@ from r1searcher.questions.named import Dataset, open_dataset
 from r1searcher.questions.quality import overlap_warning
 from r1searcher.questions.question import Question
 from r1searcher.retrieval.base import Health
-from r1searcher.rewards.recipes import reward_function
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import REMEDY, RunManifest
-from r1searcher.runs.resolved import limits_of, protocol_of, read_run
+from r1searcher.runs.resolved import limits_of, protocol_of, read_run, reward_of
 
 SAME = ("stage", "settings_sha256", "data_sha256", "prompt_sha256", "index", "traces_sha256")
 """Keys of the manifest that must be equal for a run to be resumed; versions and machine may change."""
@@ -88,7 +87,7 @@ def prepare_stage(stage: Stage, settings: Settings, run: RunFolder) -> Prepared:
     with checks.each():
         require_training_packages()
     with checks.each():
-        reward_function(settings.reward, "stage1" if stage == "stage1" else "stage2")
+        reward_of(settings, "stage1" if stage == "stage1" else "stage2")
     with checks.each():
         require_setting("data.train", data.train, "a file of questions or a dataset's name")
         train = open_dataset(data.train, data.folder, limit=data.limit, strict=True, training=True)

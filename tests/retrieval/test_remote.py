@@ -62,7 +62,7 @@ def test_one_byte_at_a_time_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None
 )
 def test_a_score_that_is_not_a_finite_number_is_an_error(score: str) -> None:
     body = f'{{"result": [[{{"document": {json.dumps(DOCUMENT)}, "score": {score}}}]]}}'.encode()
-    with pytest.raises(RetrieverError, match="gave an answer that its protocol does not have") as raised:
+    with pytest.raises(RetrieverError, match="sent a response that does not follow its protocol") as raised:
         hits(body)
     assert not raised.value.transient
 
@@ -130,7 +130,7 @@ WRONG = [
 def test_an_answer_of_another_shape_is_one_sentence(value: object, path: str) -> None:
     with pytest.raises(RetrieverError) as raised:
         hits(value, path)
-    assert "gave an answer that its protocol does not have: " in str(raised.value)
+    assert "sent a response that does not follow its protocol: " in str(raised.value)
     assert str(raised.value).isprintable()
     assert not raised.value.transient
 
@@ -144,7 +144,7 @@ def test_an_answer_of_another_shape_is_one_sentence(value: object, path: str) ->
     ids=str,
 )
 def test_a_health_of_another_shape_is_one_sentence(value: object) -> None:
-    with pytest.raises(RetrieverError, match="gave an answer that its protocol does not have: "):
+    with pytest.raises(RetrieverError, match="sent a response that does not follow its protocol: "):
         health(answer(json.dumps(value).encode()))
 
 

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1searcher.config.settings import Reward as Settings
+from r1searcher.config.settings import Settings
 from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
 from r1searcher.episodes.trajectory import Author, StopReason
 from r1searcher.errors import InputError
 from r1searcher.rewards import RECIPES, measure
-from r1searcher.rewards.recipes import reward_function as reward_of_settings
+from r1searcher.runs.resolved import reward_of
 
 TAGS = R1_SEARCHER.tags
 SEARCH = " I look it up. <|begin_of_query|> capital of Norway <|end_of_query|>"
@@ -21,7 +21,7 @@ MALFORMED = "It says Oslo. <answer> Oslo </answer>"
 
 
 def reward_function(recipe="paper", stage=1, **settings):
-    return reward_of_settings(Settings(recipe=recipe, **settings), f"stage{stage}")
+    return reward_of(Settings(reward={"recipe": recipe, **settings}), f"stage{stage}")
 
 
 def total(recipe: str, stage, trajectory) -> float:

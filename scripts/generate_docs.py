@@ -108,6 +108,27 @@ def settings() -> str:
     return f"```toml\n{template()}```\n"
 
 
+def measures() -> str:
+    from r1searcher.rewards.measures import MEASURES, View
+
+    def unit(low: float, high: float, unit: str) -> str:
+        if unit:
+            return unit
+        return "0 to 1" if (low, high) == (0.0, 1.0) else "number"
+
+    rows = (
+        (
+            code(m.name),
+            m.label,
+            m.meaning,
+            unit(*m.range, m.unit),
+            ", ".join(v.value for v in View if v in m.shown) or "logs",
+        )
+        for m in (MEASURES[name] for name in MEASURES.builtin)
+    )
+    return table(("name", "label", "meaning", "unit", "where it is shown"), rows)
+
+
 REGIONS: Mapping[str, Callable[[], str]] = {
     "reward-parts": reward_parts,
     "recipes": recipes,
@@ -115,6 +136,7 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "datasets": datasets,
     "official-scorers": official_scorers,
     "settings": settings,
+    "measures": measures,
 }
 
 

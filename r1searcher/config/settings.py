@@ -11,19 +11,17 @@ A file holds settings shared by all stages and, under `[sft]`, `[stage1]` and `[
 `load(...)` merges presets, file, stage table and command-line overrides, in this order, into one `Settings`.
 """
 
-import difflib
 import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from r1searcher.common.files import read_text
-from r1searcher.common.records import as_demand
+from r1searcher.common.section import Section, explain, short
 from r1searcher.episodes.protocol import PROTOCOLS
 from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
 from r1searcher.errors import InputError
@@ -45,25 +43,6 @@ LARGEST_SEED = 2**31 - 1
 
 
 TRAINING_DATASETS = tuple(name for name in DATASETS.builtin if "train" in DATASETS[name].splits)
-
-
-class Section(BaseModel):
-    """A table of settings: no key that is not known, no value of another type, no NaN, no infinity."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True, allow_inf_nan=False
-    )
-
-    @field_validator("*", mode="after")
-    @classmethod
-    def plain_text(cls, value: Any) -> Any:
-        """Settings become file names, command lines and messages, where control characters do harm."""
-        if isinstance(value, str):
-            if not value.isprintable():
-                raise PydanticCustomError("text", "must not hold control or invisible characters")
-            if len(value.encode()) > 4096:
-                raise PydanticCustomError("text", "must not be longer than 4096 bytes")
-        return value
 
 
 class Model(Section):
@@ -372,7 +351,7 @@ def load(
         for name in path:
             table = table.setdefault(name, {})
             if not isinstance(table, dict):
-                raise InputError(f"--set {key}={_short(value)}: {name} is a value, not a section")
+                raise InputError(f"--set {key}={short(value)}: {name} is a value, not a section")
         table[last] = value
     return _checked(merged, str(file) if file else f"preset {preset}" if preset else "command line")
 
@@ -386,7 +365,7 @@ def _checked(values: Mapping[str, Any], source: str) -> Settings:
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        raise InputError(_explain(error, source)) from None
+        raise InputError(explain(error, source, Settings)) from None
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -420,36 +399,3 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:
             _merge(base[key], value)
         else:
             base[key] = value
-
-
-def _explain(error: ValidationError, source: str) -> str:
-    lines = []
-    for problem in error.errors(include_url=False):
-        key = ".".join(str(part) for part in problem["loc"])
-        shown = f"{key} = {_short(problem['input'])}"
-        if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            table, _, _ = key.rpartition(".")
-            known = [f"{table}.{field.name}" for field in fields(Part)] if "parts." in key else _keys(Settings)
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-            lines.append(f"{shown}: {f'did you mean {near[0]}?' if near else 'there is no such setting'}")
-        elif problem["type"] == "value_error":
-            lines.append(f"{key + '.' if key else ''}{problem['ctx']['error']}")
-        else:
-            lines.append(f"{shown}: {as_demand(problem['msg'])}")
-    return f"{len(lines)} wrong setting{'s' * (len(lines) > 1)} in {source}:\n" + "\n".join(f"  {x}" for x in lines)
-
-
-def _short(value: Any) -> str:
-    """A value as it is shown in an error."""
-    try:
-        text = repr(value)
-    except (RecursionError, ValueError):  # nested too deeply; an integer too long to be written
-        return f"a {type(value).__name__}"
-    return text if len(text) <= 80 else f"{text[:77]}…"
-
-
-def _keys(model: type[BaseModel], prefix: str = "") -> Iterable[str]:
-    for name, field in model.model_fields.items():
-        yield prefix + name
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _keys(field.annotation, f"{prefix}{name}.")

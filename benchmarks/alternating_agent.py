@@ -1,4 +1,4 @@
-"""OpenRLHF's stock multi-turn executor and ours by turns, a step each, over the same searches, documents and stops."""
+"""OpenRLHF's stock multi-turn executor and ours, alternating per step, with the same searches, documents and stops."""
 
 import os
 from copy import deepcopy
@@ -56,7 +56,7 @@ class Stock(MultiTurnAgentExecutor):
 
 
 class AgentExecutor(AgentExecutorBase):
-    """The first step and every other one behind it are the stock executor's."""
+    """The first step and every other one after it use the stock executor."""
 
     def __init__(self) -> None:
         self.executors = (Stock(), Ours())

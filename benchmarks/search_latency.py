@@ -1,9 +1,9 @@
-"""Continuous batching: the same episodes with a search engine that answers at once and with one that takes 200 ms.
+"""Continuous batching: the same episodes with a search engine that responds at once and with one that takes 200 ms.
 
     python benchmarks/search_latency.py MODEL QUESTIONS.jsonl --retriever INDEX [--set section.key=value ...]
 
-MODEL is a run or a Hugging Face folder, as for `r1s evaluate`; one vLLM engine plays all episodes, greedily, 64 in
-flight. Both kinds take turns after a round that warms up; the table gives the medians and their ratio.
+MODEL is a run or a Hugging Face folder, as for `r1s evaluate`; one vLLM engine runs all episodes with greedy decoding,
+64 at a time. Both kinds alternate after a warm-up round; the table shows the medians and their ratio.
 """
 
 import argparse
@@ -29,7 +29,7 @@ LATENCY = 0.2
 
 
 class Slow:
-    """The same engine, so many seconds later. Searches wait side by side."""
+    """The same engine with added latency in seconds. Searches wait concurrently."""
 
     def __init__(self, retriever: Retriever, seconds: float) -> None:
         self._retriever, self._seconds = retriever, seconds

@@ -1,16 +1,16 @@
-"""Rewrites the parts of the docs that are made from the code, such as tables of registries.
+"""Updates the parts of the docs that are generated from the code, such as tables of registries.
 
-    python scripts/generate_docs.py            # rewrites them in README.md, CONTRIBUTING.md and docs/
+    python scripts/generate_docs.py            # updates them in README.md, CONTRIBUTING.md and docs/
     python scripts/generate_docs.py --check    # changes nothing; exit code 1 if a page is out of date
 
-Such a part is a region of a page between two marks:
+Such a part is a region of a page between two markers:
 
     <!-- generated: reward-parts -->
     …
     <!-- end: reward-parts -->
 
-To add one, write a function that returns Markdown, add it to `REGIONS`, and put the two marks where it belongs. Tables
-list what comes with the package (`Registry.builtin`), not what other installed packages add.
+To add one, write a function that returns Markdown, add it to `REGIONS`, and put the two markers in a page. Tables
+list the built-in entries (`Registry.builtin`), not those of other installed packages.
 """
 
 import inspect
@@ -125,6 +125,27 @@ def settings() -> str:
     return f"```toml\n{template()}```\n"
 
 
+def measures() -> str:
+    from r1searcher.rewards.measures import MEASURES, View
+
+    def unit(low: float, high: float, unit: str) -> str:
+        if unit:
+            return unit
+        return "0 to 1" if (low, high) == (0.0, 1.0) else "number"
+
+    rows = (
+        (
+            code(m.name),
+            m.label,
+            m.meaning,
+            unit(*m.range, m.unit),
+            ", ".join(v.value for v in View if v in m.shown) or "logs",
+        )
+        for m in (MEASURES[name] for name in MEASURES.builtin)
+    )
+    return table(("name", "label", "meaning", "unit", "where it is shown"), rows)
+
+
 REGIONS: Mapping[str, Callable[[], str]] = {
     "reward-parts": reward_parts,
     "recipes": recipes,
@@ -134,11 +155,12 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "algorithms": algorithms,
     "watch-rules": watch_rules,
     "settings": settings,
+    "measures": measures,
 }
 
 
 class RegionError(ValueError):
-    """A mark that has no function in `REGIONS`, or no counterpart in its page."""
+    """A marker without a function in `REGIONS`, or without a counterpart in its page."""
 
 
 def pages() -> list[Path]:
@@ -147,7 +169,7 @@ def pages() -> list[Path]:
 
 
 def regenerated(text: str, regions: Mapping[str, Callable[[], str]] = REGIONS) -> str:
-    """The text of a page with every region as it should be. Raises `RegionError` for marks that do not fit."""
+    """The text of a page with every region up to date. Raises `RegionError` for mismatched markers."""
 
     def replaced(match: re.Match[str]) -> str:
         name, _, end = match.groups()
@@ -157,7 +179,7 @@ def regenerated(text: str, regions: Mapping[str, Callable[[], str]] = REGIONS) -
 
     found = len(_REGION.findall(text))
     if len(_MARK.findall(text)) != 2 * found:
-        raise RegionError("a mark `<!-- generated: … -->` or `<!-- end: … -->` has no counterpart")
+        raise RegionError("a marker `<!-- generated: … -->` or `<!-- end: … -->` is unpaired")
     return _REGION.sub(replaced, text)
 
 
@@ -170,7 +192,7 @@ def main() -> int:
             if "--check" not in sys.argv:
                 page.write_text(new, "utf-8")
     for name in stale:
-        print(f"{name} {'is out of date' if '--check' in sys.argv else 'rewritten'}")
+        print(f"{name} {'is out of date' if '--check' in sys.argv else 'updated'}")
     return int(bool(stale) and "--check" in sys.argv)
 
 

@@ -1,5 +1,6 @@
 """Predictions to be scored: ours, R1-Searcher's released ones, and plain question-answer rows."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -68,7 +69,7 @@ def read_predictions(file: Path) -> Iterator[Prediction]:
     `gpt4o_output`), or any row with a question, gold answers and `prediction`. Raises `InputError` for a missing or
     empty file and for the first row that is none of these, by its line.
     """
-    if file.is_dir() and (parts := trajectory_files(file)):
+    if os.path.isdir(file) and (parts := trajectory_files(file)):
         for part in parts:
             yield from read_predictions(part)
         return

@@ -1,4 +1,4 @@
-"""A run's settings in the terms of the packages that use them."""
+"""A run's settings, converted for the packages that use them."""
 
 from collections.abc import Callable
 
@@ -12,11 +12,11 @@ from r1searcher.runs.records import read_manifest
 
 
 def read_run(run: RunFolder) -> tuple[Stage, Settings]:
-    """Stage and settings of a run folder, as `begin` wrote them. Raises `InputError` where either is damaged."""
+    """Stage and settings of a run folder. Raises `InputError` if either is damaged."""
     manifest = read_manifest(run)
     if manifest is None or not run.config.exists():
         missing = run.manifest if manifest is None else run.config
-        raise InputError(f"{run.path} is not a run folder: it has no {missing.name}")
+        raise InputError(f"{run.path} is not a run folder: {missing.name} is missing")
     return manifest.stage, read_resolved(run.config)
 
 

@@ -1,7 +1,7 @@
 """Rollouts that run ahead of training, and questions that are dropped: what is filed where, and how such a run ends.
 
-Real parts throughout: OpenRLHF's asynchronous trainer, in which samples are generated and trained in two processes, and its
-dynamic filtering, each switched on by the flags of an algorithm of another package. Takes some minutes on two cores.
+Real parts throughout: OpenRLHF's asynchronous trainer, in which samples are generated and trained in two processes, and
+its dynamic filtering, each switched on by the flags of an algorithm of another package. Takes minutes on two cores.
 """
 
 import json

@@ -108,6 +108,23 @@ def official_scorers() -> str:
     return table(("dataset", "scorer", "source", "metrics"), rows)
 
 
+def algorithms() -> str:
+    from r1searcher.engine.openrlhf.algorithms import ALGORITHMS
+
+    entries = ((name, ALGORITHMS[name]) for name in ALGORITHMS.builtin)
+    rows = ((code(name), a.description, "2 or more" if a.needs_group else "1 or more", a.paper) for name, a in entries)
+    return table(("`rl.algorithm`", "advantage of a trajectory", "samples per question", "paper"), rows)
+
+
+def watch_rules() -> str:
+    from r1searcher.watch.rules import RULES
+
+    def first(name: str) -> str:
+        return " ".join((RULES[name].__doc__ or "").partition("\n\n")[0].split())
+
+    return table(("rule", "asked after each step"), ((code(name), first(name)) for name in RULES.builtin))
+
+
 def settings() -> str:
     from r1searcher.config.template import template
 
@@ -142,6 +159,8 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "named-corpora": named_corpora,
     "datasets": datasets,
     "official-scorers": official_scorers,
+    "algorithms": algorithms,
+    "watch-rules": watch_rules,
     "settings": settings,
     "measures": measures,
 }

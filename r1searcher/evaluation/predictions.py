@@ -1,5 +1,6 @@
 """Predictions to be scored: ours, R1-Searcher's released ones, and plain question-answer rows."""
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -17,7 +18,7 @@ from r1searcher.questions.scorers import official_scorer
 from r1searcher.report.predictions import Prediction, dataset_of, key_of, of_trajectory, verdict_of
 from r1searcher.retrieval.base import Hit
 from r1searcher.rewards.format import answer_of_trajectory
-from r1searcher.runs.records import Str, TrajectoryRow, one_of, trajectory_of
+from r1searcher.runs.records import Str, TrajectoryRow, one_of, trajectory_files, trajectory_of
 
 ANSWER_KEYS = ("pred_ans", "prediction", "pred")
 
@@ -56,12 +57,16 @@ class _Answered(_Row):
 
 
 def read_predictions(file: Path) -> Iterator[Prediction]:
-    """Predictions of a JSONL file in its order, one at a time.
+    """Predictions of a JSONL file in its order, one at a time; of a step's folder in a run, those of all its files.
 
     Rows of `r1s evaluate` and of a run's trajectories, R1-Searcher's released rows (`pred_ans`, `gen_text_store`,
     `gpt4o_output`), or any row with a question, gold answers and `prediction`. Raises `InputError` for a missing or
     empty file and for the first row that is none of these, by its line.
     """
+    if os.path.isdir(file) and (parts := trajectory_files(file)):
+        for part in parts:
+            yield from read_predictions(part)
+        return
     empty = True
     for number, line in prediction_lines(file):
         empty = False

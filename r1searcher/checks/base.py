@@ -17,6 +17,7 @@ from enum import StrEnum
 
 from r1searcher.config.settings import STAGES, Settings, Stage
 from r1searcher.engine.topology import Device
+from r1searcher.episodes.protocol import EpisodeProtocol
 from r1searcher.errors import InputError
 from r1searcher.questions.named import Dataset
 from r1searcher.questions.traces import SftRow
@@ -53,6 +54,8 @@ class StageInputs:
     traces: Sequence[SftRow] = ()
     health: Health | None = None
     """What the retriever says about itself."""
+
+    protocol: EpisodeProtocol | None = None
 
     prompt: str = ""
     """The text of the prompt, with a placeholder for the question."""

@@ -20,6 +20,7 @@ CHECKS: Registry[Check] = Registry(
         "versions": "r1searcher.checks.machine:versions",
         "retriever": "r1searcher.checks.retriever:retriever",
         "model": "r1searcher.checks.model:model",
+        "protocol": "r1searcher.checks.model:protocol",
         "prompt": "r1searcher.checks.model:prompt",
         "traces": "r1searcher.checks.data:traces",
         "prompts": "r1searcher.checks.model:prompts",

@@ -70,7 +70,7 @@ class Registry(Mapping[str, T], Generic[T]):
 
     @cached_property
     def _entry_points(self) -> "dict[str, EntryPoint]":
-        from importlib.metadata import entry_points  # 10 ms that `r1s --help` has no use for
+        from importlib.metadata import entry_points
 
         found: dict[str, EntryPoint] = {}
         for entry in entry_points(group=self.group):

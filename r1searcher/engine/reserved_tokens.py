@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from r1searcher.episodes.protocol import TAGS
 from r1searcher.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,12 +36,12 @@ _INPUT_ROWS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_emb
 _OUTPUT_ROWS = ("lm_head.weight", "embed_out.weight")
 
 
-def has_tag_tokens(tokenizer: Any, tags: Iterable[str] = TAGS) -> bool:
+def has_tag_tokens(tokenizer: Any, tags: Iterable[str]) -> bool:
     """Whether a transformers tokenizer has one token for each tag."""
     return all(len(tokenizer(tag, add_special_tokens=False).input_ids) == 1 for tag in tags)
 
 
-def assign_tag_tokens(source: Path, target: Path, tags: Sequence[str] = TAGS) -> dict[str, int]:
+def assign_tag_tokens(source: Path, target: Path, tags: Sequence[str]) -> dict[str, int]:
     """Writes the model folder `source` (Hugging Face format) to `target` with one token for each tag; tag -> its id.
 
     The weights of a tag's token start from the tokens that spelled it, see `_rows`.

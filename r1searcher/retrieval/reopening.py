@@ -1,4 +1,4 @@
-"""An embedded index that comes back: opened again after it was found damaged."""
+"""An embedded index that is reopened after damage to its files."""
 
 import asyncio
 import time
@@ -9,14 +9,14 @@ from r1searcher.retrieval.base import Health, Hit, IndexDamagedError, Retriever
 from r1searcher.retrieval.urls import open_retriever
 
 _PAUSE, _LOAD = 0.2, 0.1
-"""Seconds between two attempts at least, and the share of the time that attempts on a large index may take."""
+"""Minimum seconds between two attempts, and the share of the time that attempts on a large index may take."""
 
 
 class ReopeningRetriever:
-    """The retriever of a server process, which outlives damage of its index: it answers again when the files do.
+    """The retriever of a server process that survives damage to its index: it works again once the files are restored.
 
-    Meanwhile each search raises what is wrong with them. `settings_hash` names the only index that is opened: another
-    one in its place would have other processes of the same server give other answers.
+    Until then each search raises the error. `settings_hash` identifies the only index that is opened: with another one
+    in the same folder, processes of the same server would give different results.
     """
 
     def __init__(self, url: str, settings_hash: str) -> None:
@@ -28,7 +28,7 @@ class ReopeningRetriever:
         self._opening = asyncio.Lock()
 
     async def open(self) -> None:
-        """Opens the index now; what is wrong with it is raised by searches and `health`."""
+        """Opens the index now; searches and `health` raise its errors."""
         await self._open()
 
     async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
@@ -72,14 +72,14 @@ class ReopeningRetriever:
         else:
             if (await retriever.health()).settings_hash != self._settings_hash:
                 await retriever.aclose()
-                self._error = IndexDamagedError(f"{self._url} is another index now: start the server again.")
+                self._error = IndexDamagedError(f"{self._url} now has a different index: restart the server.")
             else:
                 self._retriever, self._error = retriever, None
         ended = time.monotonic()
         self._next_attempt = ended + max(_PAUSE, (ended - began) / _LOAD)
 
     def _give_up(self, retriever: Retriever, error: IndexDamagedError) -> None:
-        """Forgets a retriever. It is not closed: other searches may still be at work in it, and end in an error."""
+        """Drops a retriever. It is not closed: other searches may still use it, and end in an error."""
         if self._retriever is retriever:
             self._retriever, self._error = None, error
             self._next_attempt = time.monotonic() + _PAUSE

@@ -20,6 +20,7 @@ from r1searcher.models.demo import model_folder
 from r1searcher.questions.traces import SftRow
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import finished_steps, last_metrics
+from r1searcher.runs.resolved import protocol_of
 from r1searcher.stages.prepare import check_resumable, manifest_of, write_run_metadata
 from r1searcher.stages.training import TITLES, run_folder, train_once
 
@@ -95,5 +96,5 @@ def start_model(settings: Settings, run: RunFolder) -> Path:
     if not settings.model.reserved_tokens:
         return model
     start = run.path / "start"
-    assign_tag_tokens(model, start)
+    assign_tag_tokens(model, start, protocol_of(settings).reserved_tags)
     return start

@@ -45,6 +45,7 @@ def flags(chosen: Settings, topology: Topology | None = None) -> Flags:
 
 def test_flags_have_no_value_are_left_out_or_have_one() -> None:
     assert argv({"a.b": 1, "c": True, "d": False, "e": None, "f": 2e-6}) == ["--a.b", "1", "--c", "--f", "2e-06"]
+    assert argv({"a": (0.2, 0.28)}) == ["--a", "0.2", "0.28"]
 
 
 def test_the_learning_rate_stays_or_falls() -> None:

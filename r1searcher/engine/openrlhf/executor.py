@@ -16,7 +16,7 @@ from openrlhf.utils.agent import AgentExecutorBase
 from r1searcher.common.files import append_row, write_text
 from r1searcher.engine.environment import run_of_this_process
 from r1searcher.engine.vllm.generator import VllmGenerator
-from r1searcher.episodes.loop import run_episode
+from r1searcher.episodes.loop import EpisodeRequest, run_episode
 from r1searcher.episodes.tokens import HuggingFaceTokenizer
 from r1searcher.episodes.trajectory import Author, StopReason, Trajectory
 from r1searcher.errors import R1Error
@@ -24,7 +24,7 @@ from r1searcher.retrieval.retry import RetryingRetriever
 from r1searcher.retrieval.urls import open_retriever
 from r1searcher.rewards.measures import episode_logs
 from r1searcher.runs.records import EpisodeLabel, to_row
-from r1searcher.runs.resolved import limits_of, read_run, reward_of
+from r1searcher.runs.resolved import limits_of, protocol_of, read_run, reward_of
 
 
 class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is untyped
@@ -36,7 +36,7 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
         stage, self.settings = read_run(self.run)
         assert stage != "sft"  # no rollouts there
         self.reward = reward_of(self.settings, stage)
-        self.limits = limits_of(self.settings)
+        self.protocol, self.limits = protocol_of(self.settings), limits_of(self.settings)
         self._tokenizer: HuggingFaceTokenizer | None = None
 
     def _wrapped(self, tokenizer: Any) -> HuggingFaceTokenizer:
@@ -70,17 +70,21 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
         try:
             told = EpisodeLabel.model_validate_json(label)
             trajectory = await run_episode(
-                told.question,
-                told.gold_answers,
-                prompt,
+                EpisodeRequest(
+                    question=told.question,
+                    gold_answers=told.gold_answers,
+                    prompt=prompt,
+                    protocol=self.protocol,
+                    limits=self.limits,
+                ),
                 VllmGenerator(llm_engine.generate, sampling_params),
                 self.retriever,
                 self._wrapped(hf_tokenizer),
-                self.limits,
             )
             reward = self.reward(trajectory)
             seconds = time.perf_counter() - started
-            logs = episode_logs(trajectory, reward.parts, seconds, self.settings.reward.max_answer_words)
+            judged = self.settings.reward
+            logs = episode_logs(trajectory, reward.parts, seconds, judged.max_answer_words, judged.format_rules)
             append_row(
                 self._file_of(told),
                 to_row(

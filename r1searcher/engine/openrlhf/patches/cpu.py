@@ -1,11 +1,9 @@
 """OpenRLHF on a machine without a GPU: names replaced after import, each with its reason, no installed file edited."""
 
-import contextlib
 import importlib
 import os
 import re
 import socket
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from types import ModuleType
@@ -34,36 +32,6 @@ def torch_cuda_without_a_gpu(_openrlhf: ModuleType) -> None:
     torch.cuda.current_device = lambda: cpu
     for name in ("set_device", "synchronize", "current_stream"):
         setattr(torch.cuda, name, lambda *_: None)
-
-
-@contextlib.contextmanager
-def _flash_attn_for_one_import() -> Iterator[None]:
-    """This module imports flash-attn at its top and uses it for packing and ring attention only.
-
-    The placeholder is removed after the import: elsewhere flash-attn must look absent, as it is.
-    """
-
-    def refuse(*_: object, **__: object) -> None:
-        raise InputError("packing and ring attention need flash-attn, which needs a GPU")
-
-    names = {
-        "flash_attn": (),
-        "flash_attn.bert_padding": ("index_first_axis", "pad_input", "rearrange", "unpad_input"),
-        "flash_attn.utils": (),
-        "flash_attn.utils.distributed": ("all_gather",),
-    }
-    for name, functions in names.items():
-        module = sys.modules[name] = ModuleType(name)
-        for function in functions:
-            setattr(module, function, refuse)
-    try:
-        yield
-    finally:
-        for name in names:
-            del sys.modules[name]
-
-
-PATCHES.append(Patch("openrlhf.models.ring_attn_utils", (), around=_flash_attn_for_one_import))
 
 
 @after("openrlhf.utils.deepspeed.deepspeed", "init_device_mesh", "get_train_ds_config", "get_eval_ds_config")

@@ -54,6 +54,6 @@ def require_vllm_entry_point() -> None:
 
 
 def install_cpu_patches() -> None:
-    """Those for machines without a GPU, in a process of vLLM's that was told so by `cpu.CPU_ENV`."""
+    """Those for machines without a GPU, in a process of vLLM that `cpu.CPU_ENV` is set for."""
     if cpu.is_enabled():
         import_patches.install(_CPU_PATCHES)

@@ -23,8 +23,8 @@ after = after_import(PATCHES)
 def torch_cuda_without_a_gpu(_openrlhf: ModuleType) -> None:
     """OpenRLHF calls these four without asking for a GPU first; they raise without one.
 
-    `current_device()` is only used as the target of `.to()`. They can't be replaced behind the import of `torch.cuda`
-    itself, which torch imports in the middle of its own.
+    `current_device()` is only used as the target of `.to()`. They can't be replaced after the import of `torch.cuda`
+    itself, which torch imports in the middle of its own import.
     """
     import torch
 
@@ -156,7 +156,7 @@ def receive_weights_on_cpu(module: ModuleType) -> None:
 class _Trained:
     """Where a token is trained: what the vocabulary's head has to be computed for.
 
-    `loss_mask` (rows x tokens - 1) is set by the SFT trainer's loop, whose forward pass isn't told; `keep` (rows x
+    `loss_mask` (rows x tokens - 1) is set by the SFT trainer's loop, whose forward pass does not get it; `keep` (rows x
     tokens) holds while one forward pass runs.
     """
 
@@ -211,11 +211,13 @@ def actor_on_cpu(module: ModuleType) -> None:
 
 
 @after("openrlhf.trainer.sft_trainer", "iter_grad_accum_global_norm")
-def sft_tells_its_loss_mask(module: ModuleType) -> None:
+def sft_shares_its_loss_mask(module: ModuleType) -> None:
     """The SFT trainer asks for the log-probabilities of all tokens and drops those outside its loss mask afterwards."""
     stock = module.iter_grad_accum_global_norm
 
-    def told(batches: Iterable[Any], strategy: Any, accumulated: int, mask_of: Callable[[Any], Any]) -> Iterator[Any]:
+    def with_mask(
+        batches: Iterable[Any], strategy: Any, accumulated: int, mask_of: Callable[[Any], Any]
+    ) -> Iterator[Any]:
         for batch, info in stock(batches, strategy, accumulated, mask_of):
             _Trained.loss_mask = mask_of(batch)
             try:
@@ -223,7 +225,7 @@ def sft_tells_its_loss_mask(module: ModuleType) -> None:
             finally:
                 _Trained.loss_mask = None
 
-    module.iter_grad_accum_global_norm = told  # type: ignore[attr-defined]
+    module.iter_grad_accum_global_norm = with_mask  # type: ignore[attr-defined]
 
 
 def freeze_lower_layers(network: Any, layers: int) -> None:

@@ -8,24 +8,26 @@ from pathlib import Path
 from rich.table import Table
 
 from r1searcher.common import terminal
+from r1searcher.errors import InputError
 from r1searcher.evaluation.comparison import compare
 from r1searcher.evaluation.evaluate import EvaluationRequest, evaluate
 from r1searcher.evaluation.judge import Judge, JudgeRequest
 from r1searcher.evaluation.predictions import read_predictions
-from r1searcher.evaluation.scoring import score_file
+from r1searcher.evaluation.scoring import PLAIN, Scoring, score_file
 from r1searcher.questions.datasets import DATASETS
-from r1searcher.report.scoring import MetricSummary, Scored, by_dataset, score_prediction, summarize
+from r1searcher.report.scoring import MetricSummary, Scored, by_dataset, summarize
 from r1searcher.report.tables import name_of, print_summaries, print_whole
+from r1searcher.rewards.measures import REWARD
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreRequest:
-    """What `r1s score` was asked for. `dataset` is that of all rows; None: the one that a row or its file names."""
+    """What `r1s score` was asked for. `scoring` says how rows are scored."""
 
     files: Sequence[Path]
     as_json: bool = False
     judge: JudgeRequest | None = None
-    dataset: str | None = None
+    scoring: Scoring = PLAIN
 
 
 def run_evaluate(request: EvaluationRequest) -> None:
@@ -38,7 +40,7 @@ def run_evaluate(request: EvaluationRequest) -> None:
 def print_scores(request: ScoreRequest) -> None:
     """Score predictions files; one JSON object per file and dataset, or a table. Verdicts of a judge are kept beside
     the file."""
-    scored = [(file, _scored(file, request.dataset, request.judge)) for file in request.files]
+    scored = [(file, _scored(file, request.scoring, request.judge)) for file in request.files]
     parts = [(file, name, summarize(rows)) for file, all_rows in scored for name, rows in by_dataset(all_rows).items()]
     if request.as_json:
         for file, name, summary in parts:
@@ -71,16 +73,22 @@ def _labeled(parts: Sequence[tuple[Path, str, MetricSummary]]) -> dict[str, Metr
     return summaries
 
 
-def _scored(file: Path, dataset: str | None, judge: JudgeRequest | None = None) -> list[Scored]:
+def _scored(file: Path, scoring: Scoring, judge: JudgeRequest | None = None) -> list[Scored]:
+    """Raises `InputError` where a reward is asked for and no row has the trajectory to compute it from."""
     if judge is None:
-        return score_file(file, os.cpu_count() or 1, dataset or "")
-    ask = Judge(judge, file.with_suffix(".judge.jsonl"))
-    return [score_prediction(prediction, dataset or "") for prediction in ask(list(read_predictions(file)))]
+        scored = score_file(file, os.cpu_count() or 1, scoring)
+    else:
+        ask, score = Judge(judge, file.with_suffix(".judge.jsonl")), scoring.function()
+        scored = [score(prediction) for prediction in ask(list(read_predictions(file)))]
+    if scoring.reward and not any(REWARD.name in one.measures for one in scored):
+        raise InputError(f"{file} has answers without trajectories: --reward needs rows of r1s evaluate or of a run")
+    return scored
 
 
 def print_comparison(a: Path, b: Path, as_json: bool, dataset: str | None = None) -> None:
     """Compare two predictions files. `dataset` names the dataset of all rows."""
-    comparison = compare(_scored(a, dataset), _scored(b, dataset))
+    scoring = Scoring(dataset=dataset or "")
+    comparison = compare(_scored(a, scoring), _scored(b, scoring))
     if as_json:
         terminal.json_line(comparison.as_json())
         return

@@ -18,6 +18,7 @@ CHECKS: Registry[Check] = Registry(
         "algorithm": "r1searcher.checks.reward:algorithm",
         "device": "r1searcher.checks.machine:device",
         "versions": "r1searcher.checks.machine:versions",
+        "placement": "r1searcher.checks.placement:placement",
         "retriever": "r1searcher.checks.retriever:retriever",
         "model": "r1searcher.checks.model:model",
         "protocol": "r1searcher.checks.model:protocol",

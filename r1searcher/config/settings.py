@@ -232,8 +232,11 @@ class Engine(Section):
     head_on_action_tokens: bool = True
     """CPU only: compute the vocabulary's logits where a trained token is predicted, and not elsewhere (same result)."""
 
+    nodes: int = Field(1, ge=1, le=10_000)
+    """Nodes with GPUs for the trained model. More than one need a Ray cluster (ray_address)."""
+
     gpus: int = Field(1, ge=1, le=100_000)
-    """GPUs for the trained model (and as many for the reference, unless colocated)."""
+    """GPUs per node for the trained model (and as many for the reference, unless colocated)."""
 
     vllm_engines: int = Field(1, ge=1, le=100_000)
     """vLLM engines for the rollouts."""
@@ -253,8 +256,9 @@ class Engine(Section):
     gradient_checkpointing: bool = False
     """Recompute activations: less memory, more time."""
 
-    attention: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
-    """Attention implementation of the trainer."""
+    attention: Literal["eager", "sdpa", "flash_attention_2", "flash_attention_4"] = "sdpa"
+    """Attention implementation of the trainer. flash_attention_4 comes with the GPU environment; flash_attention_2 has
+    to be compiled (package flash-attn)."""
 
     ray_address: str | None = None
     """An existing Ray cluster; none starts a local one."""

@@ -9,7 +9,7 @@ def _rules(inputs: StageInputs) -> None:
     for name, rule in RULES.items():
         if not callable(rule):
             raise InputError(
-                f"the watch rule {name!r} is not a function, but {rule!r}: uninstall its package, or fix it"
+                f"the watch rule {name!r} is not a function, but {rule!r}: uninstall its package"
             )
 
 

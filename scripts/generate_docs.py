@@ -74,12 +74,18 @@ def recipes() -> str:
     return table(("recipe", "stage 1", "stage 2"), rows)
 
 
-def named_corpora() -> str:
-    from r1searcher.corpora.named import NAMED
+def corpus_formats() -> str:
+    from r1searcher.corpora.formats import FORMATS
 
-    sizes = {corpus.name: f"{corpus.bytes_ / 1e9:,.1f} GB" if corpus.bytes_ else "" for corpus in NAMED.values()}
-    rows = ((code(name), corpus.about, sizes[name]) for name, corpus in NAMED.items())
-    return table(("name", "what it is", "download"), rows)
+    return table(("format", "what a row is"), ((code(name), FORMATS[name].about) for name in FORMATS.builtin))
+
+
+def named_corpora() -> str:
+    from r1searcher.corpora.named import CORPORA
+
+    entries = ((name, CORPORA[name]) for name in CORPORA.builtin)
+    sizes = ((name, corpus, f"{corpus.bytes_ / 1e9:,.1f} GB" if corpus.bytes_ else "") for name, corpus in entries)
+    return table(("name", "what it is", "download"), ((code(name), corpus.about, size) for name, corpus, size in sizes))
 
 
 def datasets() -> str:
@@ -100,6 +106,23 @@ def official_scorers() -> str:
     scorers = ((name, scorer) for name in DATASETS.builtin if (scorer := official_scorer(name)))
     rows = ((code(name), code(s.program), s.repository, sentence(s.metrics)) for name, s in scorers)
     return table(("dataset", "scorer", "source", "metrics"), rows)
+
+
+def algorithms() -> str:
+    from r1searcher.engine.openrlhf.algorithms import ALGORITHMS
+
+    entries = ((name, ALGORITHMS[name]) for name in ALGORITHMS.builtin)
+    rows = ((code(name), a.description, "2 or more" if a.needs_group else "1 or more", a.paper) for name, a in entries)
+    return table(("`rl.algorithm`", "advantage of a trajectory", "samples per question", "paper"), rows)
+
+
+def watch_rules() -> str:
+    from r1searcher.watch.rules import RULES
+
+    def first(name: str) -> str:
+        return " ".join((RULES[name].__doc__ or "").partition("\n\n")[0].split())
+
+    return table(("rule", "asked after each step"), ((code(name), first(name)) for name in RULES.builtin))
 
 
 def settings() -> str:
@@ -132,9 +155,12 @@ def measures() -> str:
 REGIONS: Mapping[str, Callable[[], str]] = {
     "reward-parts": reward_parts,
     "recipes": recipes,
+    "corpus-formats": corpus_formats,
     "named-corpora": named_corpora,
     "datasets": datasets,
     "official-scorers": official_scorers,
+    "algorithms": algorithms,
+    "watch-rules": watch_rules,
     "settings": settings,
     "measures": measures,
 }

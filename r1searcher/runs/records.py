@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from r1searcher.common.files import last_row, read_rows
@@ -21,6 +21,8 @@ from r1searcher.common.records import (
 )
 from r1searcher.config.settings import Stage
 from r1searcher.corpora.passage import Passage
+from r1searcher.episodes.protocol import PROTOCOLS
+from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
 from r1searcher.episodes.trajectory import Author, Search, Segment, StopReason, Trajectory
 from r1searcher.errors import InputError
 from r1searcher.retrieval.base import Hit
@@ -74,6 +76,18 @@ class TrajectoryRow(Record):
     stop: Annotated[StopReason, Field(strict=False)]
     segments: list[SegmentRow]
     searches: list[SearchRow]
+    parts: dict[Str, float] = Field(default_factory=dict)
+    seconds: float | None = None
+    protocol: Str = R1_SEARCHER.name
+
+    @field_validator("protocol")
+    @classmethod
+    def known_protocol(cls, value: str) -> str:
+        if value not in PROTOCOLS:
+            raise PydanticCustomError(
+                "protocol", "must be an installed protocol: {names}", {"names": ", ".join(PROTOCOLS)}
+            )
+        return value
 
 
 class RunManifest(Record):
@@ -230,6 +244,7 @@ def to_row(trajectory: Trajectory, **more: Any) -> dict[str, Any]:
         **more,
         "question": trajectory.question,
         "gold_answers": list(trajectory.gold_answers),
+        "protocol": trajectory.protocol,
         "stop": trajectory.stop.value,
         "segments": [
             {
@@ -289,4 +304,5 @@ def trajectory_of(checked: TrajectoryRow) -> Trajectory:
             for s in checked.searches
         ),
         stop=StopReason(checked.stop),
+        protocol=checked.protocol,
     )

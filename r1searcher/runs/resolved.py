@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from r1searcher.config.settings import Settings, Stage, read_resolved
 from r1searcher.episodes.loop import EpisodeLimits
+from r1searcher.episodes.protocol import EpisodeProtocol, protocol_named
 from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.errors import InputError
 from r1searcher.rewards.recipes import RewardBreakdown, RewardedStage, recipe_parts, reward_function
@@ -20,6 +21,11 @@ def read_run(run: RunFolder) -> tuple[Stage, Settings]:
     return manifest.stage, read_resolved(run.config)
 
 
+def protocol_of(settings: Settings) -> EpisodeProtocol:
+    """Raises `InputError` where no installed package has the protocol."""
+    return protocol_named(settings.episode.protocol)
+
+
 def limits_of(settings: Settings) -> EpisodeLimits:
     episode = settings.episode
     return EpisodeLimits(
@@ -31,7 +37,9 @@ def limits_of(settings: Settings) -> EpisodeLimits:
     )
 
 
-def reward_of(settings: Settings, stage: RewardedStage) -> Callable[[Trajectory], RewardBreakdown]:
-    """The reward of a stage: of `reward.parts` where there are any, else of `reward.recipe`. Raises `InputError`."""
+def reward_of(settings: Settings, stage: RewardedStage | None = None) -> Callable[[Trajectory], RewardBreakdown]:
+    """The reward of a stage: of `reward.parts` where there are any, else of `reward.recipe` (its last stage if `stage`
+    is None). Raises `InputError`."""
     chosen = settings.reward
-    return reward_function(chosen.parts or recipe_parts(chosen.recipe, stage), chosen.max_answer_words)
+    parts = chosen.parts or recipe_parts(chosen.recipe, stage)
+    return reward_function(parts, chosen.max_answer_words, chosen.format_rules)

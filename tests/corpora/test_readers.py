@@ -120,9 +120,9 @@ def test_what_is_no_corpus_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no files"):
         Corpus(tmp_path)
     (tmp_path / "notes.txt").write_text("just words\n")
-    with pytest.raises(InputError, match=r"no corpus format that is known: name one with --format \(jsonl, "):
+    with pytest.raises(InputError, match=r"no corpus format that is known: name one with --format \(parquet, "):
         list(Corpus(tmp_path / "notes.txt"))
-    with pytest.raises(InputError, match="no corpus format 'xml'"):
+    with pytest.raises(InputError, match="--format: there is no corpus format 'xml'"):
         Corpus(tmp_path / "notes.txt", "xml")
 
 

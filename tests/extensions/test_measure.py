@@ -50,7 +50,7 @@ with RunView(run, "stage 1", 2, 2, terminal.console()) as view:
         for trajectory in trajectories:
             row = to_row(trajectory, id="q", reward=1.0, parts={"format": 1.0})
             append_row(Path(f"step-{step}.jsonl"), row)
-            append_row(run.trajectories(step), row)
+            append_row(run.trajectories(step) / "episodes.jsonl", row)
         means = {key: fmean(row[key] for row in logs) for key in logs[0]}
         append_row(run.metrics, {"step": step, "time": 0.0, "reward": 1.0, **means})
         view.refresh()

@@ -8,9 +8,7 @@ from r1searcher.watch.rules import RULES
 def _rules(inputs: StageInputs) -> None:
     for name, rule in RULES.items():
         if not callable(rule):
-            raise InputError(
-                f"the watch rule {name!r} is not a function, but {rule!r}: uninstall its package"
-            )
+            raise InputError(f"the watch rule {name!r} is not a function, but {rule!r}: uninstall its package")
 
 
 rules = Check(_rules, stages=RL_STAGES)

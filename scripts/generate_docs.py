@@ -57,6 +57,20 @@ def reward_parts() -> str:
     return table(("part", "value", "params"), rows)
 
 
+def format_rules() -> str:
+    from r1searcher.rewards.format import FORMAT_RULES
+
+    rows = ((code(name), sentence(FORMAT_RULES[name])) for name in FORMAT_RULES.builtin)
+    return table(("rule", "broken when"), rows)
+
+
+def protocols() -> str:
+    from r1searcher.episodes.protocol import PROTOCOLS
+
+    rows = ((code(name), sentence(type(PROTOCOLS[name]))) for name in PROTOCOLS.builtin)
+    return table(("name", "protocol"), rows)
+
+
 def recipes() -> str:
     from r1searcher.rewards.recipes import RECIPES, Part
 
@@ -74,12 +88,18 @@ def recipes() -> str:
     return table(("recipe", "stage 1", "stage 2"), rows)
 
 
-def named_corpora() -> str:
-    from r1searcher.corpora.named import NAMED
+def corpus_formats() -> str:
+    from r1searcher.corpora.formats import FORMATS
 
-    sizes = {corpus.name: f"{corpus.bytes_ / 1e9:,.1f} GB" if corpus.bytes_ else "" for corpus in NAMED.values()}
-    rows = ((code(name), corpus.about, sizes[name]) for name, corpus in NAMED.items())
-    return table(("name", "what it is", "download"), rows)
+    return table(("format", "what a row is"), ((code(name), FORMATS[name].about) for name in FORMATS.builtin))
+
+
+def named_corpora() -> str:
+    from r1searcher.corpora.named import CORPORA
+
+    entries = ((name, CORPORA[name]) for name in CORPORA.builtin)
+    sizes = ((name, corpus, f"{corpus.bytes_ / 1e9:,.1f} GB" if corpus.bytes_ else "") for name, corpus in entries)
+    return table(("name", "what it is", "download"), ((code(name), corpus.about, size) for name, corpus, size in sizes))
 
 
 def datasets() -> str:
@@ -149,6 +169,9 @@ def measures() -> str:
 REGIONS: Mapping[str, Callable[[], str]] = {
     "reward-parts": reward_parts,
     "recipes": recipes,
+    "format-rules": format_rules,
+    "protocols": protocols,
+    "corpus-formats": corpus_formats,
     "named-corpora": named_corpora,
     "datasets": datasets,
     "official-scorers": official_scorers,

@@ -12,7 +12,7 @@ from r1searcher.episodes.protocol import PROTOCOLS, EpisodeProtocol
 
 PACKAGE = Path(__file__).parents[1] / "r1searcher"
 HEAVY = {"torch", "ray", "vllm", "openrlhf", "deepspeed"}
-LIGHT_PACKAGES = ("config", "corpora", "episodes", "questions", "report", "retrieval", "rewards", "runs")
+LIGHT_PACKAGES = ("config", "corpora", "episodes", "questions", "report", "retrieval", "rewards", "runs", "watch")
 
 
 def imported(file: Path, everywhere: bool) -> set[str]:
@@ -111,3 +111,21 @@ def test_only_a_protocol_knows_its_tags(file: Path) -> None:
                 assert isinstance(found, EpisodeProtocol), (
                     f"{file}:{node.lineno}: import the protocol, not {alias.name}"
                 )
+
+
+LONGEST_FUNCTION = 60
+"""Lines from `def` to the last one."""
+
+FOLDERS = ("r1searcher", "tests", "benchmarks", "scripts", "examples")
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_no_function_is_too_long(folder: str) -> None:
+    files = sorted((PACKAGE.parent / folder).rglob("*.py"))
+    assert files
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno is not None
+                lines = node.end_lineno - node.lineno + 1
+                assert lines <= LONGEST_FUNCTION, f"{file}:{node.lineno}: {node.name} has {lines} lines"

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import IO, Any, Self, cast
 
 from r1searcher.common.files import cause_of, writing
-from r1searcher.corpora.detect import UnusableShapeError, check_columns, detect_format
-from r1searcher.corpora.formats import FORMATS, PARAGRAPHS, open_parquet
-from r1searcher.corpora.passage import Passage
-from r1searcher.corpora.rows import BadRow, BrokenFileError
+from r1searcher.corpora.detect import detect_format
+from r1searcher.corpora.formats import FORMATS
+from r1searcher.corpora.passage import Passage, SharedPassage
+from r1searcher.corpora.rows import BadRow, BrokenFileError, UnusableShapeError
 from r1searcher.errors import FileError, InputError
 
 BAD_ROWS_ALLOWED = 100
@@ -53,8 +53,8 @@ class Corpus:
         rejects: Path | None = None,
         bad_allowed: int = BAD_ROWS_ALLOWED,
     ) -> None:
-        if format_ is not None and format_ not in FORMATS:
-            raise InputError(f"There is no corpus format {format_!r}: choose one of {', '.join(FORMATS)}.")
+        if format_ is not None:
+            FORMATS.require(format_, "--format")
         self._source = str(source)
         self._format = format_
         self._limit = limit
@@ -154,19 +154,18 @@ class Corpus:
     def _rows_of(
         self, name: str, file: IO[bytes], plain: IO[bytes] | None, start: bytes
     ) -> Iterator[tuple[str, Passage | BadRow]]:
-        format_ = self._format or detect_format(start, name)
-        shared = format_ == PARAGRAPHS
-        if format_ == "parquet":
+        format_ = FORMATS[self._format or detect_format(start, name)]
+        if format_.seekable:
             file = _seekable(file, plain)
-            shared = check_columns(open_parquet(file).schema_arrow)
         rows = 0
-        for item in FORMATS[format_](file, self._rows):
+        for item in format_.read(file, self._rows):
             rows += 1
-            if shared and isinstance(item, Passage):
+            if isinstance(item, SharedPassage):
                 if item.id in self._seen:
                     self.repeated += 1
                     continue
                 self._seen.add(item.id)
+                item = Passage(item.id, item.title, item.text)
             yield name, item
         self._rows += rows
 
@@ -351,7 +350,7 @@ _COMPRESSIONS: dict[bytes, Callable[[IO[bytes]], IO[bytes]]] = {
 
 
 def _seekable(file: IO[bytes], plain: IO[bytes] | None) -> IO[bytes]:
-    """Parquet is read from its end: a plain file directly, anything else from a temporary copy on disk."""
+    """A file in which the reader may seek: a plain file directly, anything else as a temporary copy on disk."""
     if isinstance(plain, io.BufferedReader) and isinstance(plain.raw, io.FileIO) and plain.seekable():
         plain.seek(0)
         return plain

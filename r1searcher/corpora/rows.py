@@ -38,6 +38,10 @@ class BrokenFileError(Exception):
     """The file ends too early, or cannot be read from here on. The message says where and why."""
 
 
+class UnusableShapeError(ValueError):
+    """A file of no corpus format. The message goes on after the file's name, and says what would work."""
+
+
 def excerpt(row: bytes) -> str:
     """The beginning of a row, as text."""
     return row[:200].decode("utf-8", "replace").strip()

@@ -38,7 +38,8 @@ from r1searcher.runs.records import read_metrics, to_row
 from r1searcher.runs.resolved import protocol_of
 from r1searcher.stages.held_out import evaluate_held_out, read_trajectories
 from r1searcher.stages.sft import train_sft
-from r1searcher.stages.stage import TITLES, train_stage
+from r1searcher.stages.stage import train_stage
+from r1searcher.stages.training import TITLES
 
 TRACES = 720
 """SFT traces written; the preset's SFT takes as many as its steps need."""

@@ -154,7 +154,7 @@ def _write_weights(source: Path, target: Path, rows: Mapping[int, Sequence[int]]
 
 
 def _rows(table: "torch.Tensor", spelled: Sequence[Sequence[int]]) -> "torch.Tensor":
-    """Rows (tags, width) for tokens that were `spelled` by several: their means, told apart, at a row's usual length.
+    """Rows (tags, width) for tokens that were `spelled` by several: their means, made distinct, of a row's length.
 
     Tags are spelled by almost the same tokens, so plain means point almost the same way (cosine .94 to .97 among the
     query and documents tags of SmolLM2, .46 between any two of its tokens). A model whose embeddings are frozen then

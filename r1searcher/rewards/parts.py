@@ -239,7 +239,7 @@ def part_with(name: str, params: Mapping[str, Any]) -> Callable[[RewardContext],
     def value(context: RewardContext) -> float:
         try:
             result = float(part(context, **params))
-        except InputError:  # a part that does not fit the episode's protocol says so
+        except R1Error:
             raise
         except Exception as error:  # whatever another package's function raises
             raise R1Error(f"the reward part {name!r} failed: {type(error).__name__}: {error}") from error

@@ -38,11 +38,9 @@ def limits_of(settings: Settings) -> EpisodeLimits:
     )
 
 
-def reward_of(settings: Settings, stage: RewardedStage) -> Callable[[Trajectory], RewardBreakdown]:
-    """The reward of a stage: of `reward.parts` where there are any, else of `reward.recipe`.
-
-    Raises `InputError`, also where a part judges the tags of another protocol than the episodes'.
-    """
+def reward_of(settings: Settings, stage: RewardedStage | None = None) -> Callable[[Trajectory], RewardBreakdown]:
+    """The reward of a stage: of `reward.parts` where there are any, else of `reward.recipe` (its last stage if `stage`
+    is None). Raises `InputError`, also where a part judges the tags of another protocol than the episodes'."""
     chosen = settings.reward
     parts = chosen.parts or recipe_parts(chosen.recipe, stage)
     reward = reward_function(parts, chosen.max_answer_words, chosen.format_rules)

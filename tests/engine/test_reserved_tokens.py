@@ -76,7 +76,7 @@ def test_each_tag_becomes_one_token_and_the_model_keeps_its_size(tmp_path: Path,
         changed = (old != new).any(dim=1).nonzero().flatten().tolist()
         assert changed == sorted(ids.values())
         away = torch.nn.functional.normalize(new[changed] - old.mean(dim=0), dim=1)
-        torch.testing.assert_close(away @ away.T, torch.eye(len(TAGS)), atol=1e-2, rtol=0)  # told apart
+        torch.testing.assert_close(away @ away.T, torch.eye(len(TAGS)), atol=1e-2, rtol=0)  # distinct
 
 
 def test_tokens_that_the_chat_template_or_a_role_uses_are_not_free(tmp_path: Path) -> None:

@@ -125,6 +125,6 @@ def test_a_rule_that_does_not_work_is_one_sentence_with_its_name(tmp_path: Path,
 def test_a_metrics_row_is_json_whatever_the_numbers_are(tmp_path: Path) -> None:
     monitor(tmp_path).step(1, {"vllm_kl": 0.0, "grad": float("nan"), "sample": ["text", 1.0]})
     [line] = RunFolder(tmp_path).metrics.read_text().splitlines()
-    row = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    row = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert row["grad"] is None
     assert "sample" not in row

@@ -13,7 +13,8 @@ from typing import Any
 
 from openrlhf.utils.agent import AgentExecutorBase
 
-from r1searcher.common.files import append_row, write_text
+from r1searcher.common.files import append_row, parse_json, write_text
+from r1searcher.common.records import as_record
 from r1searcher.engine.environment import run_of_this_process
 from r1searcher.engine.vllm.generator import VllmGenerator
 from r1searcher.episodes.loop import EpisodeRequest, run_episode
@@ -57,6 +58,7 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
 
     async def execute(
         self,
+        *,
         prompt: str,
         label: str,
         sampling_params: Any,
@@ -68,11 +70,11 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
         """Run, score and record one episode; see OpenRLHF's `MultiTurnAgentExecutor` for the fields returned."""
         started = time.perf_counter()
         try:
-            told = EpisodeLabel.model_validate_json(label)
+            row = as_record(parse_json(label), EpisodeLabel, f"a label in {self.run.questions}")
             trajectory = await run_episode(
                 EpisodeRequest(
-                    question=told.question,
-                    gold_answers=told.gold_answers,
+                    question=row.question,
+                    gold_answers=row.gold_answers,
                     prompt=prompt,
                     protocol=self.protocol,
                     limits=self.limits,
@@ -86,12 +88,12 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
             judged = self.settings.reward
             logs = episode_logs(trajectory, reward.parts, seconds, judged.max_answer_words, judged.format_rules)
             append_row(
-                self._file_of(told),
+                self._file_of(row),
                 to_row(
                     trajectory,
-                    id=told.id,
-                    step=told.step,
-                    epoch=told.epoch,
+                    id=row.id,
+                    step=row.step,
+                    epoch=row.epoch,
                     reward=reward.total,
                     parts=dict(reward.parts),
                     logs=logs,

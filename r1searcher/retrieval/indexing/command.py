@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 from r1searcher.common import terminal
 from r1searcher.common.files import cause_of
 from r1searcher.common.terminal import SafeConsole, label
-from r1searcher.corpora.named import NAMED, cache_folder, fetch
+from r1searcher.corpora.fetch import cache_folder, fetch
+from r1searcher.corpora.named import CORPORA
 from r1searcher.corpora.readers import Corpus
 from r1searcher.errors import FileError, InputError
 from r1searcher.retrieval.manifest import IndexSettings, Manifest
@@ -38,8 +39,8 @@ def index_corpus(
     console = terminal.console(stderr=True)
     folder = _target_folder(to)
     fill = _filling(to, folder, settings, overwrite, restart, shards)
-    if source in NAMED:
-        format_ = format_ or NAMED[source].format
+    if source in CORPORA:
+        format_ = format_ or CORPORA[source].format or None
         source = _fetched(source, console)
     rejects = rejects or Path(f"{folder or to.rpartition('/')[2]}.rejects.jsonl")
     _refuse_overlap(source, folder, rejects)
@@ -69,7 +70,7 @@ def _target_folder(to: str) -> Path | None:
 
 def _refuse_overlap(source: str, folder: Path | None, rejects: Path) -> None:
     """Raises `InputError` where what is written would lie in what is read, or take its place."""
-    if source == "-" or source in NAMED or not source:
+    if source == "-" or source in CORPORA or not source:
         return
     try:
         read = Path(source).resolve()
@@ -101,7 +102,7 @@ def _filling(
 def _fetched(name: str, console: SafeConsole) -> str:
     from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    corpus = NAMED[name]
+    corpus = CORPORA[name]
     console.print(f"{name}: {corpus.about}.")
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), label("time left"), TimeRemainingColumn())
     with terminal.progress(*columns, console=console) as progress:

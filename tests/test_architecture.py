@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "r1searcher"
 HEAVY = {"torch", "ray", "vllm", "openrlhf", "deepspeed"}
-LIGHT_PACKAGES = ("config", "corpora", "episodes", "questions", "report", "retrieval", "rewards", "runs")
+LIGHT_PACKAGES = ("config", "corpora", "episodes", "questions", "report", "retrieval", "rewards", "runs", "watch")
 
 
 def imported(file: Path, everywhere: bool) -> set[str]:
@@ -76,3 +76,21 @@ def test_every_command_explains_itself() -> None:
     commands = "init sft stage1 stage2 train demo index-corpus search serve recall evaluate ask score compare report"
     for command in commands.split():
         assert command in done.stdout
+
+
+LONGEST_FUNCTION = 60
+"""Lines from `def` to the last one."""
+
+FOLDERS = ("r1searcher", "tests", "benchmarks", "scripts", "examples")
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_no_function_is_too_long(folder: str) -> None:
+    files = sorted((PACKAGE.parent / folder).rglob("*.py"))
+    assert files
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno is not None
+                lines = node.end_lineno - node.lineno + 1
+                assert lines <= LONGEST_FUNCTION, f"{file}:{node.lineno}: {node.name} has {lines} lines"

@@ -67,7 +67,7 @@ OPTIONS = {
     "evaluate": f"{MODEL} --dataset --to --data-dir --limit --samples --temperature"
     " --judge --judge-model --concurrency",
     "ask": f"{MODEL} --model --temperature",
-    "score": "--json --judge --judge-model --dataset",
+    "score": "--json --judge --judge-model --dataset --reward",
     "compare": "--json --dataset",
     "report": "--step --to",
 }

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from r1searcher.config.settings import STAGES, Settings, Stage
-from r1searcher.engine.topology import Device
+from r1searcher.engine.topology import Topology
 from r1searcher.episodes.protocol import EpisodeProtocol
 from r1searcher.errors import InputError
 from r1searcher.questions.named import Dataset
@@ -48,7 +48,7 @@ class StageInputs:
     stage: Stage
     settings: Settings
 
-    device: Device | None = None
+    topology: Topology | None = None
     train: Dataset | None = None
     held_out: Dataset | None = None
     traces: Sequence[SftRow] = ()

@@ -2,7 +2,7 @@
 
 from r1searcher.checks.base import Check, Skip, StageInputs
 from r1searcher.engine.openrlhf.versions import require_tested_versions, require_training_packages
-from r1searcher.engine.topology import device_of
+from r1searcher.engine.topology import topology_of
 from r1searcher.errors import InputError
 
 
@@ -11,17 +11,17 @@ def _packages(inputs: StageInputs) -> None:
 
 
 def _device(inputs: StageInputs) -> None:
-    inputs.device = device_of(inputs.settings)
+    inputs.topology = topology_of(inputs.settings)
 
 
 def _versions(inputs: StageInputs) -> None:
-    if inputs.device is None:
+    if inputs.topology is None:
         raise Skip("there is no device to train on")
     try:
         require_training_packages()
     except InputError:
         raise Skip("packages are missing") from None
-    require_tested_versions(inputs.device)
+    require_tested_versions(inputs.topology.device)
 
 
 packages = Check(_packages)

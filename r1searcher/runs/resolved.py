@@ -37,8 +37,9 @@ def limits_of(settings: Settings) -> EpisodeLimits:
     )
 
 
-def reward_of(settings: Settings, stage: RewardedStage) -> Callable[[Trajectory], RewardBreakdown]:
-    """The reward of a stage: of `reward.parts` where there are any, else of `reward.recipe`. Raises `InputError`."""
+def reward_of(settings: Settings, stage: RewardedStage | None = None) -> Callable[[Trajectory], RewardBreakdown]:
+    """The reward of a stage: of `reward.parts` where there are any, else of `reward.recipe` (its last stage if `stage`
+    is None). Raises `InputError`."""
     chosen = settings.reward
     parts = chosen.parts or recipe_parts(chosen.recipe, stage)
     return reward_function(parts, chosen.max_answer_words, chosen.format_rules)

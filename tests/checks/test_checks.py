@@ -43,7 +43,8 @@ def test_each_check_reports_and_fills_in_what_it_opened(settings: dict[str, Any]
         assert found[name] == (Status.OK, ""), name
     assert found["held-out-data"] == (Status.SKIPPED, "data.held_out is not set")
     assert found["prompts"][0] is not Status.OK
-    assert inputs.device == "cpu"
+    assert inputs.topology is not None
+    assert inputs.topology.device == "cpu"
     assert "traces" not in found
     assert [q.text for q in inputs.train.questions] == [f"question {n}?" for n in range(4)]
     assert inputs.health.passages == 1

@@ -2,9 +2,9 @@
 
     python benchmarks/paired.py --old TREE --new TREE [--pairs 10] [--only build query]
 
-Measures `r1s --help`, and what `benchmarks/workloads.py` does. Each measurement is a separate process; the trees alternate
-(old new, new old, ...), so that drift in the machine's speed affects both. The table shows the median of the pairs'
-ratios new / old, for CPU seconds and wall time, with its 95 % bootstrap interval.
+Measures `r1s --help`, and what `benchmarks/workloads.py` does. Each measurement is a separate process; the trees
+alternate (old new, new old, ...), so that drift in the machine's speed affects both. The table shows the median of the
+pairs' ratios new / old, for CPU seconds and wall time, with its 95 % bootstrap interval.
 
 If names differ in an older tree, `--old-workloads FILE` is a copy of `workloads.py` with that tree's names.
 Run it with a Python that has the training packages; without them, exclude `episodes` with `--only`.

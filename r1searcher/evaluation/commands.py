@@ -43,13 +43,13 @@ def print_scores(request: ScoreRequest) -> None:
     scored = [(file, _scored(file, request.scoring, request.judge)) for file in request.files]
     parts = [(file, name, summarize(rows)) for file, all_rows in scored for name, rows in by_dataset(all_rows).items()]
     if request.as_json:
-        for file, name, figures in parts:
-            terminal.json_line({"file": str(file), "dataset": name or None, **figures.as_json()})
+        for file, name, summary in parts:
+            terminal.json_line({"file": str(file), "dataset": name or None, **summary.as_json()})
         return
-    reports = _labeled(parts)
-    print_summaries(reports)
-    for label, figures in reports.items():
-        if not figures.official:
+    summaries = _labeled(parts)
+    print_summaries(summaries)
+    for label, summary in summaries.items():
+        if not summary.official:
             known = ", ".join(DATASETS)
             terminal.console().print(
                 f"{label}: no official metrics: it names none of {known}; see --dataset", soft_wrap=True
@@ -60,17 +60,17 @@ def _labeled(parts: Sequence[tuple[Path, str, MetricSummary]]) -> dict[str, Metr
     """Reports by the name of their file, or its path where files have the same name, with the dataset if a file has
     several."""
     paths = list(dict.fromkeys(file for file, _, _ in parts))
-    reports: dict[str, MetricSummary] = {}
-    for file, dataset, figures in parts:
+    summaries: dict[str, MetricSummary] = {}
+    for file, dataset, summary in parts:
         short = [path.name for path in paths].count(file.name) == 1
         several = len({name for path, name, _ in parts if path == file}) > 1
         label = (file.name if short else str(file)) + (f": {dataset or 'no dataset'}" if several else "")
         same, number = label, 1
-        while label in reports:
+        while label in summaries:
             number += 1
             label = f"{same} ({number})"
-        reports[label] = figures
-    return reports
+        summaries[label] = summary
+    return summaries
 
 
 def _scored(file: Path, scoring: Scoring, judge: JudgeRequest | None = None) -> list[Scored]:

@@ -29,13 +29,19 @@ class Scored:
     dataset: str = ""
 
 
-def score_prediction(prediction: Prediction, dataset: str = "", max_answer_words: int = MAX_ANSWER_WORDS) -> Scored:
+def score_prediction(
+    prediction: Prediction,
+    dataset: str = "",
+    *,
+    max_answer_words: int = MAX_ANSWER_WORDS,
+    format_rules: tuple[str, ...] = (),
+) -> Scored:
     """The answer decides the answer metrics, the trajectory everything else.
 
     `dataset` names where the question comes from, in place of what the row itself says.
     """
     trajectory = prediction.trajectory
-    measures = measure(trajectory, max_answer_words) if trajectory is not None else {}
+    measures = measure(trajectory, max_answer_words, format_rules) if trajectory is not None else {}
     answered = score(prediction.answer, prediction.gold_answers)._asdict()
     name = dataset or prediction.dataset
     scorer = official_scorer(name)

@@ -53,7 +53,7 @@ PATTERNS = {
     r"\b(?:doors?|houses?|rooms)\b": "package, entry point",
     r"\bplay(?:s|ed|ing)? (?:an?|all|the|every|episodes?|questions?)\b": "run, evaluate",
     r"\bdata sets?\b": "dataset",
-    r"\b(?:by|in|take|takes) turns\b": "alternate",
+    r"\b(?:by|take|takes|taking) turns\b": "alternate",
     r"\bby hand\b": "manually",
     r"\bfor ever\b": "forever",
     r"\btime-outs?\b": "timeout",

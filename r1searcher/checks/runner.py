@@ -16,6 +16,7 @@ CHECKS: Registry[Check] = Registry(
         "held-out-data": "r1searcher.checks.data:held_out_data",
         "questions-per-step": "r1searcher.checks.data:questions_per_step",
         "algorithm": "r1searcher.checks.reward:algorithm",
+        "watch-rules": "r1searcher.checks.watch:rules",
         "device": "r1searcher.checks.machine:device",
         "versions": "r1searcher.checks.machine:versions",
         "placement": "r1searcher.checks.placement:placement",

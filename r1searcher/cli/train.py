@@ -50,7 +50,7 @@ def stage2(options: RLOptions, from_: From = None, steps: Steps = None) -> None:
 
 @_command
 def train(options: RLOptions) -> None:
-    """Stage 1, then stage 2; before them SFT, if the settings name traces."""
+    """Run stage 1, then stage 2; run SFT first if the settings name traces."""
     from r1searcher.stages.chain import run_chain
 
     run_chain(options.source())

@@ -1,4 +1,4 @@
-"""What every corpus format must keep to, as a test of your own:
+"""Contract of corpus formats, for your own tests:
 
     check_corpus_format(NOTES, b"#notes\\nOslo :: A town.\\n", passages=1)
 
@@ -19,9 +19,9 @@ from r1searcher.corpora.rows import BadRow, BrokenFileError, UnusableShapeError
 def check_corpus_format(format_: CorpusFormat, content: bytes, passages: int) -> None:
     """Raises `AssertionError` for the first rule that the format breaks.
 
-    `content` is a whole file of it with so many `passages` and no bad row. Whatever is cut from it or changed in it,
-    and whatever other bytes a file has: the reader yields passages and bad rows, or raises `BrokenFileError` or
-    `UnusableShapeError`, and nothing else; the detection raises nothing.
+    `content` is a complete file with this many `passages` and without bad rows. For any part or change of it, and for
+    any other bytes, the reader yields passages and bad rows, or raises `BrokenFileError` or `UnusableShapeError`, and
+    nothing else; the detection raises nothing.
     """
     rule(format_.about, "the format says what a row is")
     items = _items(format_, content)

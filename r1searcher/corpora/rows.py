@@ -39,7 +39,7 @@ class BrokenFileError(Exception):
 
 
 class UnusableShapeError(ValueError):
-    """A file of no corpus format. The message goes on after the file's name, and says what would work."""
+    """A file in no corpus format. The message continues after the file's name, and says what would work."""
 
 
 def excerpt(row: bytes) -> str:

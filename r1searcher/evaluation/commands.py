@@ -1,4 +1,4 @@
-"""What `r1s evaluate`, `score` and `compare` print."""
+"""The output of `r1s evaluate`, `score` and `compare`."""
 
 import os
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from r1searcher.rewards.measures import REWARD
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreRequest:
-    """What `r1s score` was asked for. `scoring` says how rows are scored."""
+    """A request of `r1s score`. `scoring` says how rows are scored."""
 
     files: Sequence[Path]
     as_json: bool = False
@@ -38,7 +38,7 @@ def run_evaluate(request: EvaluationRequest) -> None:
 
 
 def print_scores(request: ScoreRequest) -> None:
-    """Score predictions files; one JSON object per file and dataset, or a table. Verdicts of a judge are kept beside
+    """Score predictions files; one JSON object per file and dataset, or a table. Verdicts of a judge are kept next to
     the file."""
     scored = [(file, _scored(file, request.scoring, request.judge)) for file in request.files]
     parts = [(file, name, summarize(rows)) for file, all_rows in scored for name, rows in by_dataset(all_rows).items()]
@@ -52,12 +52,12 @@ def print_scores(request: ScoreRequest) -> None:
         if not summary.official:
             known = ", ".join(DATASETS)
             terminal.console().print(
-                f"{label}: no official metrics: it names none of {known}; see --dataset", soft_wrap=True
+                f"{label}: no official metrics: its dataset is none of {known}; see --dataset", soft_wrap=True
             )
 
 
 def _labeled(parts: Sequence[tuple[Path, str, MetricSummary]]) -> dict[str, MetricSummary]:
-    """Reports by the name of their file, or its path where files have the same name, with the dataset if a file has
+    """Reports by the name of their file, or its path if files have the same name, with the dataset if a file has
     several."""
     paths = list(dict.fromkeys(file for file, _, _ in parts))
     summaries: dict[str, MetricSummary] = {}
@@ -74,7 +74,7 @@ def _labeled(parts: Sequence[tuple[Path, str, MetricSummary]]) -> dict[str, Metr
 
 
 def _scored(file: Path, scoring: Scoring, judge: JudgeRequest | None = None) -> list[Scored]:
-    """Raises `InputError` where a reward is asked for and no row has the trajectory to compute it from."""
+    """Raises `InputError` if a reward is requested and no row has the trajectory to compute it from."""
     if judge is None:
         scored = score_file(file, os.cpu_count() or 1, scoring)
     else:
@@ -110,7 +110,7 @@ def print_comparison(a: Path, b: Path, as_json: bool, dataset: str | None = None
     out.print(f"{comparison.n} questions in both; A is {a}, B is {b}", soft_wrap=True)
     for file, missing in ((a, comparison.only_a), (b, comparison.only_b)):
         if missing:
-            out.print(f"{missing} questions are only in {file} and are left out", soft_wrap=True)
+            out.print(f"{missing} questions are only in {file} and are skipped", soft_wrap=True)
     for scorer in comparison.official:
         out.print(f"official metrics: {scorer}", soft_wrap=True)
     print_whole(out, table)

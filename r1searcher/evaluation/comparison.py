@@ -1,4 +1,4 @@
-"""Two sets of predictions, question by question: is the difference significant?"""
+"""Compares two sets of predictions, question by question."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,7 +24,7 @@ class Comparison:
     b: Mapping[str, float]
     differences: Mapping[str, Difference]
     official: Sequence[str] = ()
-    """The scorers behind the official metrics that were compared."""
+    """The scorers of the compared official metrics."""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -47,7 +47,7 @@ class Comparison:
 def compare(a: Sequence[Scored], b: Sequence[Scored]) -> Comparison:
     """Pairs by the question's text; samples of a question are averaged first.
 
-    A metric is compared where both have it for every common question. Raises `InputError` where no question is common.
+    A metric is compared if both have it for every common question. Raises `InputError` if no question is common.
     """
     groups_a, groups_b = _by_text(a), _by_text(b)
     common = [question for question in groups_a if question in groups_b]
@@ -76,7 +76,7 @@ def compare(a: Sequence[Scored], b: Sequence[Scored]) -> Comparison:
 
 
 def _by_text(scored: Sequence[Scored]) -> dict[str, list[Scored]]:
-    """Groups by question text; the second question of the same text is distinguished by its number."""
+    """Groups by question text; further questions with the same text are distinguished by number."""
     groups: dict[str, list[Scored]] = {}
     for group in by_question(scored).values():
         text, number = " ".join(group[0].question.split()), 1

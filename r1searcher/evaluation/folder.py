@@ -1,4 +1,4 @@
-"""The folder of an evaluation: what it was made from, its episodes, and the lock that keeps a second process out.
+"""The folder of an evaluation: its manifest, its episodes, and a lock against a second process.
 
 TO/
   manifest.json       the model, datasets and settings; another evaluation is never written here
@@ -55,7 +55,7 @@ Episode = tuple[str, int, int]
 
 @dataclass(frozen=True, slots=True)
 class EvaluationFolder:
-    """Paths and rows of one evaluation. Nothing is created before it is written."""
+    """Paths and rows of one evaluation. Files are created when they are written."""
 
     path: Path
 
@@ -78,12 +78,12 @@ class EvaluationFolder:
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path} is not a folder: choose another one with --to")
         if self.path.exists() and any(self.path.iterdir()):
-            raise InputError(f"{self.path} is not empty and holds no evaluation: choose another folder with --to")
+            raise InputError(f"{self.path} is not empty and not an evaluation: choose another folder with --to")
         write_json(self.manifest, manifest)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder. Raises `InputError` where another process is writing to it."""
+        """Lock the folder. Raises `InputError` if another process is writing to it."""
         with self.manifest.open("rb") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -98,7 +98,7 @@ class EvaluationFolder:
         return list(checked_rows(self.predictions, EpisodeRow))
 
     def missing(self, wanted: Sequence[RolloutRequest]) -> list[RolloutRequest]:
-        """Those episodes of `wanted` that have no row yet. A last line that a crash cut is removed from the file.
+        """The episodes of `wanted` that do not have a row yet. A last line cut by a crash is removed from the file.
 
         Raises `InputError` for a row that is damaged otherwise, before anything is removed.
         """
@@ -118,7 +118,7 @@ class EvaluationFolder:
         for row in rows:
             if row["dataset"] not in order:
                 raise InputError(
-                    f"{self.predictions} is damaged ({row['dataset']!r} is not a dataset of it): {DAMAGED}"
+                    f"{self.predictions} is damaged ({row['dataset']!r} is not one of its datasets): {DAMAGED}"
                 )
         return sorted(rows, key=lambda row: (order[row["dataset"]], row["index"], row["sample"]))
 
@@ -134,7 +134,7 @@ def episode_of(row: Mapping[str, Any]) -> Episode:
 
 
 def default_folder(model: str, datasets: Sequence[str]) -> Path:
-    """Where the files of an evaluation go unless --to says: runs/evaluate/MODEL-DATASETS."""
+    """The default folder of an evaluation: runs/evaluate/MODEL-DATASETS."""
     shown = shown_url(model).split("://")[-1]
     names = "-".join(Path(name).stem for name in datasets)
     name = re.sub(r"[^\w.+=@-]+", "-", f"{shown}-{names}").strip("-.") or "evaluation"

@@ -1,6 +1,6 @@
 """R1-Searcher's released reward servers (`train/reward_server_*.py`), by their rules on the whole text.
 
-A server judges everything after the prompt, retrieved documents included. Its tokenizer's end token stands at the end
+A server judges everything after the prompt, retrieved documents included. Its tokenizer's end token is at the end
 of that text, so an answer that is never closed ends with it. If the text repeats the end of the prompt, only what
 follows the last repetition counts.
 """
@@ -32,7 +32,7 @@ _BLOCK = re.compile(f"{re.escape(TAGS.documents)}.*?{re.escape(TAGS.end_document
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What a server knows of its model: the end of the prompt, and the end-of-sequence token."""
+    """A server's model-specific strings: the end of the prompt, and the end-of-sequence token."""
 
     prompt_end: str
     end_token: str
@@ -56,14 +56,14 @@ class Solution:
 
     @cached_property
     def answer(self) -> str | None:
-        """What follows the last `<answer>`, up to an `</answer>` if there is one; None where either tag is missing."""
+        """What follows the last `<answer>`, up to an `</answer>` if there is one; None if either tag is missing."""
         if TAGS.answer not in self.text or TAGS.end_answer not in self.text:
             return None
         return self.text.rpartition(TAGS.answer)[2].partition(TAGS.end_answer)[0].strip()
 
     @cached_property
     def searches(self) -> int | None:
-        """How many queries and document blocks there are; None where the seven counts disagree."""
+        """The number of queries and document blocks; None if the seven counts disagree."""
         counts = {self.text.count(piece) for piece in _EQUALLY_OFTEN}
         return counts.pop() if len(counts) == 1 else None
 

@@ -23,7 +23,7 @@ def read_run(run: RunFolder) -> tuple[Stage, Settings]:
 
 
 def protocol_of(settings: Settings) -> EpisodeProtocol:
-    """Raises `InputError` where no installed package has the protocol."""
+    """Raises `InputError` if no installed package has the protocol."""
     return protocol_named(settings.episode.protocol)
 
 
@@ -39,7 +39,7 @@ def limits_of(settings: Settings) -> EpisodeLimits:
 
 
 def reward_of(settings: Settings, stage: RewardedStage | None = None) -> Callable[[Trajectory], RewardBreakdown]:
-    """The reward of a stage: of `reward.parts` where there are any, else of `reward.recipe` (its last stage if `stage`
+    """The reward of a stage: `reward.parts` if there are any, otherwise `reward.recipe` (its last stage if `stage`
     is None). Raises `InputError`, also where a part judges the tags of another protocol than the episodes'."""
     chosen = settings.reward
     parts = chosen.parts or recipe_parts(chosen.recipe, stage)

@@ -71,7 +71,7 @@ def evaluate_held_out(run: RunFolder, model: Path, questions: int, console: Safe
     Raises `R1Error` if the rollouts failed, with the path of their log.
     """
     metrics_file = folder_of(run) / "metrics.json"
-    if done := read_record_if_there(metrics_file, HeldOutMetrics, "remove it, and the same command evaluates again"):
+    if done := read_record_if_there(metrics_file, HeldOutMetrics, "remove it and repeat the command to evaluate again"):
         return done.model_dump(exclude_none=True)
     job = folder_of(run) / "job.json"
     write_json(job, Job(run=str(run.path), model=str(model), questions=questions).model_dump())
@@ -107,7 +107,7 @@ def read_trajectories(run: RunFolder, temperature: float) -> list[Trajectory]:
 
 
 def held_out_metrics(trajectories: Sequence[Trajectory], questions: Sequence[Question]) -> dict[str, float]:
-    """Means over questions; `f1_one_hop` and `f1_two_hop` where the questions say how many hops they need."""
+    """Means over questions; `f1_one_hop` and `f1_two_hop` if the questions state how many hops they need."""
     if len(trajectories) != len(questions):
         raise R1Error(f"{len(trajectories)} of {len(questions)} held-out questions have a trajectory")
     measured = [measure(trajectory) for trajectory in trajectories]

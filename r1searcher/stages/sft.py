@@ -34,7 +34,7 @@ def run_sft(source: SettingsSource) -> RunFolder:
 
 
 def train_sft(settings: Settings, run: RunFolder, console: SafeConsole) -> dict[str, Any]:
-    """Train on the traces in `run` with OpenRLHF's SFT trainer; returns the summary. A finished run is left alone.
+    """Train on the traces in `run` with OpenRLHF's SFT trainer; returns the summary. A finished run is not changed.
 
     Raises `InputError` with every problem found, and what `run_engine` raises.
     """
@@ -61,14 +61,14 @@ def _prepare(inputs: StageInputs, run: RunFolder) -> None:
 
 
 def _repeated(rows: Sequence[SftRow], settings: Settings) -> list[SftRow]:
-    """As many rows as the updates take, in their order, from the first one again where they end."""
+    """As many rows as the updates take, in order, starting again from the first at the end."""
     size = settings.sft.batch_size
     updates = settings.sft.steps or len(rows) // size
     return [rows[number % len(rows)] for number in range(updates * size)]
 
 
 def _run(settings: Settings, run: RunFolder, console: SafeConsole) -> str:
-    """Train with a progress bar; returns why it ended."""
+    """Train with a progress bar; returns why training ended."""
     updates = lines_in(run.questions) // settings.sft.batch_size
     finished_steps(run)  # damaged metrics are reported before anything is started
     columns = (

@@ -33,7 +33,7 @@ def run_stage(
 
 
 def _model_of(run: Path) -> str:
-    """The model folder that a finished run made. Raises `InputError` where there is none."""
+    """The model folder of a finished run. Raises `InputError` if there is none."""
     folder = RunFolder(run)
     if read_summary(folder) is None:
         raise InputError(
@@ -44,8 +44,8 @@ def _model_of(run: Path) -> str:
 
 
 def train_stage(stage: Stage, settings: Settings, run: RunFolder, console: SafeConsole) -> dict[str, Any]:
-    """Train one RL stage in `run`, or resume it after an interruption; returns its summary. A finished run is left
-    alone.
+    """Train one RL stage in `run`, or resume it after an interruption; returns its summary. A finished run is not
+    changed.
 
     Raises what `prepare_stage` and `run_engine` raise.
     """

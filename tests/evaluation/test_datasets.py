@@ -76,7 +76,7 @@ def test_a_name_is_looked_up_in_the_folder(tmp_path: Path) -> None:
     write(tmp_path / "2wiki_500.jsonl", RELEASED)
     assert open_dataset("nq", tmp_path).name == "nq"
     assert open_dataset("2wikimultihopqa", tmp_path).questions[0].id == "4"
-    with pytest.raises(InputError, match=r"holds no popqa:test: looked for popqa.jsonl, popqa/test.jsonl"):
+    with pytest.raises(InputError, match=r"does not contain popqa:test: looked for popqa.jsonl, popqa/test.jsonl"):
         open_dataset("popqa", tmp_path)
 
 

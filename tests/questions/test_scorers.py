@@ -1,4 +1,4 @@
-"""Which dataset's scorer a name stands for."""
+"""The scorer that a dataset's name selects."""
 
 import pytest
 

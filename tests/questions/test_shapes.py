@@ -131,7 +131,7 @@ def test_where_the_question_of_a_prompt_is_found(tmp_path: Path, row: dict, expe
     ],
 )
 def test_an_instruction_is_never_taken_for_a_question(tmp_path: Path, prompt: object) -> None:
-    with pytest.raises(InputError, match=r"one\.jsonl:1: the question cannot be told .* add a column `question`"):
+    with pytest.raises(InputError, match=r"one\.jsonl:1: the question cannot be separated .* add a column `question`"):
         one(tmp_path, {"prompt": prompt, **REWARD})
 
 
@@ -211,9 +211,9 @@ def test_a_compressed_file_is_told(tmp_path: Path) -> None:
         (USABLE + '\n{"question": "Who', r":2: not JSON"),
         (USABLE + "\n[1]", r":2: not a JSON object"),
         (USABLE + '\n{"question": "a\0b", "answer": "x"}', r":2: not JSON"),
-        (USABLE + '\n{"question": "a\\u0000b", "answer": "x"}', r":2: it holds a NUL"),
-        ("[" + USABLE + ",\n", r"is not a whole JSON array"),
-        ("[" * 200_000, r"is not a whole JSON array: nested too deeply"),
+        (USABLE + '\n{"question": "a\\u0000b", "answer": "x"}', r":2: it contains a NUL"),
+        ("[" + USABLE + ",\n", r"is not a complete JSON array"),
+        ("[" * 200_000, r"is not a complete JSON array: nested too deeply"),
         ("question\tanswer\nWho?\nWho?\tOslo\n", r":2: 1 columns under a header of 2"),
         ("Who?\t['a']\nWho?\t" + "[" * 100_000 + "\n", r":2: not a question, a tab and a list"),
         ("Who?\t['a']\nWho?\t[" + "9" * 5_000 + "]\n", r":2: not a question, a tab and a list"),

@@ -129,7 +129,7 @@ def test_recall_takes_the_names_that_evaluate_takes(index: Path, tmp_path: Path)
     assert "bamboogle: 1 unusable row, the first in line 2" in err
     code, out, err = r1s("recall", index, "--dataset", "nq", "--data-dir", tmp_path)
     assert (code, out) == (2, "")
-    assert "holds no nq:test" in err
+    assert "does not contain nq:test" in err
 
 
 @pytest.mark.parametrize(

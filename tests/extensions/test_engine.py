@@ -1,4 +1,4 @@
-"""An algorithm and a watch rule of somebody else, exactly as CONTRIBUTING.md has them. Needs no training packages."""
+"""An algorithm and a watch rule of somebody else, exactly as CONTRIBUTING.md has them. Training packages are not needed."""
 
 import subprocess
 import sys

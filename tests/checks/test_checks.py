@@ -18,7 +18,7 @@ from tests import extension
 
 @pytest.fixture
 def settings(tmp_path: Path) -> dict[str, Any]:
-    """Everything that needs no training packages is right; the model does not exist."""
+    """All settings that do not need training packages are right; the model does not exist."""
     embedded.build([Passage("1", "Oslo", "Oslo is in Norway.")], tmp_path / "index")
     rows = [{"question": f"question {n}?", "answer": "Oslo"} for n in range(4)]
     (tmp_path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -1,4 +1,4 @@
-"""An algorithm and a watch rule of somebody else, exactly as CONTRIBUTING.md has them. Training packages are not needed."""
+"""An algorithm and a watch rule of another package, as in CONTRIBUTING.md. Does not need training packages."""
 
 import subprocess
 import sys

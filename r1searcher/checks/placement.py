@@ -6,6 +6,7 @@ from r1searcher.errors import InputError
 
 
 def _placement(inputs: StageInputs) -> None:
+    """Batches, processes and GPUs divide as OpenRLHF needs."""
     if inputs.topology is None:
         raise Skip("there is no device to train on")
     if problems := placement_problems(inputs.settings, inputs.topology, inputs.stage):

@@ -6,6 +6,7 @@ whether it came to the trainer, the message of the assert, and the rows that eac
 """
 
 import contextlib
+import importlib
 import io
 import itertools
 import json
@@ -67,7 +68,6 @@ def refused(words: list[str]) -> str:
     """What OpenRLHF's main objects to; empty where it comes to the trainer."""
     import openrlhf.trainer.ray as engines
     import ray
-    import ray.util.placement_group
     from openrlhf.trainer import ppo_trainer, ppo_trainer_async
     from openrlhf.trainer.ray import launcher
 
@@ -77,7 +77,7 @@ def refused(words: list[str]) -> str:
             (ray, "is_initialized", lambda: True),
             (ray, "get", lambda *_: None),
             (
-                sys.modules["ray.util.placement_group"],
+                importlib.import_module("ray.util.placement_group"),
                 "placement_group",
                 lambda *_, **__: SimpleNamespace(ready=lambda: None),
             ),

@@ -1,13 +1,13 @@
-"""Two trees of this repository side by side: is the new one as fast as the old one?
+"""Compares the speed of two trees of this repository.
 
     python benchmarks/paired.py --old TREE --new TREE [--pairs 10] [--only build query]
 
-Measures `r1s --help`, and what `benchmarks/workloads.py` does. Each measurement is a process of its own; the trees take
-turns (old new, new old, ...), so that a drift of the machine's speed meets both. The table gives the median of the
-ratios new / old of the pairs, of CPU seconds and of wall time, with the interval that holds 95 % of its bootstrap.
+Measures `r1s --help`, and what `benchmarks/workloads.py` does. Each measurement is a separate process; the trees
+alternate (old new, new old, ...), so that drift in the machine's speed affects both. The table shows the median of the
+pairs' ratios new / old, for CPU seconds and wall time, with its 95 % bootstrap interval.
 
-Names may differ in an older tree: `--old-workloads FILE` is a copy of `workloads.py` with that tree's names.
-Run it with a Python that has the training packages; without them leave `episodes` out with `--only`.
+If names differ in an older tree, `--old-workloads FILE` is a copy of `workloads.py` with that tree's names.
+Run it with a Python that has the training packages; without them, exclude `episodes` with `--only`.
 """
 
 import argparse
@@ -43,7 +43,7 @@ class Tree:
     path: Path
     workloads: Path
     folder: Path
-    """What its workloads keep between runs."""
+    """Files that its workloads keep between runs."""
 
     def measure(self, name: str, inputs: Path) -> Seconds:
         """Seconds of one run, by clock ("cpu" and "wall")."""
@@ -82,7 +82,7 @@ def write_inputs(folder: Path, predictions: Sequence[Path]) -> None:
 
 
 def paired(old: Tree, new: Tree, name: str, inputs: Path, pairs: int) -> Iterator[tuple[Seconds, Seconds]]:
-    """(old, new) of each pair, after one run of each that is not counted."""
+    """(old, new) of each pair, after one warm-up run of each."""
     for tree in (old, new):
         tree.measure(name, inputs)
     for number in range(pairs):
@@ -92,7 +92,7 @@ def paired(old: Tree, new: Tree, name: str, inputs: Path, pairs: int) -> Iterato
 
 
 def median_with_interval(ratios: Sequence[float]) -> tuple[float, float, float]:
-    """The median, and the ends of the interval that holds 95 % of its bootstrap over the pairs."""
+    """The median, and the bounds of its 95 % bootstrap interval over the pairs."""
     rng = random.Random(0)
     medians = sorted(statistics.median(rng.choices(ratios, k=len(ratios))) for _ in range(DRAWS))
     return statistics.median(ratios), medians[DRAWS // 40], medians[-DRAWS // 40]

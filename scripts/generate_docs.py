@@ -57,6 +57,20 @@ def reward_parts() -> str:
     return table(("part", "value", "params"), rows)
 
 
+def format_rules() -> str:
+    from r1searcher.rewards.format import FORMAT_RULES
+
+    rows = ((code(name), sentence(FORMAT_RULES[name])) for name in FORMAT_RULES.builtin)
+    return table(("rule", "broken when"), rows)
+
+
+def protocols() -> str:
+    from r1searcher.episodes.protocol import PROTOCOLS
+
+    rows = ((code(name), sentence(type(PROTOCOLS[name]))) for name in PROTOCOLS.builtin)
+    return table(("name", "protocol"), rows)
+
+
 def recipes() -> str:
     from r1searcher.rewards.recipes import RECIPES, Part
 
@@ -125,6 +139,13 @@ def watch_rules() -> str:
     return table(("rule", "asked after each step"), ((code(name), first(name)) for name in RULES.builtin))
 
 
+def checks() -> str:
+    from r1searcher.checks.runner import CHECKS
+
+    rows = ((code(name), ", ".join(CHECKS[name].stages), CHECKS[name].run.__doc__ or "") for name in CHECKS.builtin)
+    return table(("check", "stages", "passes if"), rows)
+
+
 def settings() -> str:
     from r1searcher.config.template import template
 
@@ -155,12 +176,15 @@ def measures() -> str:
 REGIONS: Mapping[str, Callable[[], str]] = {
     "reward-parts": reward_parts,
     "recipes": recipes,
+    "format-rules": format_rules,
+    "protocols": protocols,
     "corpus-formats": corpus_formats,
     "named-corpora": named_corpora,
     "datasets": datasets,
     "official-scorers": official_scorers,
     "algorithms": algorithms,
     "watch-rules": watch_rules,
+    "checks": checks,
     "settings": settings,
     "measures": measures,
 }

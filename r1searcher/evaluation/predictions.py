@@ -161,5 +161,5 @@ def _stop(last_turn: str, protocol: EpisodeProtocol) -> StopReason:
     end = last_turn.rstrip()
     if not end:
         return StopReason.CONTEXT_FULL
-    asked = protocol.read_turn(end)
+    asked = protocol.read_turn(end, ended=not end.endswith(tuple(protocol.stop_strings)))
     return StopReason.SEARCH_LIMIT if isinstance(asked, Query) else asked

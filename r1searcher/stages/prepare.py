@@ -103,8 +103,8 @@ def check_resumable(run: RunFolder, manifest: dict[str, Any]) -> bool:
     # The engine reads its settings from there: a damaged or edited file is refused before anything is started.
     if settings_sha256(read_run(run)[1]) != manifest["settings_sha256"]:
         raise InputError(
-            f"{run.config} does not hold the settings that {run.manifest.name} names: restore it, or remove the folder "
-            f"to start again: rm -r {run.path}"
+            f"{run.config} does not have the settings that {run.manifest.name} identifies: restore it, or remove the "
+            f"folder to start again: rm -r {run.path}"
         )
     return True
 
@@ -114,7 +114,7 @@ def settings_sha256(settings: Settings) -> str:
 
 
 def write_run_metadata(run: RunFolder, settings: Settings, manifest: dict[str, Any]) -> None:
-    """Write settings and manifest. Called last: a folder with a manifest has everything that the engine needs."""
+    """Write settings and manifest. Call it last: a folder with a manifest has everything that the engine needs."""
     write_text(run.config, tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True)))
     write_json(run.manifest, manifest)
 

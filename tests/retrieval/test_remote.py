@@ -10,7 +10,7 @@ from r1searcher.corpora.passage import Passage
 from r1searcher.errors import InputError, R1Error, RetrieverError
 from r1searcher.retrieval import open_retriever, remote
 from r1searcher.retrieval.base import Health, Hit
-from tests.common.servers import Behaviour, answer, raw_server
+from tests.common.servers import Behavior, answer, raw_server
 from tests.common.test_http import endless, endless_chunks, gzip_bomb
 from tests.retrieval.serving import search
 
@@ -23,7 +23,7 @@ def hits(answer_: object, path: str = "retrieve", top_k: int = 5) -> list[Hit]:
         return search(f"{server.url}/{path}", ["rome"], top_k)[0]
 
 
-def health(behave: Behaviour) -> Health:
+def health(behave: Behavior) -> Health:
     with raw_server(behave) as server:
 
         async def run() -> Health:
@@ -37,7 +37,7 @@ def health(behave: Behaviour) -> Health:
 
 
 @pytest.mark.parametrize("behave", [endless, endless_chunks, gzip_bomb])
-def test_an_answer_without_end_is_an_error(behave: Behaviour, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_without_end_is_an_error(behave: Behavior, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "_LIMITS", remote.Limits(total=300.0, size=1 << 20))
     with raw_server(behave) as server, pytest.raises(RetrieverError, match="sent more than") as raised:
         search(f"{server.url}/retrieve", ["rome"])

@@ -11,7 +11,7 @@ from openrlhf.utils.agent import AgentExecutorBase, AgentInstanceBase, MultiTurn
 from r1searcher.engine.executor import AgentExecutor as Ours
 from r1searcher.episodes.documents import fit
 from r1searcher.episodes.protocol import STOPS, query_of
-from r1searcher.retrieval.urls import open_retriever
+from r1searcher.retrieval.registry import open_retriever
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import finished_steps
 from r1searcher.runs.resolved import read_run

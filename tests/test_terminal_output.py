@@ -15,7 +15,7 @@ import pytest
 from r1searcher.common import terminal
 from r1searcher.common.files import append_row
 from r1searcher.corpora.passage import Passage
-from r1searcher.retrieval.embedded import build
+from r1searcher.retrieval.engines.bm25 import build
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.view import RunView
 from tests.evaluation.conftest import serve, tokenizer_folder  # noqa: F401  # fixtures

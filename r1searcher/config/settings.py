@@ -16,10 +16,10 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from r1searcher.common.files import read_text
 from r1searcher.common.records import as_demand
@@ -48,11 +48,14 @@ class Section(BaseModel):
         extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True, allow_inf_nan=False
     )
 
+    unchecked: ClassVar[frozenset[str]] = frozenset()
+    """Settings whose text may hold anything."""
+
     @field_validator("*", mode="after")
     @classmethod
-    def plain_text(cls, value: Any) -> Any:
+    def plain_text(cls, value: Any, info: ValidationInfo) -> Any:
         """Settings become file names, command lines and messages, where control characters do harm."""
-        if isinstance(value, str):
+        if isinstance(value, str) and info.field_name not in cls.unchecked:
             if not value.isprintable():
                 raise PydanticCustomError("text", "must not hold control or invisible characters")
             if len(value.encode()) > 4096:
@@ -102,11 +105,33 @@ class Data(Section):
 
 
 class Retrieval(Section):
+    """The search engine: a URL, or its kind and the keys that this kind has (docs/retrieval.md)."""
+
+    model_config = ConfigDict(extra="allow")  # keys of the kind, which the retrieval package checks
+
     url: str = ""
-    """Search engine: an index folder, es://host:9200/name, http://host:8000/retrieve, http://host:8000/queries."""
+    """Search engine: an index folder, es://host:9200/name, http://host:8000/retrieve, http://host:8000/queries, or
+    KIND:… for an engine of another package."""
+
+    kind: str = ""
+    """The engine's kind (bm25, es, http, or one of another package), to give it further settings here."""
 
     retry_timeout_s: float = Field(600.0, gt=0, le=10_000_000)
     """Seconds a run waits for a search engine that is down, with retries, before it stops at its last checkpoint."""
+
+    @property
+    def is_set(self) -> bool:
+        return bool(self.url or self.kind)
+
+    @model_validator(mode="after")
+    def further_keys_need_a_kind(self) -> "Retrieval":
+        if self.model_extra and not self.kind:
+            unknown = [
+                InitErrorDetails(type="extra_forbidden", loc=(key,), input=value)
+                for key, value in self.model_extra.items()
+            ]
+            raise ValidationError.from_exception_data("Retrieval", unknown)
+        return self
 
 
 class Episode(Section):
@@ -366,14 +391,7 @@ def load(
         if not file.exists():
             raise InputError(f"there is no settings file {file}; `r1s init {file}` writes one to start from")
         _merge(merged, _for_stage(_read(file), stage))
-    for key, value in (overrides or {}).items():
-        *path, last = key.split(".")
-        table = merged
-        for name in path:
-            table = table.setdefault(name, {})
-            if not isinstance(table, dict):
-                raise InputError(f"--set {key}={_short(value)}: {name} is a value, not a section")
-        table[last] = value
+    _merge(merged, _nested(overrides or {}))
     return _checked(merged, str(file) if file else f"preset {preset}" if preset else "command line")
 
 
@@ -386,7 +404,7 @@ def _checked(values: Mapping[str, Any], source: str) -> Settings:
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        raise InputError(_explain(error, source)) from None
+        raise InputError(explain(error, source, Settings)) from None
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -414,7 +432,22 @@ def _for_stage(table: Mapping[str, Any], stage: Stage) -> dict[str, Any]:
     return shared
 
 
+def _nested(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys as tables of tables."""
+    nested: dict[str, Any] = {}
+    for key, value in overrides.items():
+        *path, last = key.split(".")
+        table = nested
+        for name in path:
+            table = table.setdefault(name, {})
+            if not isinstance(table, dict):
+                raise InputError(f"--set {key}={_short(value)}: {name} is a value, not a section")
+        table[last] = value
+    return nested
+
+
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:
+    _forget_engine(base.get("retrieval"), over.get("retrieval"))
     for key, value in over.items():
         if isinstance(value, dict) and isinstance(base.get(key), dict):
             _merge(base[key], value)
@@ -422,13 +455,21 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:
             base[key] = value
 
 
-def _explain(error: ValidationError, source: str) -> str:
+def _forget_engine(before: Any, now: Any) -> None:
+    """A search engine is replaced as a whole: keys of the one before would not fit another one."""
+    if isinstance(before, dict) and isinstance(now, dict) and ({"url", "kind"} & now.keys()):
+        for key in before.keys() - {"retry_timeout_s"}:
+            del before[key]
+
+
+def explain(error: ValidationError, source: str, model: type[BaseModel], prefix: str = "") -> str:
+    """Every wrong setting with its value and what would be right. Keys of `model` are shown after `prefix`."""
     lines = []
     for problem in error.errors(include_url=False):
-        key = ".".join(str(part) for part in problem["loc"])
+        key = prefix + ".".join(str(part) for part in problem["loc"])
         shown = f"{key} = {_short(problem['input'])}"
         if problem["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(key, _keys(Settings), n=1, cutoff=0.6)
+            near = difflib.get_close_matches(key, _keys(model, prefix), n=1, cutoff=0.6)
             lines.append(f"{shown}: {f'did you mean {near[0]}?' if near else 'there is no such setting'}")
         elif problem["type"] == "value_error":
             lines.append(f"{key + '.' if key else ''}{problem['ctx']['error']}")

@@ -27,7 +27,9 @@ from r1searcher.engine.launch import require_training_packages
 from r1searcher.episodes.prompt import PromptMaker, prompt_text
 from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.models.demo import demo_model
-from r1searcher.retrieval.embedded import EmbeddedIndex, build, is_index
+from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
+from r1searcher.retrieval.indexing.bm25 import build
+from r1searcher.retrieval.indexing.manifest import is_index
 from r1searcher.rewards.format import answer_of_trajectory
 from r1searcher.rewards.metrics import score
 from r1searcher.runs.folder import RunFolder

@@ -16,7 +16,7 @@ from r1searcher.demo.atlas import AtlasQuestion
 from r1searcher.episodes import documents
 from r1searcher.episodes.protocol import ANSWER, END_ANSWER, END_QUERY, END_THINK, QUERY
 from r1searcher.episodes.trajectory import Author
-from r1searcher.retrieval.base import Retriever
+from r1searcher.retrieval.base import Retriever, hits_of
 
 _BLOCK = 20
 """The shares hold exactly in every run of so many traces, so that every optimizer step sees the mixture."""
@@ -67,7 +67,7 @@ async def make_traces(
         answers.setdefault(question.hops[-1].relation, []).append(question.gold_answers[0])
 
     async def found(query: str) -> str:
-        [hits] = await retriever.search([query], top_k)
+        [hits] = await hits_of(retriever, [query], top_k)
         return documents.render(
             [(documents.sanitize(hit.passage.title), documents.sanitize(hit.passage.text)) for hit in hits],
             max_document_words,

@@ -20,8 +20,7 @@ from r1searcher.episodes.loop import run_episode
 from r1searcher.episodes.tokens import HuggingFaceTokenizer
 from r1searcher.episodes.trajectory import Author, StopReason, Trajectory
 from r1searcher.errors import R1Error
-from r1searcher.retrieval.retry import RetryingRetriever
-from r1searcher.retrieval.urls import open_retriever
+from r1searcher.retrieval.links.retry import RetryingRetriever, open_retrying
 from r1searcher.rewards.format import RULES
 from r1searcher.rewards.recipes import measure, reward_function
 from r1searcher.runs.folder import RunFolder
@@ -54,9 +53,7 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
     @cached_property
     def retriever(self) -> RetryingRetriever:
         # Opened at the first episode: asynchronous clients belong to the event loop they are used on.
-        return RetryingRetriever(
-            open_retriever(self.settings.retrieval.url), self.settings.retrieval.retry_timeout_s, self._heartbeat
-        )
+        return open_retrying(self.settings.retrieval, self._heartbeat)
 
     def _heartbeat(self, sentence: str) -> None:
         append_row(self.run.heartbeat, {"time": time.time(), "message": sentence})
@@ -75,6 +72,7 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
         row = json.loads(label)
         started = time.perf_counter()
         try:
+            step = finished_steps(self.run) + 1
             trajectory = await run_episode(
                 row["question"],
                 row["gold_answers"],
@@ -83,11 +81,13 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
                 self.retriever,
                 self._wrapped(hf_tokenizer),
                 self.limits,
+                question_id=row["id"],
+                step=step,
             )
             reward = self.reward(trajectory)
             logs = self._logs(trajectory, reward.parts, time.perf_counter() - started)
             append_row(
-                self.run.trajectories(finished_steps(self.run) + 1),
+                self.run.trajectories(step),
                 to_row(trajectory, id=row["id"], reward=reward.total, parts=dict(reward.parts), logs=logs),
             )
         except asyncio.CancelledError:

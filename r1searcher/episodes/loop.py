@@ -15,7 +15,7 @@ from r1searcher.episodes.protocol import DOCUMENTS, END_ANSWER, STOPS, query_of
 from r1searcher.episodes.tokens import Tokenizer
 from r1searcher.episodes.trajectory import Author, Search, Segment, StopReason, Trajectory
 from r1searcher.errors import InputError, R1Error
-from r1searcher.retrieval.base import Retriever
+from r1searcher.retrieval.base import EpisodeContext, Retriever, bind, search_all
 
 
 class FinishReason(StrEnum):
@@ -74,8 +74,13 @@ async def run_episode(
     retriever: Retriever,
     tokenizer: Tokenizer,
     limits: EpisodeLimits,
+    *,
+    question_id: str = "",
+    step: int | None = None,
 ) -> Trajectory:
     """Let the model think, search and answer until one of the `StopReason`s holds.
+
+    `question_id` and the training step are for retrievers that ask for the episode.
 
     Raises `InputError` for a prompt beyond `max_prompt_tokens`, and whatever the retriever or the engine raises: an
     outage ends the episode without a trajectory, never with an empty search.
@@ -117,8 +122,16 @@ async def run_episode(
             return finished(StopReason.MALFORMED_QUERY)
         if len(searches) == limits.max_searches:
             return finished(StopReason.SEARCH_LIMIT)
+        episode = EpisodeContext(
+            question=question,
+            gold_answers=tuple(gold_answers),
+            id=question_id,
+            step=step,
+            search=len(searches) + 1,
+        )
         started = time.perf_counter()
-        [hits] = await retriever.search([query], limits.top_k)
+        [result] = await search_all(bind(retriever, episode), [query], limits.top_k)
+        hits = result.require_hits()
         seconds = time.perf_counter() - started
         # A whole turn must fit behind the documents, or the model reads them and can't say what it found.
         block = documents.fit(
@@ -128,7 +141,7 @@ async def run_episode(
             lambda text: len(tokenizer.encode(text)),
             tokenizer.special_tokens,
         )
-        searches.append(Search(query, tuple(hits), block[1] if block else 0, seconds))
+        searches.append(Search(query, hits, block[1] if block else 0, seconds, result.spans))
         if block is None:
             return finished(StopReason.CONTEXT_FULL)
         block_ids = tuple(tokenizer.encode(block[0]))

@@ -29,8 +29,8 @@ from r1searcher.evaluation.scoring import Report
 from r1searcher.evaluation.target import ModelRequest, Target, find_target, open_engine
 from r1searcher.questions.named import Dataset, local_file, open_dataset
 from r1searcher.questions.quality import overlap_warning
-from r1searcher.retrieval import open_retriever
-from r1searcher.retrieval.retry import RetryingRetriever
+from r1searcher.retrieval.links.retry import open_retrying
+from r1searcher.retrieval.registry import described, open_retriever
 from r1searcher.rewards.format import answer_of_trajectory
 from r1searcher.rewards.metrics import score
 from r1searcher.rewards.recipes import reward_function
@@ -86,7 +86,7 @@ def _plan(request: EvaluationRequest) -> _Plan:
     temperature = request.temperature if request.temperature is not None else (1.0 if request.samples > 1 else 0.0)
     if request.samples > 1 and temperature == 0:
         raise InputError("--samples draws several answers per question; at temperature 0 they would all be the same")
-    if not target.settings.retrieval.url:
+    if not target.settings.retrieval.is_set:
         raise InputError("no search engine is set: give --retriever INDEX-FOLDER or a URL")
     if target.is_url:
         completions_client(target.model)
@@ -110,7 +110,7 @@ def _with_overlap(dataset: Dataset, target: Target) -> Dataset:
 
 async def _manifest(plan: _Plan) -> dict[str, Any]:
     target, settings = plan.target, plan.target.settings
-    async with aclosing(open_retriever(settings.retrieval.url)) as retriever:
+    async with aclosing(open_retriever(settings.retrieval)) as retriever:
         health = await retriever.health()
     return {
         "model": shown_url(target.model),
@@ -120,7 +120,7 @@ async def _manifest(plan: _Plan) -> dict[str, Any]:
             d.name: {"source": d.source, "sha256": d.sha256, "n": len(d.questions), "warnings": list(d.warnings)}
             for d in plan.datasets
         },
-        "retriever": {"url": shown_url(settings.retrieval.url), **asdict(health)},
+        "retriever": {**described(settings.retrieval), **asdict(health)},
         "episode": settings.episode.model_dump(),
         "temperature": plan.temperature,
         "samples": plan.request.samples,
@@ -177,8 +177,7 @@ async def _run(plan: _Plan, episodes: Sequence[RolloutRequest], folder: Evaluati
     async with AsyncExitStack() as stack:
         shown = stack.enter_context(_Progress(f"starting {shown_url(target.model)}", len(episodes), console))
         engine = await open_engine(stack, request, target)
-        retrieval = settings.retrieval
-        retriever = RetryingRetriever(open_retriever(retrieval.url), retrieval.retry_timeout_s, console.print)
+        retriever = open_retrying(settings.retrieval, console.print)
         stack.push_async_callback(retriever.aclose)
         rollouts = roll_out(
             episodes, engine, retriever, prompt_maker(settings, engine), limits_of(settings), request.concurrency

@@ -55,6 +55,7 @@ async def roll_out(
             retriever,
             engine.tokenizer,
             limits,
+            question_id=task.question.id,
         )
         return task, trajectory, time.perf_counter() - started
 
@@ -102,8 +103,7 @@ def roll_out_model(
     """
     from r1searcher.engine.inference import LocalModel
     from r1searcher.engine.launch import device
-    from r1searcher.retrieval import open_retriever
-    from r1searcher.retrieval.retry import RetryingRetriever
+    from r1searcher.retrieval.links.retry import open_retrying
 
     tasks = [task for t in temperatures for task in rollout_requests(questions, t, seed=settings.seed)]
     local = LocalModel(
@@ -118,8 +118,7 @@ def roll_out_model(
 
     async def play() -> dict[RolloutRequest, Trajectory]:
         played: dict[RolloutRequest, Trajectory] = {}
-        waiting = RetryingRetriever(open_retriever(settings.retrieval.url), settings.retrieval.retry_timeout_s, notify)
-        async with aclosing(waiting) as retriever, local as engine:
+        async with aclosing(open_retrying(settings.retrieval, notify)) as retriever, local as engine:
             make_prompt = prompt_maker(settings, engine)
             async with aclosing(
                 roll_out(tasks, engine, retriever, make_prompt, limits_of(settings), concurrency)

@@ -1,5 +1,6 @@
 """From settings to a run folder that the engine can work from: everything checked first, nothing started."""
 
+import asyncio
 import hashlib
 import json
 import platform
@@ -16,7 +17,7 @@ from r1searcher.common.files import write_json, write_text, writing
 from r1searcher.common.manifest import Kind, resumes
 from r1searcher.common.terminal import error_line
 from r1searcher.common.versions import versions
-from r1searcher.config.settings import Settings, Stage
+from r1searcher.config.settings import Retrieval, Settings, Stage
 from r1searcher.engine.launch import device, prepare_rl, require_training_packages, write_prompts
 from r1searcher.episodes.loop import max_prompt_tokens
 from r1searcher.episodes.prompt import PromptMaker, prompt_text
@@ -26,7 +27,8 @@ from r1searcher.models.demo import model_folder
 from r1searcher.questions.named import Dataset, open_dataset
 from r1searcher.questions.quality import overlap_warning
 from r1searcher.questions.question import Question
-from r1searcher.retrieval.base import Health
+from r1searcher.retrieval.base import EpisodeContext, Health, bind, hits_of
+from r1searcher.retrieval.registry import open_retriever
 from r1searcher.rewards.recipes import reward_function
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import REMEDY, RunManifest
@@ -106,8 +108,9 @@ def prepare_stage(stage: Stage, settings: Settings, run: RunFolder) -> Prepared:
     with checks.each():
         device(settings)
     with checks.each():
-        require_setting("retrieval.url", settings.retrieval.url, "an index folder or a search engine's URL")
-        health = probe(settings.retrieval.url, questions[0].text if questions else "test")
+        retrieval = settings.retrieval
+        require_setting("retrieval.url", retrieval.url or retrieval.kind, "an index folder or a search engine's URL")
+        health = probe(retrieval, questions[0] if questions else Question("", "test", ()))
     with checks.each():
         require_setting("model.path", settings.model.path, "a Hugging Face folder or name")
         text = prompt_text(settings.model.prompt)
@@ -122,7 +125,7 @@ def prepare_stage(stage: Stage, settings: Settings, run: RunFolder) -> Prepared:
         "prompt_sha256": sha256(text.encode()),
         "questions": len(questions),
         "data_sha256": train.sha256,
-        "index": {"name": health.name, "passages": health.passages, "settings": health.settings_hash}
+        "index": {"name": health.name, "passages": health.passages, "fingerprint": health.fingerprint}
         if health
         else None,
     }
@@ -178,15 +181,13 @@ def require_setting(key: str, value: str, what: str) -> None:
         raise InputError(f"{key} is not set: give {what} in the settings file or with --set {key}=…")
 
 
-def probe(url: str, query: str) -> Health:
+def probe(retrieval: Retrieval, question: Question) -> Health:
     """Ask the search engine once, before anything is started."""
-    import asyncio
-
-    from r1searcher.retrieval.urls import open_retriever
+    episode = EpisodeContext(question=question.text, gold_answers=tuple(question.gold_answers), id=question.id)
 
     async def ask() -> Health:
-        async with aclosing(open_retriever(url)) as retriever:
-            await retriever.search([query], 1)
+        async with aclosing(open_retriever(retrieval)) as retriever:
+            await hits_of(bind(retriever, episode), [question.text], 1)
             return await retriever.health()
 
     return asyncio.run(ask())

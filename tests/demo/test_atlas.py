@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from r1searcher.demo.atlas import Atlas, make_atlas
-from r1searcher.retrieval.embedded import EmbeddedIndex, build
+from r1searcher.retrieval.engines.bm25 import EmbeddedIndex, build
 
 
 @pytest.fixture(scope="module")

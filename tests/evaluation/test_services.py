@@ -18,7 +18,7 @@ from r1searcher.evaluation.engines import CompletionsEngine, completions_client,
 from r1searcher.evaluation.judge import Judge
 from r1searcher.evaluation.predictions import Prediction
 from r1searcher.retrieval import open_retriever
-from r1searcher.retrieval.elastic import check_target
+from r1searcher.retrieval.engines.elasticsearch import check_target
 from tests.common.servers import Behaviour, Raw, answer, raw_server, redirect
 from tests.common.test_http import echoes
 

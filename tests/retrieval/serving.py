@@ -37,10 +37,10 @@ def started(
 
 
 def started_service(
-    retriever: str, settings_hash: str = "", limits: tuple[float, ...] = ()
+    retriever: str, fingerprint: str = "", limits: tuple[float, ...] = ()
 ) -> AbstractContextManager[tuple["subprocess.Popen[str]", str]]:
     """The same without the command line: with one process, unchecked, and with other limits for its clients."""
-    return _started([sys.executable, "-c", SERVICE, retriever, settings_hash, repr(limits)])
+    return _started([sys.executable, "-c", SERVICE, retriever, fingerprint, repr(limits)])
 
 
 @contextmanager

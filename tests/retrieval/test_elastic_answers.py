@@ -17,8 +17,8 @@ from r1searcher.corpora.passage import Passage
 from r1searcher.errors import InputError, R1Error, RetrieverError
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.base import Hit
-from r1searcher.retrieval.elastic import check_target, load
-from r1searcher.retrieval.manifest import FORMAT
+from r1searcher.retrieval.engines.elasticsearch import check_target, load
+from r1searcher.retrieval.indexing.manifest import FORMAT
 from tests.common.servers import answer, raw_server
 
 MANIFEST = {

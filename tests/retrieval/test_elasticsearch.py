@@ -22,11 +22,11 @@ from r1searcher.corpora.readers import read_passages
 from r1searcher.errors import InputError, RetrieverError
 from r1searcher.evaluation.recall import run_recall
 from r1searcher.retrieval import elastic, open_retriever
-from r1searcher.retrieval.analyzer import Analyzer
 from r1searcher.retrieval.base import Hit, Retriever
-from r1searcher.retrieval.elastic import load
-from r1searcher.retrieval.embedded import EmbeddedIndex, build
-from r1searcher.retrieval.manifest import IndexSettings
+from r1searcher.retrieval.engines.bm25 import EmbeddedIndex, build
+from r1searcher.retrieval.engines.elasticsearch import load
+from r1searcher.retrieval.indexing.analyzer import Analyzer
+from r1searcher.retrieval.indexing.manifest import IndexSettings
 from tests.retrieval.nodes import Node, Server
 from tests.retrieval.serving import post, search, serving
 
@@ -177,7 +177,7 @@ def test_an_open_retriever_follows_the_switch(node: Server) -> None:
         (steep,) = (await retriever.search(["number3"], 1))[0]
         after = await retriever.health()
         await retriever.aclose()
-        return flat, steep, before.settings_hash == after.settings_hash
+        return flat, steep, before.fingerprint == after.fingerprint
 
     flat, steep, same_settings = asyncio.run(run())
     assert not same_settings

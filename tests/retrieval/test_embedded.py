@@ -15,8 +15,8 @@ from r1searcher.corpora.passage import Passage
 from r1searcher.corpora.readers import read_passages
 from r1searcher.errors import InputError
 from r1searcher.retrieval import open_retriever
-from r1searcher.retrieval.embedded import EmbeddedIndex, build, is_index
-from r1searcher.retrieval.manifest import IndexSettings
+from r1searcher.retrieval.engines.bm25 import EmbeddedIndex, build, is_index
+from r1searcher.retrieval.indexing.manifest import IndexSettings
 
 ATLAS = [
     Passage("a", "Oslo", "Oslo is the capital of Norway."),
@@ -190,7 +190,7 @@ def test_an_empty_corpus_leaves_no_index(tmp_path: Path) -> None:
 BUILD = """
 import sys, pathlib
 from r1searcher.corpora.passage import Passage
-from r1searcher.retrieval.embedded import build
+from r1searcher.retrieval.engines.bm25 import build
 
 def passages():
     for n in range(int(sys.argv[2])):

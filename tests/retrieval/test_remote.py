@@ -139,7 +139,7 @@ def test_an_answer_of_another_shape_is_one_sentence(value: object, path: str) ->
     "value",
     [
         *({"passages": value} for value in ("many", -1, 1.5, True, [], {}, 10**30)),
-        *({"passages": 1, "settings_hash": value} for value in (1, [], {}, True, "x" * 1000, "\x1b[2J")),
+        *({"passages": 1, "fingerprint": value} for value in (1, [], {}, True, "x" * 1000, "\x1b[2J")),
     ],
     ids=str,
 )
@@ -163,7 +163,7 @@ def test_a_server_without_health(status: str) -> None:
     def behave(connection: socket.socket, request: bytes) -> None:
         answer(*((b"", status) if request.startswith(b"GET") else (b'{"result": [[]]}',)))(connection, request)
 
-    assert (health(behave).passages, health(behave).settings_hash) == (0, "")
+    assert (health(behave).passages, health(behave).fingerprint) == (0, "")
 
 
 @pytest.mark.parametrize(("status", "transient"), [(400, False), (404, False), (422, False), (429, True), (503, True)])

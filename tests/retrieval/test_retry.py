@@ -9,7 +9,7 @@ from r1searcher.corpora.passage import Passage
 from r1searcher.errors import InputError, RetrieverError, RunStopped
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.base import Health, Hit
-from r1searcher.retrieval.retry import RetryingRetriever
+from r1searcher.retrieval.links.retry import RetryingRetriever
 from tests.common.servers import answer, raw_server
 
 HIT = Hit(Passage("1", "T", "x"), 1.0)

@@ -20,7 +20,7 @@ from r1searcher.corpora.passage import Passage
 from r1searcher.errors import InputError, RetrieverError
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.base import Hit
-from r1searcher.retrieval.embedded import EmbeddedIndex, build
+from r1searcher.retrieval.engines.bm25 import EmbeddedIndex, build
 from r1searcher.retrieval.processes import resolve
 from tests.retrieval.serving import post, search, serving, started, started_service
 
@@ -78,7 +78,7 @@ def test_r1_searcher(address: str) -> None:
 def test_health(address: str, index: Path) -> None:
     with urllib.request.urlopen(f"{address}/health", timeout=60) as answer:
         said = json.load(answer)
-    assert said == {"name": str(index), "passages": 3, "settings_hash": EmbeddedIndex(index).manifest.settings_hash}
+    assert said == {"name": str(index), "passages": 3, "fingerprint": EmbeddedIndex(index).manifest.fingerprint}
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_the_health_of_a_remote_server(address: str, index: Path) -> None:
     async def run() -> None:
         remote, local = open_retriever(f"{address}/retrieve"), EmbeddedIndex(index)
         theirs, ours = await remote.health(), await local.health()
-        assert (theirs.passages, theirs.settings_hash) == (ours.passages, ours.settings_hash)
+        assert (theirs.passages, theirs.fingerprint) == (ours.passages, ours.fingerprint)
         await remote.aclose()
 
     asyncio.run(run())

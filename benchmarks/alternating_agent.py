@@ -11,6 +11,7 @@ from openrlhf.utils.agent import AgentExecutorBase, AgentInstanceBase, MultiTurn
 from r1searcher.engine.executor import AgentExecutor as Ours
 from r1searcher.episodes.documents import fit
 from r1searcher.episodes.protocol import STOPS, query_of
+from r1searcher.retrieval.base import hits_of
 from r1searcher.retrieval.registry import open_retriever
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import finished_steps
@@ -18,7 +19,7 @@ from r1searcher.runs.resolved import read_run
 
 RUN = RunFolder(Path(os.environ["R1S_RUN"]))
 _, SETTINGS = read_run(RUN)
-RETRIEVER = open_retriever(SETTINGS.retrieval.url)
+RETRIEVER = open_retriever(SETTINGS.retrieval)
 
 
 class AgentInstance(AgentInstanceBase):
@@ -31,7 +32,7 @@ class AgentInstance(AgentInstanceBase):
         feedback = ""
         if not done:
             assert query is not None
-            [hits] = await RETRIEVER.search([query], SETTINGS.episode.top_k)
+            [hits] = await hits_of(RETRIEVER, [query], SETTINGS.episode.top_k)
             block = fit(hits, SETTINGS.episode.max_document_words, 10_000, len)
             feedback = block[0] if block else ""
             self.searches += 1

@@ -35,7 +35,7 @@ def rows(corpus: Path) -> Iterator[dict[str, str]]:
 
 def build_r1searcher(corpus: Path, index: Path) -> None:
     from r1searcher.corpora.readers import Corpus
-    from r1searcher.retrieval.engines.bm25 import build
+    from r1searcher.retrieval.indexing.bm25 import build
 
     build(Corpus(corpus), index)
 

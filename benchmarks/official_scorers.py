@@ -21,7 +21,7 @@ from pathlib import Path
 
 from published import definitions, parsed, run
 
-from r1searcher.evaluation.official import ACCURACY, EM, F1, SCORERS
+from r1searcher.rewards.official import ACCURACY, EM, F1, SCORERS
 
 Pair = tuple[str, tuple[str, ...]]
 Program = Callable[[str, Sequence[str]], dict[str, float]]

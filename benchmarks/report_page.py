@@ -13,10 +13,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from r1searcher.evaluation.page import render_page
 from r1searcher.evaluation.predictions import of_row
-from r1searcher.evaluation.scoring import report, score_prediction
-from tests.evaluation.browser import headless
+from r1searcher.report.page import render_page
+from r1searcher.report.scoring import score_prediction, summarize
+from tests.report.browser import headless
 
 TIMES = """
 const [page] = performance.getEntriesByType("navigation");
@@ -34,7 +34,7 @@ def main() -> None:
     rows = [given[number % len(given)] | {"index": number, "dataset": "d"} for number in range(arguments.trajectories)]
     predictions = [of_row(row, "") for row in rows]
     scored = [score_prediction(prediction) for prediction in predictions]
-    page = render_page({"d": report(scored)}, rows, predictions, scored, {"model": arguments.predictions.name})
+    page = render_page({"d": summarize(scored)}, rows, predictions, scored, {"model": arguments.predictions.name})
     table = Table(title=f"{len(rows)} trajectories, {len(page) / 1e6:.1f} MB")
     for heading in ("opening", "listed", "ready, ms", "loaded, ms"):
         table.add_column(heading, justify="right")

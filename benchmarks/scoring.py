@@ -21,8 +21,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from r1searcher.evaluation.predictions import Prediction, prediction_lines, read_predictions
-from r1searcher.evaluation.scoring import report, score_file
+from r1searcher.evaluation.predictions import prediction_lines, read_predictions
+from r1searcher.evaluation.scoring import score_file
+from r1searcher.report.scoring import Prediction, summarize
 from r1searcher.rewards.metrics import score
 
 Four = tuple[float, float, float, float]
@@ -127,7 +128,7 @@ def whole_file(source: Path, predictions: Sequence[Prediction], count: int, cons
             out.writelines(itertools.islice(itertools.cycle(lines), count))
         size = file.stat().st_size / 1e6
         started, cpu = time.perf_counter(), os.times()
-        figures = report(score_file(file, os.cpu_count() or 1))
+        figures = summarize(score_file(file, os.cpu_count() or 1))
         seconds, after = time.perf_counter() - started, os.times()
         used = sum(after[:4]) - sum(cpu[:4])
         assert figures.predictions == count

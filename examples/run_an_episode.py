@@ -12,7 +12,8 @@ from pathlib import Path
 
 from r1searcher.corpora.passage import Passage
 from r1searcher.episodes.loop import EpisodeLimits, FinishReason, Generation, run_episode
-from r1searcher.retrieval.engines.bm25 import EmbeddedIndex, build
+from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
+from r1searcher.retrieval.indexing.bm25 import build
 
 PASSAGES = [Passage("1", "Silver Harbor", "Silver Harbor is a film of 1987, directed by Ada Quill.")]
 TURNS = [

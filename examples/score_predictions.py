@@ -9,7 +9,8 @@ import json
 import tempfile
 from pathlib import Path
 
-from r1searcher.evaluation.scoring import report, score_file
+from r1searcher.evaluation.scoring import score_file
+from r1searcher.report.scoring import summarize
 
 ROWS = [
     {"id": "1", "question": "Who directed Silver Harbor?", "golden_answers": ["Ada Quill"], "prediction": "ada quill."},
@@ -31,7 +32,7 @@ def main(file: Path) -> None:
         print(f"{one.question:28} EM {one.measures['em']:.0f}  F1 {one.measures['f1']:.2f}")
 
     print()
-    for name, interval in report(scored).metrics.items():
+    for name, interval in summarize(scored).metrics.items():
         print(f"{name:20} {interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]")
 
 

@@ -329,7 +329,7 @@ def score(
     ] = None,
 ) -> None:
     """Score predictions made anywhere: EM, F1, cover EM, official metrics, judge, with 95 % intervals."""
-    from r1searcher.evaluation.tables import print_scores
+    from r1searcher.evaluation.commands import print_scores
 
     print_scores(predictions, json_, judge, judge_model, dataset)
 
@@ -344,7 +344,7 @@ def compare(
     ] = None,
 ) -> None:
     """Test whether B differs from A by more than noise (paired bootstrap, question by question)."""
-    from r1searcher.evaluation.tables import print_comparison
+    from r1searcher.evaluation.commands import print_comparison
 
     print_comparison(a, b, json_, dataset)
 

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "r1searcher"
 HEAVY = {"torch", "ray", "vllm", "openrlhf", "deepspeed"}
-LIGHT_PACKAGES = ("config", "corpora", "episodes", "questions", "retrieval", "rewards", "runs")
+LIGHT_PACKAGES = ("config", "corpora", "episodes", "questions", "report", "retrieval", "rewards", "runs")
 
 
 def imported(file: Path, everywhere: bool) -> set[str]:

@@ -15,9 +15,9 @@ import pytest
 from r1searcher.common import terminal
 from r1searcher.common.files import append_row
 from r1searcher.corpora.passage import Passage
-from r1searcher.retrieval.engines.bm25 import build
+from r1searcher.report.live import RunView
+from r1searcher.retrieval.indexing.bm25 import build
 from r1searcher.runs.folder import RunFolder
-from r1searcher.runs.view import RunView
 from tests.evaluation.conftest import serve, tokenizer_folder  # noqa: F401  # fixtures
 
 PAYLOAD = "\x1b[777m\x1b]777;x\x07\x9b777m\x9d777;y\x9c\x85\r\x08\u202e[bold]b[/nope] :smile:"

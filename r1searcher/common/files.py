@@ -251,6 +251,14 @@ def last_row(path: Path) -> dict[str, Any] | None:
             block *= 4
 
 
+def lines_in(file: Path) -> int:
+    """Lines of a file; 0 where it is not there."""
+    if not file.is_file():
+        return 0
+    with file.open("rb") as lines:
+        return sum(1 for _ in lines)
+
+
 def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's content."""
     with _reading(path) as handle:

@@ -27,30 +27,19 @@ from r1searcher.engine.launch import require_training_packages
 from r1searcher.episodes.prompt import PromptMaker, prompt_text
 from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.models.demo import demo_model
+from r1searcher.report.live import trajectory_text
+from r1searcher.report.plots import save_curves, terminal_curves
 from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
 from r1searcher.retrieval.indexing.bm25 import build
 from r1searcher.retrieval.indexing.manifest import is_index
 from r1searcher.rewards.format import answer_of_trajectory
+from r1searcher.rewards.measures import View, shown_in
 from r1searcher.rewards.metrics import score
 from r1searcher.runs.folder import RunFolder
-from r1searcher.runs.plots import save_curves, terminal_curves
 from r1searcher.runs.records import read_metrics, to_row
-from r1searcher.runs.view import trajectory_text
 from r1searcher.stages.held_out import evaluate_held_out, read_trajectories
 from r1searcher.stages.sft import train_sft
 from r1searcher.stages.stage import TITLES, train_stage
-
-FIGURES = {
-    "retrieval_rate": "searches at all",
-    "format_rate": "format right",
-    "f1_one_hop": "F1, one hop",
-    "f1_two_hop": "F1, two hops",
-    "f1": "F1",
-    "em": "exact match",
-    "searches": "searches a question",
-}
-"""What the closing table shows: key in `summary.json` -> words."""
-
 
 TRACES = 720
 """SFT traces written; the preset's SFT takes as many as its steps need."""
@@ -194,7 +183,7 @@ def _traces(atlas: Atlas, index: Path, seed: int) -> list[Trace]:
 
 def _sentence(figures: Mapping[str, Any]) -> str:
     return "held out, sampled: " + " · ".join(
-        f"{words} {figures[key]:.2f}" for key, words in FIGURES.items() if key in figures
+        f"{m.heading} {figures[m.name]:.2f}" for m in shown_in(View.DEMO) if m.name in figures
     )
 
 
@@ -213,8 +202,8 @@ def show_results(
     table.add_column("")
     for key in results:
         table.add_column(key.replace("_", " "), justify="right")
-    for key, words in FIGURES.items():
-        table.add_row(words, *(f"{r[key]:.2f} ({r['greedy'][key]:.2f})" for r in results.values()))
+    for m in shown_in(View.DEMO):
+        table.add_row(m.heading, *(f"{r[m.name]:.2f} ({r['greedy'][m.name]:.2f})" for r in results.values()))
     console.print(table)
     console.print(terminal_curves([row for name in names for row in rows[name]]))
     before, after = before_and_after(RunFolder(output / "sft"), RunFolder(output / names[-1]))

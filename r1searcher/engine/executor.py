@@ -21,8 +21,8 @@ from r1searcher.episodes.tokens import HuggingFaceTokenizer
 from r1searcher.episodes.trajectory import Author, StopReason, Trajectory
 from r1searcher.errors import R1Error
 from r1searcher.retrieval.links.retry import RetryingRetriever, open_retrying
-from r1searcher.rewards.format import RULES
-from r1searcher.rewards.recipes import measure, reward_function
+from r1searcher.rewards.measures import F1, episode_logs
+from r1searcher.rewards.recipes import reward_function
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import finished_steps, to_row
 from r1searcher.runs.resolved import limits_of, read_run
@@ -85,7 +85,8 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
                 step=step,
             )
             reward = self.reward(trajectory)
-            logs = self._logs(trajectory, reward.parts, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            logs = episode_logs(trajectory, reward.parts, seconds, self.settings.reward.max_answer_words)
             append_row(
                 self.run.trajectories(step),
                 to_row(trajectory, id=row["id"], reward=reward.total, parts=dict(reward.parts), logs=logs),
@@ -99,18 +100,6 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
                 write_text(self.run.stop_note, reason + "\n")
             raise
         return as_openrlhf(prompt, label, trajectory, reward.total, logs)
-
-    def _logs(self, trajectory: Trajectory, parts: Any, seconds: float) -> dict[str, float]:
-        """The same keys for every episode, as OpenRLHF's averages require."""
-        return {
-            **{f"format/{rule}": 0.0 for rule in RULES},
-            **{f"stop/{reason.value}": 0.0 for reason in StopReason},
-            **measure(trajectory, self.settings.reward.max_answer_words),
-            **{f"reward/{name}": value for name, value in parts.items()},
-            "new_tokens": float(sum(trajectory.mask)),
-            "episode_seconds": seconds,
-            "search_seconds": sum(search.seconds for search in trajectory.searches),
-        }
 
 
 def as_openrlhf(
@@ -132,7 +121,7 @@ def as_openrlhf(
         "images": None,
         "mm_train_inputs": None,
         "reward": reward,
-        "scores": logs["f1"],
+        "scores": logs[F1.name],
         "observation_tokens": tokens,
         "action_ranges": ranges,
         "rollout_log_probs": logprobs,

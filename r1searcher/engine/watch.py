@@ -24,6 +24,7 @@ from r1searcher.config.settings import Settings
 from r1searcher.engine import guard, import_patches
 from r1searcher.engine.import_patches import Patch
 from r1searcher.errors import R1Error, RunStopped
+from r1searcher.rewards.measures import View, shown_in
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import StopRow, read_metrics
 from r1searcher.runs.resolved import read_run
@@ -51,7 +52,7 @@ class StepMonitor:
         limit = settings.engine.vllm_kl_limit
         self.vllm_kl_limit = guard.limit_for(settings.engine.precision) if limit is None else limit
         stop = settings.stop
-        wanted = {"retrieval": stop.retrieval_rate, "format": stop.format_rate}
+        wanted = {measure.name: getattr(stop, f"{measure.name}_rate", None) for measure in shown_in(View.STOP)}
         self.rates = {name: rate for name, rate in wanted.items() if rate is not None}
 
     @classmethod

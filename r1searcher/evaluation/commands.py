@@ -1,10 +1,13 @@
-"""What `r1s evaluate` and `r1s ask` print."""
+"""What `r1s evaluate`, `ask`, `score` and `compare` print."""
 
 import asyncio
+import os
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
+from rich.table import Table
 from rich.text import Text
 
 from r1searcher.common import terminal
@@ -14,14 +17,20 @@ from r1searcher.episodes.loop import Generation, TokenGenerator, run_episode
 from r1searcher.episodes.tokens import Tokenizer
 from r1searcher.episodes.trajectory import StopReason, Trajectory
 from r1searcher.errors import InputError
+from r1searcher.evaluation.comparison import compare
 from r1searcher.evaluation.evaluate import EvaluationRequest, evaluate
+from r1searcher.evaluation.judge import Judge
+from r1searcher.evaluation.predictions import read_predictions
 from r1searcher.evaluation.rollouts import prompt_maker
-from r1searcher.evaluation.tables import print_reports
+from r1searcher.evaluation.scoring import score_file
 from r1searcher.evaluation.target import ModelRequest, find_target, open_engine
+from r1searcher.report.scoring import MetricSummary, Scored, by_dataset, score_prediction, summarize
+from r1searcher.report.tables import name_of, print_summaries, print_whole
 from r1searcher.retrieval.base import Retriever, SearchResult
 from r1searcher.retrieval.links.base import Link
 from r1searcher.retrieval.links.retry import open_retrying
 from r1searcher.rewards.format import answer_of_trajectory
+from r1searcher.rewards.official import SCORERS
 from r1searcher.runs.resolved import limits_of
 
 
@@ -37,7 +46,7 @@ class AskRequest(ModelRequest):
 def run_evaluate(request: EvaluationRequest) -> None:
     """Evaluate with progress on standard error, the table on standard output."""
     errors = terminal.console(stderr=True)
-    print_reports(evaluate(request, errors))
+    print_summaries(evaluate(request, errors))
     errors.print(f"report: {request.folder.path / 'report.html'}", soft_wrap=True)
 
 
@@ -107,3 +116,80 @@ class _PrintingRetriever(Link):
             if not hits:
                 self._console.print("  nothing found", style="cyan")
         return results
+
+
+def print_scores(
+    files: Sequence[Path], as_json: bool, judge: str | None = None, judge_model: str = "", dataset: str | None = None
+) -> None:
+    """Score predictions files; one JSON object per file and dataset, or a table. Verdicts of a `judge` are kept beside
+    the file. `dataset` names the dataset of all rows; without it they, or else the file's name, say it."""
+    scored = [(file, _scored(file, judge, judge_model, dataset)) for file in files]
+    parts = [(file, name, summarize(rows)) for file, all_rows in scored for name, rows in by_dataset(all_rows).items()]
+    if as_json:
+        for file, name, figures in parts:
+            terminal.json_line({"file": str(file), "dataset": name or None, **figures.as_json()})
+        return
+    reports = _labeled(parts)
+    print_summaries(reports)
+    for label, figures in reports.items():
+        if not figures.official:
+            known = ", ".join(SCORERS)
+            terminal.console().print(
+                f"{label}: no official metrics: it names none of {known}; see --dataset", soft_wrap=True
+            )
+
+
+def _labeled(parts: Sequence[tuple[Path, str, MetricSummary]]) -> dict[str, MetricSummary]:
+    """Reports by the name of their file, or its path where files have the same name, with the dataset if a file has
+    several."""
+    paths = list(dict.fromkeys(file for file, _, _ in parts))
+    reports: dict[str, MetricSummary] = {}
+    for file, dataset, figures in parts:
+        short = [path.name for path in paths].count(file.name) == 1
+        several = len({name for path, name, _ in parts if path == file}) > 1
+        label = (file.name if short else str(file)) + (f": {dataset or 'no dataset'}" if several else "")
+        same, number = label, 1
+        while label in reports:
+            number += 1
+            label = f"{same} ({number})"
+        reports[label] = figures
+    return reports
+
+
+def _scored(file: Path, judge: str | None, judge_model: str, dataset: str | None) -> list[Scored]:
+    if judge is None:
+        scored = score_file(file, os.cpu_count() or 1, dataset or "")
+    else:
+        ask = Judge(judge, judge_model, file.with_suffix(".judge.jsonl"))
+        scored = [score_prediction(prediction, dataset or "") for prediction in ask(list(read_predictions(file)))]
+    return scored
+
+
+def print_comparison(a: Path, b: Path, as_json: bool, dataset: str | None = None) -> None:
+    """Compare two predictions files. `dataset` names the dataset of all rows."""
+    comparison = compare(_scored(a, None, "", dataset), _scored(b, None, "", dataset))
+    if as_json:
+        terminal.json_line(comparison.as_json())
+        return
+    table = Table(box=None, padding=(0, 1))
+    for heading in ("", "A", "B", "B - A [95 %]", "p", "better", "worse", "significant?"):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    for metric, d in comparison.differences.items():
+        table.add_row(
+            name_of(metric),
+            f"{comparison.a[metric]:.3f}",
+            f"{comparison.b[metric]:.3f}",
+            f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]",
+            f"{d.p:.3f}",
+            str(d.better),
+            str(d.worse),
+            "yes" if d.significant else "no",
+        )
+    out = terminal.console()
+    out.print(f"{comparison.n} questions in both; A is {a}, B is {b}", soft_wrap=True)
+    for file, missing in ((a, comparison.only_a), (b, comparison.only_b)):
+        if missing:
+            out.print(f"{missing} questions are only in {file} and are left out", soft_wrap=True)
+    for scorer in comparison.official:
+        out.print(f"official metrics: {scorer}", soft_wrap=True)
+    print_whole(out, table)

@@ -1,4 +1,4 @@
-"""Two sets of predictions, question by question: is the difference more than noise?"""
+"""Two sets of predictions, question by question: is the difference significant?"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -6,11 +6,10 @@ from statistics import fmean
 from typing import Any
 
 from r1searcher.errors import InputError
-from r1searcher.evaluation.intervals import Difference, paired_difference
-from r1searcher.evaluation.official import OFFICIAL_METRICS, official_scorer
-from r1searcher.evaluation.scoring import ANSWER_METRICS, Scored, by_question
-
-COMPARED = (*ANSWER_METRICS, "judge", "searches", "format")
+from r1searcher.report.intervals import Difference, paired_difference
+from r1searcher.report.scoring import Scored, by_question, values_of
+from r1searcher.rewards.measures import Measure, View, shown_in
+from r1searcher.rewards.official import OFFICIAL_METRICS, official_scorer
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Comparison:
                     "a": self.a[name],
                     "b": self.b[name],
                     **asdict(difference),
-                    "more_than_noise": difference.more_than_noise,
+                    "significant": difference.significant,
                 }
                 for name, difference in self.differences.items()
             },
@@ -54,14 +53,14 @@ def compare(a: Sequence[Scored], b: Sequence[Scored]) -> Comparison:
     if not common:
         raise InputError("the two files have no question in common: compare predictions on the same dataset")
     means_a, means_b, differences = {}, {}, {}
-    for name in COMPARED:
-        values_a = [_mean(groups_a[question], name) for question in common]
-        values_b = [_mean(groups_b[question], name) for question in common]
+    for m in shown_in(View.COMPARISON):
+        values_a = [_mean(groups_a[question], m) for question in common]
+        values_b = [_mean(groups_b[question], m) for question in common]
         pairs = [(x, y) for x, y in zip(values_a, values_b, strict=True) if x is not None and y is not None]
         if len(pairs) == len(common):
             xs, ys = [x for x, _ in pairs], [y for _, y in pairs]
-            means_a[name], means_b[name] = fmean(xs), fmean(ys)
-            differences[name] = paired_difference(xs, ys)
+            means_a[m.name], means_b[m.name] = fmean(xs), fmean(ys)
+            differences[m.name] = paired_difference(xs, ys)
     names = dict.fromkeys(one.dataset for question in common for one in (*groups_a[question], *groups_b[question]))
     scorers = [str(scorer) for name in names if (scorer := official_scorer(name))]
     return Comparison(
@@ -76,7 +75,7 @@ def compare(a: Sequence[Scored], b: Sequence[Scored]) -> Comparison:
 
 
 def _by_text(scored: Sequence[Scored]) -> dict[str, list[Scored]]:
-    """Groups by question text; the second question of the same text is told apart by its number."""
+    """Groups by question text; the second question of the same text is distinguished by its number."""
     groups: dict[str, list[Scored]] = {}
     for group in by_question(scored).values():
         text, number = " ".join(group[0].question.split()), 1
@@ -86,9 +85,6 @@ def _by_text(scored: Sequence[Scored]) -> dict[str, list[Scored]]:
     return groups
 
 
-def _mean(group: Sequence[Scored], name: str) -> float | None:
-    if name == "judge":
-        verdicts = [float(one.judge) for one in group if one.judge is not None]
-        return fmean(verdicts) if verdicts else None
-    values = [one.measures[name] for one in group if name in one.measures]
-    return fmean(values) if values else None
+def _mean(group: Sequence[Scored], measure: Measure) -> float | None:
+    values = values_of(group, measure)
+    return measure.aggregate(values) if values else None

@@ -25,10 +25,10 @@ from r1searcher.evaluation.judge import Judge, judge_client
 from r1searcher.evaluation.predictions import of_row
 from r1searcher.evaluation.reports import write_reports
 from r1searcher.evaluation.rollouts import RolloutRequest, prompt_maker, roll_out, rollout_requests
-from r1searcher.evaluation.scoring import Report
 from r1searcher.evaluation.target import ModelRequest, Target, find_target, open_engine
 from r1searcher.questions.named import Dataset, local_file, open_dataset
 from r1searcher.questions.quality import overlap_warning
+from r1searcher.report.scoring import MetricSummary
 from r1searcher.retrieval.links.retry import open_retrying
 from r1searcher.retrieval.registry import described, open_retriever
 from r1searcher.rewards.format import answer_of_trajectory
@@ -66,7 +66,7 @@ class _Plan:
     temperature: float
 
 
-def evaluate(request: EvaluationRequest, console: SafeConsole) -> dict[str, Report]:
+def evaluate(request: EvaluationRequest, console: SafeConsole) -> dict[str, MetricSummary]:
     """Run every episode that is missing, score all, write the report. Returns the metrics by dataset.
 
     Raises `InputError` where `to` holds another evaluation.

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -14,10 +13,11 @@ from r1searcher.corpora.passage import Passage
 from r1searcher.episodes.protocol import DOCUMENTS, END_ANSWER, END_DOCUMENTS, END_QUERY, query_of
 from r1searcher.episodes.trajectory import Author, Search, Segment, StopReason, Trajectory
 from r1searcher.errors import InputError
-from r1searcher.evaluation.official import official_scorer
 from r1searcher.questions.rows import question_of
+from r1searcher.report.scoring import Prediction
 from r1searcher.retrieval.base import Hit
 from r1searcher.rewards.format import answer_of_trajectory
+from r1searcher.rewards.official import official_scorer
 from r1searcher.runs.records import Str, TrajectoryRow, one_of, trajectory_of
 
 ANSWER_KEYS = ("pred_ans", "prediction", "pred")
@@ -61,26 +61,6 @@ class _Answered(_Row):
     prediction: Scalar = None
     pred: Scalar = None
     gen_text_store: OptionalText = None
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """One answer to one question.
-
-    `answer` is raw, as it stood between the tags; None where none was given. `judge` is a judge's verdict, None where
-    there is none; `judge_failed` says that a judge was asked in vain. `key` names the question, so that several
-    samples of it belong together. `trajectory` is there where the row holds one. `dataset` is where the question comes
-    from, by the row or else by the file's name if that begins with a known dataset's; "" where neither tells.
-    """
-
-    key: str
-    question: str
-    gold_answers: tuple[str, ...]
-    answer: str | None
-    trajectory: Trajectory | None = None
-    judge: bool | None = None
-    judge_failed: bool = False
-    dataset: str = ""
 
 
 def read_predictions(file: Path) -> Iterator[Prediction]:

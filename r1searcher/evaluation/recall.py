@@ -13,9 +13,9 @@ from pathlib import Path
 
 from r1searcher.common.terminal import console, json_line
 from r1searcher.errors import InputError
-from r1searcher.evaluation.intervals import Interval, interval
 from r1searcher.questions.named import open_dataset
 from r1searcher.questions.question import Question
+from r1searcher.report.intervals import Interval, interval
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.base import Hit, Retriever, hits_of
 from r1searcher.rewards.metrics import normalize

@@ -7,19 +7,19 @@ from typing import Any
 
 from r1searcher.common.files import write_bytes, write_json
 from r1searcher.evaluation.predictions import of_row
-from r1searcher.evaluation.scoring import Report, report, score_prediction
+from r1searcher.report.scoring import MetricSummary, score_prediction, summarize
 
 
-def write_reports(to: Path, rows: Sequence[Mapping[str, Any]], manifest: Mapping[str, Any]) -> dict[str, Report]:
+def write_reports(to: Path, rows: Sequence[Mapping[str, Any]], manifest: Mapping[str, Any]) -> dict[str, MetricSummary]:
     """report.json, report.md and report.html of prediction rows, in their order."""
-    from r1searcher.evaluation.page import render_page
-    from r1searcher.evaluation.tables import as_markdown
+    from r1searcher.report.page import render_page
+    from r1searcher.report.tables import as_markdown
 
     predictions = [of_row(row, str(number)) for number, row in enumerate(rows)]
     scored = [score_prediction(prediction) for prediction in predictions]
     reports = {
         name: replace(
-            report([one for row, one in zip(rows, scored, strict=True) if row["dataset"] == name]),
+            summarize([one for row, one in zip(rows, scored, strict=True) if row["dataset"] == name]),
             seconds=_latency([float(row["seconds"]) for row in rows if row["dataset"] == name]),
         )
         for name in dict.fromkeys(str(row["dataset"]) for row in rows)

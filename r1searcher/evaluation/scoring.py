@@ -1,62 +1,16 @@
-"""Figures of a set of predictions: what each earned, and means with intervals."""
+"""A file of predictions, scored; a large one by several processes."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from statistics import fmean
-from typing import Any
 
-from r1searcher.errors import InputError
-from r1searcher.evaluation.intervals import Interval, interval
-from r1searcher.evaluation.official import ACCURACY, EM, F1, official_scorer
-from r1searcher.evaluation.predictions import Prediction, named_dataset, parse, prediction_lines, read_predictions
-from r1searcher.rewards.metrics import score
-from r1searcher.rewards.recipes import measure
+from r1searcher.evaluation.predictions import named_dataset, parse, prediction_lines, read_predictions
+from r1searcher.report.scoring import Scored, score_prediction
 
-ANSWER_METRICS = ("em", EM, "f1", F1, ACCURACY, "cover_em", "cover_em_contiguous")
-RATES = ("format", "retrieval", "searches", "query_words", "answer_in_documents")
 LARGE = 20_000_000
 """Bytes from which on a file is scored by several processes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """One prediction in figures.
-
-    `measures` are those of `rewards.measure`, or the answer metrics alone, and the official metrics of `dataset`.
-    """
-
-    key: str
-    question: str
-    measures: Mapping[str, float]
-    judge: bool | None = None
-    judge_failed: bool = False
-    dataset: str = ""
-
-
-def score_prediction(prediction: Prediction, dataset: str = "") -> Scored:
-    """The answer decides the answer metrics, the trajectory everything else.
-
-    `dataset` names where the question comes from, in place of what the row itself says.
-    """
-    measures = measure(prediction.trajectory) if prediction.trajectory is not None else {}
-    if not measures.get("searches"):
-        measures.pop("query_words", None)  # there is no length of no query
-    answered = score(prediction.answer, prediction.gold_answers)._asdict()
-    name = dataset or prediction.dataset
-    scorer = official_scorer(name)
-    official = scorer(prediction.answer, prediction.gold_answers) if scorer else {}
-    return Scored(
-        prediction.key,
-        prediction.question,
-        {**measures, **answered, **official},
-        prediction.judge,
-        prediction.judge_failed,
-        name,
-    )
 
 
 def score_file(file: Path, processes: int = 1, dataset: str = "") -> list[Scored]:
@@ -91,105 +45,3 @@ def _score_lines(chunk: _Chunk) -> list[Scored]:
         score_prediction(parse(line, f"{chunk.file}:{number}", str(number), named), chunk.dataset)
         for number, line in chunk.lines
     ]
-
-
-def by_dataset(scored: Iterable[Scored]) -> dict[str, list[Scored]]:
-    """Predictions of the same dataset together, in the order of their first; "" for those that name none."""
-    groups: dict[str, list[Scored]] = {}
-    for one in scored:
-        groups.setdefault(one.dataset, []).append(one)
-    return groups
-
-
-@dataclass(frozen=True)
-class Report:
-    """Figures of one dataset. `n` counts questions, `predictions` their samples.
-
-    `official` names the scorers behind the official metrics; none where the dataset has none.
-    """
-
-    n: int
-    predictions: int
-    metrics: Mapping[str, Interval]
-    stops: Mapping[str, int]
-    broken_rules: Mapping[str, int]
-    judge_failed: int
-    warnings: Sequence[str] = field(default_factory=list)
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    """Median and 95th percentile of an episode's time, where it was measured."""
-    official: Sequence[str] = field(default_factory=list)
-
-    def as_json(self) -> dict[str, Any]:
-        """`n`, each metric as {"value", "low", "high"}, and what was counted."""
-        return {
-            "n": self.n,
-            "predictions": self.predictions,
-            **{name: asdict(value) for name, value in self.metrics.items()},
-            "stops": dict(self.stops),
-            "broken_rules": dict(self.broken_rules),
-            "judge_failed": self.judge_failed,
-            "warnings": list(self.warnings),
-            "official": list(self.official),
-            **({"seconds": dict(self.seconds)} if self.seconds else {}),
-        }
-
-
-def by_question(scored: Iterable[Scored]) -> dict[str, list[Scored]]:
-    """Samples of the same question together, in the order of their first."""
-    groups: dict[str, list[Scored]] = {}
-    for one in scored:
-        groups.setdefault(one.key, []).append(one)
-    return groups
-
-
-def report(scored: Sequence[Scored]) -> Report:
-    """Means over questions of the mean over a question's samples (mean@k), with bootstrap intervals over questions.
-
-    With several samples a question, `pass@k` and `mean@k` say how many questions have one right answer (EM), and the
-    mean of EM. Raises `InputError` for no predictions at all.
-    """
-    if not scored:
-        raise InputError("there is no prediction to score")
-    groups = by_question(scored)
-    metrics = {}
-    for name in (*ANSWER_METRICS, *RATES):
-        means = [fmean(values) for group in groups.values() if (values := _present(group, name))]
-        if means:
-            metrics[name] = interval(means)
-    judged = [fmean(v) for group in groups.values() if (v := [float(s.judge) for s in group if s.judge is not None])]
-    if judged:
-        metrics["judge"] = interval(judged)
-    k = min(len(group) for group in groups.values())
-    if k > 1:
-        metrics[f"pass@{k}"] = interval([max(s.measures["em"] for s in group[:k]) for group in groups.values()])
-        metrics[f"mean@{k}"] = interval([fmean(s.measures["em"] for s in group[:k]) for group in groups.values()])
-    counted = Counter(key for one in scored for key in one.measures if "/" in key)
-    return Report(
-        len(groups),
-        len(scored),
-        metrics,
-        _named(counted, "stop/"),
-        _named(counted, "format/"),
-        sum(one.judge_failed for one in scored),
-        _warnings(groups, k),
-        official=list(dict.fromkeys(str(s) for name in by_dataset(scored) if (s := official_scorer(name)))),
-    )
-
-
-def _present(group: Sequence[Scored], name: str) -> list[float]:
-    return [one.measures[name] for one in group if name in one.measures]
-
-
-def _named(counted: Counter[str], prefix: str) -> dict[str, int]:
-    return {name.removeprefix(prefix): count for name, count in counted.most_common() if name.startswith(prefix)}
-
-
-def _warnings(groups: Mapping[str, Sequence[Scored]], k: int) -> list[str]:
-    warnings = []
-    repeated = sum(n > 1 for n in Counter(group[0].question for group in groups.values()).values())
-    if repeated:
-        warnings.append(f"{repeated} questions stand in the file more than once, under different ids")
-    uneven = sum(len(group) != k for group in groups.values())
-    if uneven:
-        warnings.append(f"{uneven} questions have more samples than the {k} of the others")
-    return warnings

@@ -24,7 +24,6 @@ from r1searcher.config.settings import Part as PartSettings
 from r1searcher.config.settings import Reward as RewardSettings
 from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.errors import InputError
-from r1searcher.rewards.format import MAX_ANSWER_WORDS
 from r1searcher.rewards.parts import PARTS, RewardContext
 
 RewardedStage = Literal["stage1", "stage2"]
@@ -113,24 +112,3 @@ def _nearest(name: str, known: Mapping[str, Any]) -> str:
 
 def _any(known: Mapping[str, Any]) -> str:
     return ", ".join(known)
-
-
-def measure(trajectory: Trajectory, max_answer_words: int = MAX_ANSWER_WORDS) -> dict[str, float]:
-    """What every log shows of an episode, whatever it is rewarded for.
-
-    em, f1, cover_em, cover_em_contiguous, format, retrieval and answer_in_documents lie in 0..1; searches counts those
-    run, query_words is their mean length. `format/<rule>` is there for each broken rule, `stop/<reason>` for the one
-    reason, both 1.
-    """
-    context = RewardContext(trajectory, max_answer_words)
-    searches = trajectory.searches
-    return {
-        **context.scores._asdict(),
-        "format": float(not context.violations),
-        "retrieval": float(bool(searches)),
-        "searches": float(len(searches)),
-        "answer_in_documents": float(context.answer_in_documents),
-        "query_words": sum(len(search.query.split()) for search in searches) / max(1, len(searches)),
-        **{f"format/{rule}": 1.0 for rule in context.violations},
-        f"stop/{trajectory.stop}": 1.0,
-    }

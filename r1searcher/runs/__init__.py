@@ -1,1 +1,1 @@
-"""The run folder: manifest, records, metrics, live view, plots."""
+"""The run folder: its files, what each holds, and its settings."""

@@ -9,24 +9,22 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
 from r1searcher.common import last_resort, terminal
-from r1searcher.common.files import append_row, open_log, write_json
+from r1searcher.common.files import append_row, lines_in, open_log, write_json
 from r1searcher.common.records import Record, read_record, read_record_if_there, read_records
 from r1searcher.common.terminal import SafeConsole, label
 from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.errors import R1Error
 from r1searcher.questions.named import open_dataset
 from r1searcher.questions.question import Question
-from r1searcher.rewards.recipes import measure
+from r1searcher.rewards.measures import F1, F1_ONE_HOP, F1_TWO_HOP, View, measure, shown_in
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import Str, TrajectoryRow, to_row, trajectory_of
 from r1searcher.runs.resolved import read_run
-from r1searcher.runs.view import lines_in
 
 TEMPERATURES = (1.0, 0.0)
 
@@ -42,13 +40,7 @@ class Job(Record):
 class Means(Record):
     """Means over questions, sampled or greedy; see `held_out_metrics`."""
 
-    retrieval_rate: float
-    format_rate: float
-    f1: float
-    em: float
-    searches: float
-    f1_one_hop: float | None = None
-    f1_two_hop: float | None = None
+    __pydantic_extra__: dict[str, float]
 
 
 class HeldOutMetrics(Means):
@@ -118,19 +110,11 @@ def held_out_metrics(trajectories: Sequence[Trajectory], questions: Sequence[Que
     """Means over questions; `f1_one_hop` and `f1_two_hop` where the questions say how many hops they need."""
     if len(trajectories) != len(questions):
         raise R1Error(f"{len(trajectories)} of {len(questions)} held-out questions were played")
-    measures = [measure(trajectory) for trajectory in trajectories]
-    result = {
-        "retrieval_rate": fmean(m["retrieval"] for m in measures),
-        "format_rate": fmean(m["format"] for m in measures),
-        "f1": fmean(m["f1"] for m in measures),
-        "em": fmean(m["em"] for m in measures),
-        "searches": fmean(m["searches"] for m in measures),
-    }
-    for name, hops in (("f1_one_hop", 1), ("f1_two_hop", 2)):
-        of_these = [m["f1"] for m, q in zip(measures, questions, strict=True) if q.hops == hops]
-        if of_these:
-            result[name] = fmean(of_these)
-    return {key: round(value, 4) for key, value in result.items()}
+    measured = [measure(trajectory) for trajectory in trajectories]
+    values = {m: [row[m.name] for row in measured if m.name in row] for m in shown_in(View.HELD_OUT)}
+    for by_hops, hops in ((F1_ONE_HOP, 1), (F1_TWO_HOP, 2)):
+        values[by_hops] = [row[F1.name] for row, q in zip(measured, questions, strict=True) if q.hops == hops]
+    return {m.name: round(m.aggregate(found), 4) for m, found in values.items() if found}
 
 
 def _questions(run: RunFolder, limit: int) -> tuple[Question, ...]:

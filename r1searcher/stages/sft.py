@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ValidationError
 from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
 from r1searcher.common import terminal
-from r1searcher.common.files import append_row, parse_json, read_text, sha256_of, split_lines, write_json
+from r1searcher.common.files import append_row, lines_in, parse_json, read_text, sha256_of, split_lines, write_json
 from r1searcher.common.terminal import SafeConsole, error_line, label
 from r1searcher.config.settings import Settings, load
 from r1searcher.engine.launch import device, prepare_sft, require_training_packages, run_engine
@@ -20,7 +20,6 @@ from r1searcher.models.demo import model_folder
 from r1searcher.questions.rows import check_characters
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import finished_steps, last_metrics, read_summary
-from r1searcher.runs.view import lines_in
 from r1searcher.stages.prepare import Checks, check_resumable, manifest_of, require_setting, write_run_metadata
 from r1searcher.stages.stage import TITLES
 

@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from r1searcher.common import terminal
-from r1searcher.common.files import write_json
+from r1searcher.common.files import lines_in, write_json
 from r1searcher.common.terminal import SafeConsole
 from r1searcher.config.settings import Settings, Stage, load
 from r1searcher.engine.launch import run_engine
 from r1searcher.engine.watch import StopDecision
 from r1searcher.errors import InputError
 from r1searcher.questions.named import open_dataset
+from r1searcher.report.live import RunView
+from r1searcher.report.plots import save_curves, terminal_curves
 from r1searcher.runs.folder import RunFolder
-from r1searcher.runs.plots import save_curves, terminal_curves
 from r1searcher.runs.records import read_metrics, read_summary
-from r1searcher.runs.view import RunView, lines_in
 from r1searcher.stages.held_out import evaluate_held_out
 from r1searcher.stages.prepare import prepare_stage
 

@@ -7,7 +7,8 @@ from r1searcher.demo.atlas import Atlas, make_atlas
 from r1searcher.demo.traces import Mixture, Trace, make_traces, write_traces
 from r1searcher.episodes.protocol import query_of
 from r1searcher.episodes.trajectory import Author, Segment, StopReason, Trajectory
-from r1searcher.retrieval.engines.bm25 import EmbeddedIndex, build
+from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
+from r1searcher.retrieval.indexing.bm25 import build
 from r1searcher.rewards.format import answer_of_trajectory, violations
 from r1searcher.stages.sft import read_traces
 

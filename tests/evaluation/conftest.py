@@ -12,7 +12,7 @@ import pytest
 
 from r1searcher.corpora.passage import Passage
 from r1searcher.episodes.protocol import DOCUMENTS, STOPS
-from r1searcher.retrieval.engines.bm25 import build
+from r1searcher.retrieval.indexing.bm25 import build
 
 CAPITALS = {
     "Norway": "Oslo",

@@ -18,8 +18,8 @@ from r1searcher.engine import launch
 from r1searcher.errors import FileError, InputError
 from r1searcher.evaluation.evaluate import EvaluationRequest, evaluate
 from r1searcher.evaluation.reports import write_reports
+from r1searcher.report.plots import save_curves
 from r1searcher.runs.folder import RunFolder
-from r1searcher.runs.plots import save_curves
 from r1searcher.stages.prepare import write_run_metadata
 
 

@@ -7,18 +7,20 @@ import pytest
 
 from r1searcher.errors import InputError
 from r1searcher.evaluation import scoring
+from r1searcher.evaluation.commands import print_comparison, print_scores
 from r1searcher.evaluation.comparison import compare
-from r1searcher.evaluation.intervals import interval, paired_difference
 from r1searcher.evaluation.predictions import parse
-from r1searcher.evaluation.scoring import report, score_file, score_prediction
-from r1searcher.evaluation.tables import as_markdown, print_comparison, print_scores
+from r1searcher.evaluation.scoring import score_file
+from r1searcher.report.intervals import interval, paired_difference
+from r1searcher.report.scoring import Scored, score_prediction, summarize
+from r1searcher.report.tables import as_markdown
 from tests.shared_data import DATA, shared
 
 RESULTS = "r1-searcher/eval_results"
 
 
 def figures_of(file: Path, names: Iterable[str]) -> tuple[int, dict[str, float]]:
-    found = report(score_file(file))
+    found = summarize(score_file(file))
     assert found.judge_failed == 0
     return found.n, {metric: round(found.metrics[metric].value, 3) for metric in names}
 
@@ -99,13 +101,13 @@ def test_released_trajectories_give_the_papers_figures(name: str, n: int, figure
     assert figures_of(shared(f"data/{RESULTS}/{name}.jsonl"), figures) == (n, figures)
 
 
-def one(question: str, answer: str, gold: str = "Oslo", **more: object) -> scoring.Scored:
+def one(question: str, answer: str, gold: str = "Oslo", **more: object) -> Scored:
     row = {"question": question, "answer": gold, "prediction": answer, **more}
     return score_prediction(parse(json.dumps(row), "here", question))
 
 
 def test_json_holds_each_metric_with_its_interval() -> None:
-    figures = report([one("a", "Oslo"), one("b", "Bergen")]).as_json()
+    figures = summarize([one("a", "Oslo"), one("b", "Bergen")]).as_json()
     assert figures["n"] == 2
     for metric in ("em", "f1", "cover_em", "cover_em_contiguous"):
         assert set(figures[metric]) == {"value", "low", "high"}
@@ -125,14 +127,14 @@ def test_a_judge_can_be_asked_about_any_file(tmp_path: Path, serve, capsys: pyte
 
 def test_failed_verdicts_are_counted_and_count_in_no_direction() -> None:
     rows = [one("a", "Oslo", judge="True"), one("b", "Oslo", judge="failed"), one("c", "Bergen", judge="False")]
-    found = report(rows)
+    found = summarize(rows)
     assert found.metrics["judge"].value == 0.5
     assert found.judge_failed == 1
 
 
 def test_samples_of_a_question_count_as_one_question() -> None:
     rows = [one("a", x, id="a") for x in ("Oslo", "Bergen")] + [one("b", x, id="b") for x in ("Bergen", "Bergen")]
-    found = report(rows)
+    found = summarize(rows)
     assert (found.n, found.predictions) == (2, 4)
     assert found.metrics["em"].value == 0.25
     assert found.metrics["pass@2"].value == 0.5
@@ -141,12 +143,12 @@ def test_samples_of_a_question_count_as_one_question() -> None:
 
 def test_the_same_question_under_two_ids_is_said() -> None:
     rows = [one("a", "Oslo", id="1"), one("a", "Oslo", id="2")]
-    assert "more than once" in report(rows).warnings[0]
+    assert "more than once" in summarize(rows).warnings[0]
 
 
 def test_nothing_to_score_is_an_error_and_no_zero() -> None:
     with pytest.raises(InputError):
-        report([])
+        summarize([])
 
 
 def test_several_processes_give_the_same_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,9 +179,9 @@ def test_a_real_difference_is_found_and_none_is_not() -> None:
     a = [float(draw.random() < 0.4) for _ in range(300)]
     better = [max(x, float(draw.random() < 0.3)) for x in a]
     shuffled = draw.sample(a, len(a))
-    assert paired_difference(a, better).more_than_noise
-    assert not paired_difference(a, a).more_than_noise
-    assert not paired_difference(a, shuffled).more_than_noise
+    assert paired_difference(a, better).significant
+    assert not paired_difference(a, a).significant
+    assert not paired_difference(a, shuffled).significant
 
 
 def test_comparison_pairs_questions_in_any_order_and_counts_the_others() -> None:
@@ -238,12 +240,12 @@ def test_the_dataset_comes_from_the_option_the_row_or_the_name_of_the_file(tmp_p
     row = {"question": "a", "gold_answers": ["u.s."], "prediction": "us"}
     plain, named = write(tmp_path / "p.jsonl", row), write(tmp_path / "musique_500.jsonl", row)
     of_row = write(tmp_path / "r.jsonl", {**row, "data_source": "nq"})
-    assert [report(score_file(file)).official for file in (plain, of_row)] == [
+    assert [summarize(score_file(file)).official for file in (plain, of_row)] == [
         [],
         ["dpr/data/qa_validation.py of facebookresearch/DPR (NQ-open)"],
     ]
-    assert report(score_file(named)).official == ["metrics/answer.py of StonyBrookNLP/musique (MuSiQue)"]
-    assert report(score_file(plain, dataset="hotpotqa")).metrics["official_em"].value == 1
+    assert summarize(score_file(named)).official == ["metrics/answer.py of StonyBrookNLP/musique (MuSiQue)"]
+    assert summarize(score_file(plain, dataset="hotpotqa")).metrics["official_em"].value == 1
 
 
 def test_compare_shows_official_metrics_and_names_them(tmp_path: Path, capsys) -> None:
@@ -267,12 +269,12 @@ def test_compare_shows_official_metrics_and_names_them(tmp_path: Path, capsys) -
         "0.000",
         "1",
         "0",
-        "no",
+        "yes",
     ]
 
 
 def test_the_markdown_report_names_both_kinds_of_metric() -> None:
-    figures = report([one("a", "Oslo", dataset="hotpotqa")])
+    figures = summarize([one("a", "Oslo", dataset="hotpotqa")])
     text = as_markdown({"hotpotqa | x": figures}, {"model": "m"})
     assert "| EM, R1-Searcher | 1.000" in text
     assert "| EM, official | 1.000" in text

@@ -16,9 +16,10 @@ from r1searcher.errors import InputError, R1Error, ServiceError
 from r1searcher.evaluation import engines, judge
 from r1searcher.evaluation.engines import CompletionsEngine, completions_client, open_completions
 from r1searcher.evaluation.judge import Judge
-from r1searcher.evaluation.predictions import Prediction
+from r1searcher.report.scoring import Prediction
 from r1searcher.retrieval import open_retriever
-from r1searcher.retrieval.engines.elasticsearch import check_target
+from r1searcher.retrieval.base import hits_of
+from r1searcher.retrieval.indexing.elasticsearch import check_target
 from tests.common.servers import Behaviour, Raw, answer, raw_server, redirect
 from tests.common.test_http import echoes
 
@@ -74,7 +75,7 @@ def elastic_search(url: str, folder: Path) -> Any:
     async def run() -> Any:
         retriever = open_retriever(url.replace("http:", "es:") + "/index")
         try:
-            return await retriever.search(["q"], 1)
+            return await hits_of(retriever, ["q"], 1)
         finally:
             await retriever.aclose()
 

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from r1searcher.retrieval import open_retriever
-from r1searcher.retrieval.base import Hit
+from r1searcher.retrieval.base import Hit, hits_of
 
 SERVICE = """
 import sys
@@ -89,7 +89,7 @@ def search(url: str, queries: list[str], top_k: int = 5) -> list[list[Hit]]:
     async def run() -> list[list[Hit]]:
         retriever = open_retriever(url)
         try:
-            return await retriever.search(queries, top_k)
+            return [list(hits) for hits in await hits_of(retriever, queries, top_k)]
         finally:
             await retriever.aclose()
 

@@ -16,7 +16,8 @@ import pytest
 
 from r1searcher.corpora.passage import Passage
 from r1searcher.errors import InputError
-from r1searcher.retrieval.engines.bm25 import EmbeddedIndex, build
+from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
+from r1searcher.retrieval.indexing.bm25 import build
 from r1searcher.retrieval.processes import LOOPBACK_NAMES, allowed_names, resolve
 from tests.retrieval.serving import post, started, started_service
 

@@ -187,6 +187,8 @@ def test_measures_of_a_good_episode(trajectory) -> None:
         "searches": 2.0,
         "answer_in_documents": 1.0,
         "query_words": 3.0,
+        "new_tokens": float(len((SEARCH + SEARCH + RIGHT).encode())),
+        "search_seconds": 0.0,
         "stop/answered": 1.0,
     }
 

@@ -28,8 +28,8 @@ def test_figures_are_means_over_questions_and_over_those_of_each_number_of_hops(
         answered(QUESTIONS[2], "x", 0),
     ]
     assert held_out_metrics(trajectories, QUESTIONS) == {
-        "retrieval_rate": 0.6667,
-        "format_rate": 1.0,
+        "retrieval": 0.6667,
+        "format": 1.0,
         "f1": 0.6667,
         "em": 0.6667,
         "searches": 1.0,

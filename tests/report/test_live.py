@@ -6,11 +6,11 @@ from r1searcher.common import terminal
 from r1searcher.common.files import append_row
 from r1searcher.corpora.passage import Passage
 from r1searcher.episodes.trajectory import Author, Search, Segment, StopReason, Trajectory
+from r1searcher.report.live import RunView, trajectory_text
+from r1searcher.report.plots import save_curves, sparkline
 from r1searcher.retrieval.base import Hit
 from r1searcher.runs.folder import RunFolder
-from r1searcher.runs.plots import save_curves, sparkline
 from r1searcher.runs.records import to_row
-from r1searcher.runs.view import RunView, trajectory_text
 
 ROW = {
     "reward": 0.5,
@@ -56,7 +56,7 @@ def test_plain_lines_say_each_step_once_with_its_figures_and_an_episode(tmp_path
         append_row(run.heartbeat, {"time": 0.0, "message": "waiting for the search engine"})
     text = console.export_text()
     assert text.count("step 1/4") == text.count("step 2/4") == 1
-    assert "retrieval 0.500" in text
+    assert "retrieval rate 0.500" in text
     assert "about 0 min left" in text
     assert text.count("waiting for the search engine") == 1
     assert "[red]not markup[/red]" in text

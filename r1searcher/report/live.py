@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -15,20 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from r1searcher.common import terminal
+from r1searcher.common.files import lines_in
 from r1searcher.common.terminal import SafeConsole, outside
 from r1searcher.episodes.trajectory import Author
+from r1searcher.rewards.measures import NEW_TOKENS, REWARD, View, shown_in
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import finished_steps, latest_trajectory, read_heartbeats, read_metrics
-
-COLUMNS = {
-    "reward": "reward",
-    "retrieval": "retrieval",
-    "format": "format",
-    "f1": "F1",
-    "searches": "searches",
-    "new_tokens": "tokens",
-}
-"""Metrics shown a step: key in `metrics.jsonl` -> heading."""
 
 SECONDS = "timing/step_total"
 """The engine's own figure of how long a step took."""
@@ -72,9 +63,9 @@ class RunView(AbstractContextManager["RunView"]):
             self._live.update(self._panel())
             return
         for row in self._new_rows():
-            figures = " ".join(f"{heading} {row[key]:.3f}" for key, heading in COLUMNS.items() if key in row)
+            values = " ".join(f"{m.heading} {row[m.name]:.3f}" for m in shown_in(View.LIVE) if m.name in row)
             self.console.print(
-                f"step {row['step']}/{self.steps} {figures} {row.get(SECONDS, 0):.0f} s{self._left()}", soft_wrap=True
+                f"step {row['step']}/{self.steps} {values} {row.get(SECONDS, 0):.0f} s{self._left()}", soft_wrap=True
             )
             latest = latest_trajectory(self.run, int(row["step"]))
             if latest:
@@ -119,22 +110,24 @@ class RunView(AbstractContextManager["RunView"]):
 
 
 def steps_table(rows: Sequence[Mapping[str, float]]) -> Table:
-    """One row a step: reward parts, rates and speed."""
+    """One row per step: reward parts, rates and speed."""
     parts = sorted({key for row in rows for key in row if key.startswith("reward/")})
     table = Table(box=None, padding=(0, 1))
     table.add_column("step", justify="right")
-    for heading in (*COLUMNS.values(), *(part.removeprefix("reward/") + " part" for part in parts), "tokens/s", "s"):
+    measures = shown_in(View.LIVE)
+    headings = (*(m.heading for m in measures), *(part.removeprefix("reward/") + " part" for part in parts))
+    for heading in (*headings, "tokens/s", "s"):
         table.add_column(heading, justify="right")
     for row in rows:
-        figures = [f"{row[key]:.3f}" if key in row else "" for key in (*COLUMNS, *parts)]
-        table.add_row(str(row["step"]), *figures, f"{tokens_per_second(row):.0f}", f"{row.get(SECONDS, 0):.0f}")
+        values = [f"{row[key]:.3f}" if key in row else "" for key in (*(m.name for m in measures), *parts)]
+        table.add_row(str(row["step"]), *values, f"{tokens_per_second(row):.0f}", f"{row.get(SECONDS, 0):.0f}")
     return table
 
 
 def tokens_per_second(row: Mapping[str, float]) -> float:
     """Sampled tokens over the time of the rollouts, searches included; 0 where the engine did not say."""
     seconds = row.get("timing/generation", 0.0)
-    return row.get("new_tokens", 0.0) * row.get("rollout/num_samples", 0.0) / seconds if seconds else 0.0
+    return row.get(NEW_TOKENS.name, 0.0) * row.get("rollout/num_samples", 0.0) / seconds if seconds else 0.0
 
 
 def trajectory_text(row: Mapping[str, Any]) -> Text:
@@ -147,14 +140,6 @@ def trajectory_text(row: Mapping[str, Any]) -> Text:
         if segment["author"] != Author.PROMPT.value:
             parts.append(outside(segment["text"], STYLES[segment["author"]]))
     parts.append(outside(f"\ngold: {', '.join(row['gold_answers'])}", "green"))
-    if isinstance(row.get("reward"), (int, float)):
-        parts.append(outside(f"   reward {row['reward']:.2f}   {row['stop']}", "dim"))
+    if isinstance(row.get(REWARD.name), (int, float)):
+        parts.append(outside(f"   {REWARD.heading} {row[REWARD.name]:.2f}   {row['stop']}", "dim"))
     return Text.assemble(*parts)
-
-
-def lines_in(file: Path) -> int:
-    """Lines of a file; 0 where it is not there."""
-    if not file.is_file():
-        return 0
-    with file.open("rb") as lines:
-        return sum(1 for _ in lines)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from r1searcher.evaluation.official import SCORERS, official_scorer
+from r1searcher.rewards.official import SCORERS, official_scorer
 from tests.shared_data import DATA
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from r1searcher.evaluation.page import render_page
 from r1searcher.evaluation.predictions import from_text, of_row
-from r1searcher.evaluation.scoring import report, score_prediction
+from r1searcher.report.page import render_page
+from r1searcher.report.scoring import score_prediction, summarize
 from r1searcher.runs.records import to_row
-from tests.evaluation.browser import CHROMIUM, DRIVER, Browser, headless
+from tests.report.browser import CHROMIUM, DRIVER, Browser, headless
 
 needs_browser = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="no Chromium with its driver: apt install chromium chromium-driver"
@@ -30,7 +30,7 @@ SEARCH = (
 def page_of(rows: list[dict[str, Any]], model: str = "a model") -> str:
     predictions = [of_row(json.loads(json.dumps(row)), str(number)) for number, row in enumerate(rows)]
     scored = [score_prediction(prediction) for prediction in predictions]
-    return render_page({"capitals": report(scored)}, rows, predictions, scored, {"model": model, "note": HOSTILE})
+    return render_page({"capitals": summarize(scored)}, rows, predictions, scored, {"model": model, "note": HOSTILE})
 
 
 def rows() -> list[dict[str, Any]]:

@@ -52,7 +52,8 @@ class Difference:
     worse: int
 
     @property
-    def more_than_noise(self) -> bool:
+    def significant(self) -> bool:
+        """Whether 0 is outside the interval."""
         return self.low > 0 or self.high < 0
 
 

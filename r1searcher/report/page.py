@@ -14,15 +14,13 @@ from html import escape
 from importlib import resources
 from typing import Any
 
-from r1searcher.evaluation.predictions import Prediction
-from r1searcher.evaluation.scoring import ANSWER_METRICS, Report, Scored
-from r1searcher.evaluation.tables import counts, metrics_of, name_of
-
-SHOWN_MEASURES = (*ANSWER_METRICS, "answer_in_documents")
+from r1searcher.report.scoring import MetricSummary, Prediction, Scored
+from r1searcher.report.tables import counts, metrics_of, name_of
+from r1searcher.rewards.measures import COVER_EM, EM, F1, View, shown_in
 
 
 def render_page(
-    reports: Mapping[str, Report],
+    reports: Mapping[str, MetricSummary],
     rows: Sequence[Mapping[str, Any]],
     predictions: Sequence[Prediction],
     scored: Sequence[Scored],
@@ -50,7 +48,7 @@ def render_page(
 
 
 def _file(name: str) -> str:
-    return (resources.files("r1searcher.evaluation") / "page_files" / name).read_text("utf-8").rstrip("\n")
+    return (resources.files("r1searcher.report") / "page_files" / name).read_text("utf-8").rstrip("\n")
 
 
 def _hash(text: str) -> str:
@@ -72,18 +70,17 @@ def _data(value: Any) -> str:
 def _entry(row: Mapping[str, Any], prediction: Prediction, scored: Scored) -> dict[str, Any]:
     measures = scored.measures
     trajectory = prediction.trajectory
-    verdict = "right" if measures["em"] else "covered" if measures["cover_em"] else "wrong"
+    verdict = "right" if measures[EM.name] else "covered" if measures[COVER_EM.name] else "wrong"
     return {
         "dataset": str(row.get("dataset", "")),
         "question": prediction.question,
         "gold_answers": list(prediction.gold_answers),
         "answer": prediction.answer,
         "verdict": verdict,
-        "f1": round(measures["f1"], 3),
+        "f1": round(measures[F1.name], 3),
         "searches": len(trajectory.searches) if trajectory else 0,
         "stop": trajectory.stop.value if trajectory else "unknown",
-        "measures": {name: round(measures[name], 3) for name in SHOWN_MEASURES if name in measures}
-        | ({"judge": prediction.judge} if prediction.judge is not None else {}),
+        "measures": {m.name: round(measures[m.name], 3) for m in shown_in(View.PAGE) if m.name in measures},
         "parts": {name: round(float(value), 3) for name, value in dict(row.get("parts", {})).items()},
         "broken": [name.removeprefix("format/") for name in measures if name.startswith("format/")],
         "segments": [[segment.author.value, segment.text, len(segment.token_ids)] for segment in trajectory.segments]
@@ -92,7 +89,7 @@ def _entry(row: Mapping[str, Any], prediction: Prediction, scored: Scored) -> di
     }
 
 
-def _table(reports: Mapping[str, Report]) -> str:
+def _table(reports: Mapping[str, MetricSummary]) -> str:
     head = "".join(f"<th>{escape(name)}<br>n = {figures.n}</th>" for name, figures in reports.items())
     body = ""
     for metric in metrics_of(reports):
@@ -105,9 +102,9 @@ def _table(reports: Mapping[str, Report]) -> str:
     return f"<table><tr><th></th>{head}</tr>{body}</table><ul>{warnings}</ul>"
 
 
-def _interval_plot(reports: Mapping[str, Report]) -> str:
-    """Answer metrics on a scale of 0 to 1, a dot with a whisker each."""
-    metrics = [m for m in metrics_of(reports) if m in (*ANSWER_METRICS, "judge")]
+def _interval_plot(reports: Mapping[str, MetricSummary]) -> str:
+    """Answer metrics on a scale of 0 to 1, each a dot with a whisker."""
+    metrics = [m.name for m in shown_in(View.INTERVAL)]
     lines, y = "", 14
     for name, figures in reports.items():
         for metric in metrics:
@@ -149,6 +146,6 @@ def _searches_plot(trajectories: Sequence[Mapping[str, Any]]) -> str:
         )
     width = 20 + 34 * (max(totals, default=0) + 1)
     return (
-        f'<figure><svg width="{width}" height="150" role="img" aria-label="Searches a question">{bars}</svg>'
-        "<figcaption>Searches a question: right (EM, green) and not (red)</figcaption></figure>"
+        f'<figure><svg width="{width}" height="150" role="img" aria-label="Searches per question">{bars}</svg>'
+        "<figcaption>Searches per question: right (EM, green) and not (red)</figcaption></figure>"
     )

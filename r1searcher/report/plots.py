@@ -8,19 +8,11 @@ from rich.text import Text
 
 from r1searcher.common.files import writing
 from r1searcher.common.terminal import outside
-
-CURVES = {
-    "reward": "reward",
-    "retrieval": "retrieval rate",
-    "format": "format rate",
-    "f1": "F1",
-    "searches": "searches",
-}
-"""Metrics drawn: key in `metrics.jsonl` -> label."""
+from r1searcher.rewards.measures import View, shown_in
 
 
 def save_curves(stages: Mapping[str, Sequence[Mapping[str, Any]]], file: Path, title: str) -> None:
-    """Draw the metric rows of one or more stages one after the other, each behind a vertical line, as a PNG."""
+    """Draw the metric rows of one or more stages one after the other, each after a vertical line, as a PNG."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -29,10 +21,11 @@ def save_curves(stages: Mapping[str, Sequence[Mapping[str, Any]]], file: Path, t
 
     figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
     rows = [row for stage in stages.values() for row in stage]
-    for key, label in CURVES.items():
-        values = [row.get(key) for row in rows]
+    for m in shown_in(View.CURVE):
+        values = [row.get(m.name) for row in rows]
         if any(value is not None for value in values):
-            axes.plot(range(1, len(rows) + 1), [float("nan") if v is None else v for v in values], ".-", label=label)
+            drawn = [float("nan") if value is None else value for value in values]
+            axes.plot(range(1, len(rows) + 1), drawn, ".-", label=m.heading)
     start = 0
     for name, stage in stages.items():
         axes.axvline(start + 0.5, color="0.7", linewidth=1)
@@ -63,11 +56,11 @@ def sparkline(values: Sequence[float], low: float = 0.0, high: float = 1.0) -> s
 
 
 def terminal_curves(rows: Sequence[Mapping[str, Any]]) -> Text:
-    """A sparkline a metric, with its first and last value."""
+    """A sparkline for each measure, with its first and last value."""
     lines = []
-    for key, label in CURVES.items():
-        values = [float(row[key]) for row in rows if row.get(key) is not None]
+    for m in shown_in(View.CURVE):
+        values = [float(row[m.name]) for row in rows if row.get(m.name) is not None]
         if values:
             low, high = min(0.0, *values), max(1.0, *values)
-            lines.append(f"{label:>15} {values[0]:5.2f} {sparkline(values, low, high)} {values[-1]:.2f}\n")
+            lines.append(f"{m.heading:>15} {values[0]:5.2f} {sparkline(values, low, high)} {values[-1]:.2f}\n")
     return outside("".join(lines))

@@ -1,0 +1,168 @@
+"""Metrics of a set of predictions: of each one, and means with intervals."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import fmean
+from typing import Any
+
+from r1searcher.episodes.trajectory import Trajectory
+from r1searcher.errors import InputError
+from r1searcher.report.intervals import Interval, interval
+from r1searcher.rewards.measures import EM, JUDGE, Measure, View, measure, shown_in
+from r1searcher.rewards.metrics import score
+from r1searcher.rewards.official import official_scorer
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One answer to one question.
+
+    `answer` is raw, as it stood between the tags; None where none was given. `judge` is a judge's verdict, None where
+    there is none; `judge_failed` says that a judge was asked in vain. `key` names the question, so that several
+    samples of it belong together. `trajectory` is there where the row holds one. `dataset` is where the question comes
+    from, by the row or else by the file's name if that begins with a known dataset's; "" where neither tells.
+    """
+
+    key: str
+    question: str
+    gold_answers: tuple[str, ...]
+    answer: str | None
+    trajectory: Trajectory | None = None
+    judge: bool | None = None
+    judge_failed: bool = False
+    dataset: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One prediction in figures.
+
+    `measures` are those of `rewards.measure`, or the answer metrics alone, and the official metrics of `dataset`.
+    """
+
+    key: str
+    question: str
+    measures: Mapping[str, float]
+    judge_failed: bool = False
+    dataset: str = ""
+
+
+def score_prediction(prediction: Prediction, dataset: str = "") -> Scored:
+    """The answer decides the answer metrics, the trajectory everything else.
+
+    `dataset` names where the question comes from, in place of what the row itself says.
+    """
+    measures = measure(prediction.trajectory) if prediction.trajectory is not None else {}
+    answered = score(prediction.answer, prediction.gold_answers)._asdict()
+    name = dataset or prediction.dataset
+    scorer = official_scorer(name)
+    official = scorer(prediction.answer, prediction.gold_answers) if scorer else {}
+    judged = {JUDGE.name: float(prediction.judge)} if prediction.judge is not None else {}
+    return Scored(
+        prediction.key,
+        prediction.question,
+        {**measures, **answered, **official, **judged},
+        prediction.judge_failed,
+        name,
+    )
+
+
+def by_dataset(scored: Iterable[Scored]) -> dict[str, list[Scored]]:
+    """Predictions of the same dataset together, in the order of their first; "" for those that name none."""
+    groups: dict[str, list[Scored]] = {}
+    for one in scored:
+        groups.setdefault(one.dataset, []).append(one)
+    return groups
+
+
+@dataclass(frozen=True)
+class MetricSummary:
+    """Figures of one dataset. `n` counts questions, `predictions` their samples.
+
+    `official` names the scorers behind the official metrics; none where the dataset has none.
+    """
+
+    n: int
+    predictions: int
+    metrics: Mapping[str, Interval]
+    stops: Mapping[str, int]
+    broken_rules: Mapping[str, int]
+    judge_failed: int
+    warnings: Sequence[str] = field(default_factory=list)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Median and 95th percentile of an episode's time, where it was measured."""
+    official: Sequence[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """`n`, each metric as {"value", "low", "high"}, and what was counted."""
+        return {
+            "n": self.n,
+            "predictions": self.predictions,
+            **{name: asdict(value) for name, value in self.metrics.items()},
+            "stops": dict(self.stops),
+            "broken_rules": dict(self.broken_rules),
+            "judge_failed": self.judge_failed,
+            "warnings": list(self.warnings),
+            "official": list(self.official),
+            **({"seconds": dict(self.seconds)} if self.seconds else {}),
+        }
+
+
+def by_question(scored: Iterable[Scored]) -> dict[str, list[Scored]]:
+    """Samples of the same question together, in the order of their first."""
+    groups: dict[str, list[Scored]] = {}
+    for one in scored:
+        groups.setdefault(one.key, []).append(one)
+    return groups
+
+
+def summarize(scored: Sequence[Scored]) -> MetricSummary:
+    """Means over questions of the mean over a question's samples (mean@k), with bootstrap intervals over questions.
+
+    With several samples a question, `pass@k` and `mean@k` say how many questions have one right answer (EM), and the
+    mean of EM. Raises `InputError` for no predictions at all.
+    """
+    if not scored:
+        raise InputError("there is no prediction to score")
+    groups = by_question(scored)
+    metrics = {}
+    for m in shown_in(View.TABLE):
+        means = [m.aggregate(values) for group in groups.values() if (values := values_of(group, m))]
+        if means:
+            metrics[m.name] = interval(means)
+    k = min(len(group) for group in groups.values())
+    if k > 1:
+        metrics[f"pass@{k}"] = interval([max(s.measures[EM.name] for s in group[:k]) for group in groups.values()])
+        metrics[f"mean@{k}"] = interval([fmean(s.measures[EM.name] for s in group[:k]) for group in groups.values()])
+    counted = Counter(key for one in scored for key in one.measures if "/" in key)
+    return MetricSummary(
+        len(groups),
+        len(scored),
+        metrics,
+        _named(counted, "stop/"),
+        _named(counted, "format/"),
+        sum(one.judge_failed for one in scored),
+        _warnings(groups, k),
+        official=list(dict.fromkeys(str(s) for name in by_dataset(scored) if (s := official_scorer(name)))),
+    )
+
+
+def values_of(group: Sequence[Scored], measure: Measure) -> list[float]:
+    """The values of those predictions that have the measure."""
+    return [one.measures[measure.name] for one in group if measure.name in one.measures]
+
+
+def _named(counted: Counter[str], prefix: str) -> dict[str, int]:
+    return {name.removeprefix(prefix): count for name, count in counted.most_common() if name.startswith(prefix)}
+
+
+def _warnings(groups: Mapping[str, Sequence[Scored]], k: int) -> list[str]:
+    warnings = []
+    repeated = sum(n > 1 for n in Counter(group[0].question for group in groups.values()).values())
+    if repeated:
+        warnings.append(f"{repeated} questions stand in the file more than once, under different ids")
+    uneven = sum(len(group) != k for group in groups.values())
+    if uneven:
+        warnings.append(f"{uneven} questions have more samples than the {k} of the others")
+    return warnings

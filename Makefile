@@ -27,7 +27,7 @@ check-light: install ## what `pip install .` alone brings, in a fresh environmen
 demo: install       ## a small language model learns to search, from SFT to evaluation
 	$(BIN)/r1s demo
 
-check:              ## lint, types, layers, links, Dockerfiles, examples, package: no torch needed
+check:              ## lint, types, layers, duplicates, links, Dockerfiles, examples, package: no torch needed
 	@scripts/check
 
 lint:               ## ruff alone

@@ -19,7 +19,7 @@ from r1searcher.runs.resolved import read_run
 
 RUN = RunFolder(Path(os.environ["R1S_RUN"]))
 _, SETTINGS = read_run(RUN)
-RETRIEVER = open_retriever(SETTINGS.retrieval)
+RETRIEVER = open_retriever(SETTINGS.retrieval.engine)
 
 
 class AgentInstance(AgentInstanceBase):

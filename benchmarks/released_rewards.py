@@ -24,9 +24,8 @@ from typing import Any
 
 from published import definitions
 
-from r1searcher.config.settings import Reward as RewardSettings
 from r1searcher.evaluation.predictions import from_text
-from r1searcher.rewards.recipes import RewardedStage, reward_function
+from r1searcher.rewards.recipes import RewardedStage, recipe_parts, reward_function
 
 QUERY, END_QUERY = "<|begin_of_query|>", "<|end_of_query|>"
 DOCUMENTS, END_DOCUMENTS = "<|begin_of_documents|>", "<|end_of_documents|>"
@@ -260,7 +259,7 @@ def published_scorers(r1_searcher: Path, search_r1_checkout: Path) -> dict[str, 
 
 def our_scorers(names: Sequence[str]) -> dict[str, Scorer]:
     def scorer(recipe: str, stage: RewardedStage) -> Scorer:
-        reward = reward_function(RewardSettings(recipe=recipe), stage)
+        reward = reward_function(recipe_parts(recipe, stage))
         return lambda case: reward(from_text("question", case.gold_answers, case.text)).total
 
     return {name: scorer(*name.split("/")) for name in names}  # type: ignore[arg-type]

@@ -10,9 +10,8 @@ from statistics import fmean
 from rich.table import Table
 
 from r1searcher.common.terminal import console
-from r1searcher.config.settings import Reward as RewardSettings
 from r1searcher.evaluation.predictions import read_predictions
-from r1searcher.rewards.recipes import RECIPES, reward_function
+from r1searcher.rewards.recipes import RECIPES, recipe_parts, reward_function
 
 
 def main() -> None:
@@ -21,10 +20,10 @@ def main() -> None:
         table.add_column(heading, justify="right")
     for file in map(Path, sys.argv[1:]):
         trajectories = [p.trajectory for p in read_predictions(file) if p.trajectory]
-        paper = {stage: reward_function(RewardSettings(), stage) for stage in ("stage1", "stage2")}
+        paper = {stage: reward_function(recipe_parts("paper", stage)) for stage in ("stage1", "stage2")}
         for recipe, stages in RECIPES.items():
             for stage in stages:
-                reward = reward_function(RewardSettings(recipe=recipe), stage)
+                reward = reward_function(recipe_parts(recipe, stage))
                 earned = [reward(trajectory) for trajectory in trajectories]
                 gaps = [e.total - paper[stage](t).total for e, t in zip(earned, trajectories, strict=True)]
                 table.add_row(

@@ -2,20 +2,22 @@
 
     python -m benchmarks.report_page PREDICTIONS.jsonl [--trajectories 1000]
 
-PREDICTIONS are rows that `r1s score` reads, repeated until there are enough. Each opening is in a browser of its own.
+PREDICTIONS are rows with trajectories that `r1s score` reads, repeated until there are enough. Each
+opening is in a browser of its own.
 """
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from r1searcher.evaluation.predictions import of_row
+from r1searcher.evaluation.predictions import read_predictions
+from r1searcher.evaluation.reports import records_of
+from r1searcher.report.contents import report_of
 from r1searcher.report.page import render_page
-from r1searcher.report.scoring import score_prediction, summarize
+from r1searcher.runs.records import to_row
 from tests.report.browser import headless
 
 TIMES = """
@@ -30,11 +32,12 @@ def main() -> None:
     parser.add_argument("predictions", type=Path)
     parser.add_argument("--trajectories", type=int, default=1_000)
     arguments = parser.parse_args()
-    given = [json.loads(line) for line in arguments.predictions.read_text("utf-8").splitlines() if line.strip()]
-    rows = [given[number % len(given)] | {"index": number, "dataset": "d"} for number in range(arguments.trajectories)]
-    predictions = [of_row(row, "") for row in rows]
-    scored = [score_prediction(prediction) for prediction in predictions]
-    page = render_page({"d": summarize(scored)}, rows, predictions, scored, {"model": arguments.predictions.name})
+    trajectories = [p.trajectory for p in read_predictions(arguments.predictions) if p.trajectory is not None]
+    rows = [
+        to_row(trajectories[number % len(trajectories)], index=number, dataset="d")
+        for number in range(arguments.trajectories)
+    ]
+    page = render_page(report_of(records_of({"model": arguments.predictions.name}, rows)))
     table = Table(title=f"{len(rows)} trajectories, {len(page) / 1e6:.1f} MB")
     for heading in ("opening", "listed", "ready, ms", "loaded, ms"):
         table.add_column(heading, justify="right")

@@ -23,7 +23,8 @@ from rich.table import Table
 
 from r1searcher.evaluation.predictions import prediction_lines, read_predictions
 from r1searcher.evaluation.scoring import score_file
-from r1searcher.report.scoring import Prediction, summarize
+from r1searcher.report.predictions import Prediction
+from r1searcher.report.scoring import summarize
 from r1searcher.rewards.metrics import score
 
 Four = tuple[float, float, float, float]

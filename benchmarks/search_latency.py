@@ -20,7 +20,7 @@ from rich.table import Table
 from r1searcher.config.overrides import from_assignments
 from r1searcher.evaluation.rollouts import prompt_maker, roll_out, tasks_for
 from r1searcher.evaluation.target import ModelRequest, find_target, open_engine
-from r1searcher.questions.read import read_questions
+from r1searcher.questions.read import read_question_file
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.base import Retriever, SearchResult
 from r1searcher.retrieval.links.base import Link
@@ -46,11 +46,11 @@ async def measure(arguments: argparse.Namespace) -> None:
     overrides = {"retrieval.url": arguments.retriever, **from_assignments(arguments.set)}
     request = ModelRequest(model=arguments.model, overrides=overrides, concurrency=64)
     target = find_target(arguments.model, overrides)
-    tasks = tasks_for(read_questions(arguments.questions, arguments.episodes))
+    tasks = tasks_for(read_question_file(arguments.questions, limit=arguments.episodes, strict=True).questions)
     seconds: dict[float, list[float]] = {0.0: [], LATENCY: []}
     searches = []
     async with AsyncExitStack() as stack:
-        retriever = open_retriever(target.settings.retrieval)
+        retriever = open_retriever(target.settings.retrieval.engine)
         stack.push_async_callback(retriever.aclose)
         engine = await open_engine(stack, request, target)
         for number, latency in enumerate([0.0, *(0.0, LATENCY) * arguments.rounds]):

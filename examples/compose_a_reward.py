@@ -5,9 +5,8 @@
 In a settings file the same composition is a list of [[reward.parts]] tables; docs/rewards.md lists all parts.
 """
 
-from r1searcher.config.settings import Part, Reward
 from r1searcher.evaluation.predictions import from_text
-from r1searcher.rewards.recipes import reward_function
+from r1searcher.rewards.recipes import Part, reward_function
 
 TRANSCRIPT = (
     " I need the director. <|begin_of_query|> Silver Harbor director <|end_of_query|>\n\n"
@@ -16,17 +15,15 @@ TRANSCRIPT = (
 )
 """What follows the prompt's <think>: the model's text and, between the documents tags, the environment's."""
 
-SETTINGS = Reward(
-    parts=(
-        Part(name="f1"),
-        Part(name="retrieval", weight=0.5),
-        Part(name="format", weight=0.0, if_zero=-2.0),  # 0 for the right format, -2 otherwise
-    )
+PARTS = (
+    Part("f1"),
+    Part("retrieval", weight=0.5),
+    Part("format", weight=0.0, if_zero=-2.0),  # 0 for the right format, -2 otherwise
 )
 
 
 def main() -> None:
-    compute = reward_function(SETTINGS, "stage2")
+    compute = reward_function(PARTS)
     broken = TRANSCRIPT.replace("</think>", "")
     for name, text in (("as written", TRANSCRIPT), ("thinking not closed", broken)):
         reward = compute(from_text("Who directed Silver Harbor?", ("Ada Quill",), text))

@@ -10,6 +10,7 @@ from r1searcher import __version__
 from r1searcher.common import last_resort
 from r1searcher.common.terminal import text_line
 from r1searcher.errors import InputError
+from r1searcher.questions import datasets
 
 app = typer.Typer(
     name="r1s",
@@ -29,7 +30,7 @@ Questions = Annotated[str | None, typer.Option("--data", help="File of training 
 RetrieverUrl = Annotated[str | None, typer.Option("--retriever", help="Index folder or search engine URL.")]
 Steps = Annotated[int | None, typer.Option(help="Steps of the stage.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything drawn at random.")]
-DATASETS = "bamboogle, hotpotqa, 2wikimultihopqa, musique, nq, triviaqa, popqa, or a file of questions."
+DATASETS = f"{', '.join(datasets.DATASETS.builtin)}, or a file of questions."
 MODELS = "A run, a Hugging Face folder or name, demo, or a completions URL."
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder with the named datasets, instead of the hub.")]
 From = Annotated[Path | None, typer.Option("--from", help="Start from this run's model.")]
@@ -347,6 +348,21 @@ def compare(
     from r1searcher.evaluation.commands import print_comparison
 
     print_comparison(a, b, json_, dataset)
+
+
+@app.command(rich_help_panel="Evaluate")
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run or of an evaluation.")],
+    step: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Of a run: a step whose trajectories are shown. Repeatable. [first and last]"),
+    ] = None,
+    to: Annotated[Path | None, typer.Option(help="Folder of the report. [FOLDER]")] = None,
+) -> None:
+    """Write report.html, report.md and report.json of a run or an evaluation."""
+    from r1searcher.evaluation.reports import run_report
+
+    run_report(folder, step or [], to)
 
 
 def _command() -> int:

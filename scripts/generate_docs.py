@@ -13,6 +13,7 @@ To add one, write a function that returns Markdown, add it to `REGIONS`, and put
 list what comes with the package (`Registry.builtin`), not what other installed packages add.
 """
 
+import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -48,7 +49,29 @@ def sentence(documented: object) -> str:
 def reward_parts() -> str:
     from r1searcher.rewards.parts import PARTS
 
-    return table(("part", "value"), ((code(name), sentence(part)) for name, part in PARTS.items()))
+    def parameters(name: str) -> str:
+        _, *accepted = inspect.signature(PARTS[name]).parameters.values()
+        return ", ".join(code(f"{parameter.name} = {parameter.default}") for parameter in accepted)
+
+    rows = ((code(name), sentence(PARTS[name]), parameters(name)) for name in PARTS.builtin)
+    return table(("part", "value", "params"), rows)
+
+
+def recipes() -> str:
+    from r1searcher.rewards.recipes import RECIPES, Part
+
+    def term(part: Part) -> str:
+        earned = f"{part.weight:g} {code(part.name)}" if part.weight != 1 else code(part.name)
+        if part.if_zero is None:
+            return earned
+        instead = f"{part.if_zero:g} if {code(part.name)} is 0"
+        return f"{earned}, {instead}" if part.weight else instead
+
+    def stage(parts: Sequence[Part]) -> str:
+        return "; ".join(map(term, parts)) or "none"
+
+    rows = ((code(name), *(stage(RECIPES[name].get(s, ())) for s in ("stage1", "stage2"))) for name in RECIPES.builtin)
+    return table(("recipe", "stage 1", "stage 2"), rows)
 
 
 def named_corpora() -> str:
@@ -60,13 +83,23 @@ def named_corpora() -> str:
 
 
 def datasets() -> str:
-    from r1searcher.questions.named import NAMED
+    from r1searcher.questions.datasets import DATASETS, NamedDataset
 
-    def splits(name: str) -> str:
-        return ", ".join(f"**{split}**" if split == NAMED[name].evaluated else split for split in NAMED[name].splits)
+    def splits(dataset: NamedDataset) -> str:
+        return ", ".join(f"**{name}**" if name == dataset.evaluated_split else name for name in dataset.splits)
 
-    rows = ((code(name), splits(name), ", ".join(map(code, named.local))) for name, named in NAMED.items())
-    return table(("name", "splits", "files that replace the evaluated split in a folder"), rows)
+    entries = ((name, DATASETS[name]) for name in DATASETS.builtin)
+    rows = ((code(name), splits(dataset), ", ".join(map(code, dataset.files))) for name, dataset in entries)
+    return table(("name", "splits", "files that replace the split in bold in a folder"), rows)
+
+
+def official_scorers() -> str:
+    from r1searcher.questions.datasets import DATASETS
+    from r1searcher.questions.scorers import official_scorer
+
+    scorers = ((name, scorer) for name in DATASETS.builtin if (scorer := official_scorer(name)))
+    rows = ((code(name), code(s.program), s.repository, sentence(s.metrics)) for name, s in scorers)
+    return table(("dataset", "scorer", "source", "metrics"), rows)
 
 
 def settings() -> str:
@@ -77,8 +110,10 @@ def settings() -> str:
 
 REGIONS: Mapping[str, Callable[[], str]] = {
     "reward-parts": reward_parts,
+    "recipes": recipes,
     "named-corpora": named_corpora,
     "datasets": datasets,
+    "official-scorers": official_scorers,
     "settings": settings,
 }
 

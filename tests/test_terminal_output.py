@@ -14,10 +14,14 @@ import pytest
 
 from r1searcher.common import terminal
 from r1searcher.common.files import append_row
+from r1searcher.config.settings import Settings
 from r1searcher.corpora.passage import Passage
+from r1searcher.evaluation.predictions import from_text
 from r1searcher.report.live import RunView
 from r1searcher.retrieval.indexing.bm25 import build
 from r1searcher.runs.folder import RunFolder
+from r1searcher.runs.records import to_row
+from r1searcher.stages.prepare import manifest_of, write_run_metadata
 from tests.evaluation.conftest import serve, tokenizer_folder  # noqa: F401  # fixtures
 
 PAYLOAD = "\x1b[777m\x1b]777;x\x07\x9b777m\x9d777;y\x9c\x85\r\x08\u202e[bold]b[/nope] :smile:"
@@ -93,6 +97,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"{name}-p.jsonl").write_text(json.dumps(question) + "\n")
     (folder / "wrong.jsonl").write_text(json.dumps({PAYLOAD: PAYLOAD}) + "\n" + PAYLOAD + "\n")
     (folder / "wrong.toml").write_text(f"{json.dumps(PAYLOAD)[:20]} = 3\n", "utf-8")
+    run = RunFolder(folder / f"run{NAME}")
+    settings = Settings.model_validate({"name": "r"})
+    run.path.mkdir()
+    write_run_metadata(run, settings, {**manifest_of("stage1", settings), PAYLOAD: PAYLOAD})
+    append_row(run.metrics, {"step": 1, "reward": 0.5, f"reward/{PAYLOAD}": 1.0})
+    append_row(run.trajectories(1), to_row(from_text(PAYLOAD, (PAYLOAD,), PAYLOAD), id=PAYLOAD, parts={PAYLOAD: 1.0}))
     (folder / "queries.txt").write_text(f"Oslo {PAYLOAD}\nOslo\n", "utf-8")
     return folder
 
@@ -113,6 +123,9 @@ COMMANDS: dict[str, list[str]] = {
     "score, missing": ["score", PAYLOAD],
     "compare": ["compare", f"{NAME}-p.jsonl", "predictions-p.jsonl"],
     "compare, JSON": ["compare", f"{NAME}-p.jsonl", "predictions-p.jsonl", "--json"],
+    "report, no folder": ["report", PAYLOAD],
+    "report, hostile run": ["report", f"run{NAME}"],
+    "report, no such step": ["report", f"run{NAME}", "--step", "7"],
     "index-corpus": ["index-corpus", "corpus.jsonl", "--to", "made", "--overwrite"],
     "index-corpus, hostile target": ["index-corpus", "corpus.jsonl", "--to", f"to{NAME}", "--overwrite"],
     "index-corpus, wrong rows": ["index-corpus", "wrong.jsonl", "--to", "not-made", "--bad-rows", "0"],

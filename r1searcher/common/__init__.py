@@ -1,1 +1,1 @@
-"""What every package may use: files, JSON, terminal output. Imports nothing of r1searcher but `errors`."""
+"""Utilities for every package: files, JSON, HTTP, terminal output. Imports nothing from r1searcher except `errors`."""

@@ -1,4 +1,4 @@
-"""Files from the network: resumed where they broke off, checked, and whole or not there at all. No key is sent."""
+"""Downloads: resumed after an interruption, verified, and complete or absent. No key is sent."""
 
 import asyncio
 import fcntl
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     import httpx
 
 RETRIES = RetryPolicy(tries=5, first_pause=1.0, longest_pause=30.0)
-"""Five failures in a row without a further byte, and a download is given up."""
+"""A download fails after five consecutive failures without a new byte."""
 
 _REDIRECTS = 5
-_ANSWER = 60.0  # seconds until the answer begins
-_WINDOW, _WINDOW_BYTES = 60.0, 64 << 10  # fewer bytes than these in so many seconds, and the transfer is broken off
+_ANSWER = 60.0  # seconds until the response begins
+_WINDOW, _WINDOW_BYTES = 60.0, 64 << 10  # a transfer with fewer bytes than these in these seconds is aborted
 
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """A file to fetch. `size` 0 and `checksum` None where nobody states them; `most` is the largest size in bytes."""
+    """A file to download. `size` is 0 and `checksum` None if unknown; `most` is the largest allowed size in bytes."""
 
     url: str
     target: Path
@@ -61,19 +61,19 @@ def download(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     pause: Callable[[float], None] = time.sleep,
 ) -> Path:
-    """`target`, fetched from `url` unless it is there.
+    """Downloads `url` to `target` unless `target` exists; returns `target`.
 
-    checksum: `sha256:…` or `md5:…`; where it is None, what Hugging Face states as `X-Linked-Etag` is taken, if it is
-    stated. size: bytes, 0 where unknown. on_progress: gets bytes done and in all (0 where unknown). A broken transfer
-    is taken up where it stopped, within this call and, where a checksum can tell, in the next. Blocks; for code
+    checksum: `sha256:…` or `md5:…`; if None, the `X-Linked-Etag` header of Hugging Face is used, if present.
+    size: bytes, 0 if unknown. on_progress: called with bytes done and total bytes (0 if unknown). An interrupted
+    transfer is resumed within this call and, if there is a checksum to verify it, by the next call. Blocks; for code
     without a running event loop.
 
-    Raises `InputError` for a malformed URL and while another process fetches the file, `ServiceError` where the
-    network fails or the file is not the one published, and `FileError` where it cannot be written.
+    Raises `InputError` for a malformed URL and while another process downloads the file, `ServiceError` if the
+    network fails or the file is not the published one, and `FileError` if it cannot be written.
     """
     if target.is_file():
         return target
-    split_url(url, "the download's URL", "files are fetched without")
+    split_url(url, "the download's URL", "downloads do not use them")
     wanted = _Wanted(url, target, size, checksum, most, on_progress)
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def download(
 
 @contextmanager
 def _alone(wanted: _Wanted) -> Iterator[BufferedRandom]:
-    """The file that is being filled, held so that no other process writes to it. An empty one is not left behind."""
+    """The partial file, locked so that no other process writes to it. Removed at the end if it is empty."""
     with writing(wanted.part):
         part = wanted.part.open("a+b")
     with part:
@@ -98,7 +98,7 @@ def _alone(wanted: _Wanted) -> Iterator[BufferedRandom]:
                 fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except FileError as error:
             if isinstance(error.__cause__, BlockingIOError):
-                raise InputError(f"another process is fetching {wanted.target}: wait for it") from None
+                raise InputError(f"another process is downloading {wanted.target}: wait for it") from None
             raise
         try:
             yield part
@@ -112,15 +112,15 @@ def _size(part: BufferedRandom) -> int:
 
 
 async def _transfer(wanted: _Wanted, part: BufferedRandom) -> str | None:
-    """Appends what is missing. Returns the checksum that the file must have, if anybody states one."""
+    """Appends the missing bytes. Returns the expected checksum, if known."""
     limits = Limits(total=_WINDOW)
-    host = split_url(wanted.url, "the download's URL", "files are fetched without").hostname or ""
+    host = split_url(wanted.url, "the download's URL", "downloads do not use them").hostname or ""
     async with http_client(host, limits) as http:
         with connected(limits.connect, _WINDOW, wanted.failure):
             checksum = wanted.checksum or await _stated_checksum(http, wanted)
             done = _size(part)
             if done and checksum is None:
-                part.truncate(done := 0)  # nothing would tell that the rest is of another file
+                part.truncate(done := 0)  # nothing would show that the rest belongs to another file
             if not wanted.size or done < wanted.size:
                 await _append(http, wanted, part, done)
     return checksum
@@ -131,7 +131,7 @@ async def _append(http: "httpx.AsyncClient", wanted: _Wanted, part: BufferedRand
     async with asyncio.timeout(_ANSWER):
         response = await _followed(http, wanted, headers)
     try:
-        if response.status_code == 416 and done:  # everything is there
+        if response.status_code == 416 and done:  # the file is complete
             return
         if response.status_code not in (200, 206):
             raise _status_failure(wanted, response)
@@ -145,7 +145,7 @@ async def _append(http: "httpx.AsyncClient", wanted: _Wanted, part: BufferedRand
 
 
 def _start(response: "httpx.Response", asked: int) -> int:
-    """Where the answer's bytes belong."""
+    """The offset of the response's first byte in the file."""
     if response.status_code == 200:
         return 0
     stated = re.match(r"bytes (\d{1,18})-", response.headers.get("Content-Range", ""))
@@ -163,7 +163,7 @@ async def _write(response: "httpx.Response", wanted: _Wanted, part: BufferedRand
             if done > most:
                 part.truncate(0)
                 raise wanted.failure(f"sent more than {most:,} bytes")
-            with writing(wanted.part, "what was fetched is kept, the same command goes on from there"):
+            with writing(wanted.part, "the downloaded part is kept; run the same command again to resume"):
                 part.write(piece)
                 part.flush()
             wanted.on_progress(done, total)
@@ -184,14 +184,14 @@ async def _followed(http: "httpx.AsyncClient", wanted: _Wanted, headers: dict[st
         await response.aclose()
         try:
             url = urljoin(url, location)
-            split_url(url, "a redirect's URL", "files are fetched without")
+            split_url(url, "a redirect's URL", "downloads do not use them")
         except (ValueError, InputError):
             raise wanted.failure("redirects to a malformed URL") from None
     raise wanted.failure(f"redirects more than {_REDIRECTS} times")
 
 
 async def _stated_checksum(http: "httpx.AsyncClient", wanted: _Wanted) -> str | None:
-    """What Hugging Face says of a large file before it redirects to it."""
+    """The checksum that Hugging Face sends for a large file before it redirects."""
     async with asyncio.timeout(_ANSWER):
         answer = await http.head(wanted.url)
     if is_transient(answer.status_code):
@@ -207,15 +207,15 @@ def _status_failure(wanted: _Wanted, answer: "httpx.Response") -> ServiceError:
 
 
 def _verify(wanted: _Wanted, part: BufferedRandom, checksum: str | None) -> None:
-    """Raises `ServiceError`, and removes the file, where it is not the one published."""
+    """Raises `ServiceError`, and removes the file, if it is not the published one."""
     size = _size(part)
-    problem = f"has {size:,} bytes and not {wanted.size:,}" if wanted.size not in (0, size) else ""
+    problem = f"has {size:,} bytes instead of {wanted.size:,}" if wanted.size not in (0, size) else ""
     if checksum and not problem:
         algorithm, _, expected = checksum.partition(":")
         part.seek(0)
         if hashlib.file_digest(part, algorithm).hexdigest() != expected:
-            problem = f"has another {algorithm} than {expected}"
+            problem = f"does not have the {algorithm} {expected}"
     if problem:
         part.truncate(0)
         wanted.part.unlink()
-        raise wanted.failure(f"{problem}: it was damaged on its way; fetch it again")
+        raise wanted.failure(f"{problem}: the transfer was corrupted; download it again")

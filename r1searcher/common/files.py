@@ -1,11 +1,11 @@
-"""Files: read with one sentence per failure, written whole or not at all, JSON lines, the cache folder."""
+"""Files: reading with one sentence per failure, atomic writing, JSON lines, the cache folder."""
 
 import errno
 import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -27,18 +27,18 @@ _CAUSES: Mapping[int, str] = {
 
 
 def cause_of(error: OSError) -> str:
-    """Why a file operation failed, and the remedy where there is one."""
+    """Why a file operation failed, and how to fix it if that is known."""
     return _CAUSES.get(error.errno or 0) or (error.strerror or str(error)).lower()
 
 
 def is_environment(error: OSError) -> bool:
-    """Whether the machine refused (disk, permission, limits), and not a mistake of this program."""
+    """Whether the machine caused the error (disk, permission, limits), as opposed to a bug in this program."""
     return error.errno in _CAUSES
 
 
 @contextmanager
 def writing(path: Path | str, then: str = "") -> Iterator[None]:
-    """Turns an `OSError` inside into a `FileError` about `path`. `then` says what was kept or how to go on."""
+    """Turns an `OSError` inside into a `FileError` about `path`. `then` says what was kept or how to continue."""
     try:
         yield
     except OSError as error:
@@ -48,7 +48,7 @@ def writing(path: Path | str, then: str = "") -> Iterator[None]:
 def read_bytes(path: Path, what: str) -> bytes:
     """The content of a regular file. `what` names it in errors ("the settings file").
 
-    Raises `InputError` where there is no such file, or it is a folder or a pipe, and `FileError` where reading fails.
+    Raises `InputError` if the file does not exist or is a folder or a pipe, and `FileError` if reading fails.
     """
     try:
         _require_regular(path, what)
@@ -58,7 +58,7 @@ def read_bytes(path: Path, what: str) -> bytes:
 
 
 def read_text(path: Path, what: str) -> str:
-    """The same as UTF-8 text, without a byte order mark. Raises `InputError` also for other encodings."""
+    """Like `read_bytes`, as UTF-8 text without a byte order mark. Also raises `InputError` for other encodings."""
     return decode(read_bytes(path, what), path, what)
 
 
@@ -73,7 +73,7 @@ def decode(data: bytes, path: Path, what: str) -> str:
 def read_lines(path: Path, what: str) -> Iterator[str]:
     """The lines of a regular file of UTF-8 text, one at a time, without their line feeds. Lone surrogates are kept.
 
-    Raises as `read_text` does, and names the line where the file stops being UTF-8.
+    Raises the same errors as `read_text`, and names the first line that is not UTF-8.
     """
     try:
         _require_regular(path, what)
@@ -104,15 +104,15 @@ def _refuse(error: OSError | ValueError, path: Path, what: str) -> NoReturn:
 
 
 def split_lines(text: str) -> list[str]:
-    """Lines that end at a line feed. `str.splitlines` would also cut at U+2028 and others, which JSON may hold."""
+    """Lines that end at a line feed. `str.splitlines` would also split at U+2028 and others, which JSON may contain."""
     lines = text.split("\n")
     return lines[:-1] if lines[-1] == "" else lines
 
 
 def parse_json(text: str | bytes) -> Any:
-    """JSON from outside. Raises `ValueError` with a reason, also for nesting and integers beyond what Python reads.
+    """Untrusted JSON. Raises `ValueError` with a reason, also for nesting and integers beyond Python's limits.
 
-    NaN and Infinity are refused: JSON does not have them, and they would poison every mean.
+    NaN and Infinity are rejected: they are not JSON, and would corrupt every mean.
     """
     try:
         if isinstance(text, bytes):
@@ -141,14 +141,14 @@ _DECODER = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def open_log(path: Path, mode: Literal["ab", "wb"]) -> BinaryIO:
-    """A file to be written as something goes on. Raises `FileError`."""
+    """A file open for incremental writing. Raises `FileError`."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         return cast(BinaryIO, path.open(mode))
 
 
 def write_bytes(path: Path, data: bytes, *, durable: bool = False, then: str = "") -> None:
-    """Write a file whole or not at all; `durable`: its content is on the disk before it has its name.
+    """Write a file atomically; `durable`: its content is synced to disk before it gets its name.
 
     Raises `FileError`, with `then` as in `writing`.
     """
@@ -175,7 +175,7 @@ def write_json(path: Path, value: Any, *, durable: bool = False, then: str = "")
 
 
 def sync(path: Path) -> None:
-    """Have the disk hold a file's content, or a folder's names, before going on."""
+    """Sync a file's content, or a folder's entries, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -190,16 +190,16 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            if os.write(descriptor, data) != len(data):  # a disk that fills up cuts the write short
+            if os.write(descriptor, data) != len(data):  # a full disk truncates the write
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:
             os.close(descriptor)
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a JSONL file of ours; nothing if it is not there. A last line cut by a crash is left out.
+    """Rows of one of our JSONL files; none if the file does not exist. A last line cut by a crash is skipped.
 
-    Raises `InputError` for a damaged row, by its line.
+    Raises `InputError` for a damaged row, with its line.
     """
     if not path.exists():
         return
@@ -211,7 +211,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[BufferedReader]:
-    """A file of ours, opened. Raises `InputError` where it is a folder or a pipe, `FileError` where reading fails."""
+    """Opens one of our files. Raises `InputError` if it is a folder or a pipe, `FileError` if reading fails."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise InputError(f"{path} is not a regular file: restore it, or remove it")
@@ -227,13 +227,13 @@ def _row(line: bytes, path: Path, number: int | None) -> dict[str, Any]:
         if not isinstance(row, dict):
             raise ValueError("not a JSON object")
         return row
-    except ValueError as error:  # UnicodeDecodeError among them
+    except ValueError as error:  # includes UnicodeDecodeError
         where = f"line {number}" if number else "its last line"
         raise InputError(f"{path} is damaged ({where}: {error}): restore it, or remove that line") from None
 
 
 def last_row(path: Path) -> dict[str, Any] | None:
-    """The last whole row of a JSONL file, without reading the rest; None where there is none."""
+    """The last complete row of a JSONL file, without reading the rest; None if there is none."""
     if not path.exists():
         return None
     with _reading(path) as handle:
@@ -251,6 +251,30 @@ def last_row(path: Path) -> dict[str, Any] | None:
             block *= 4
 
 
+class LineCounter:
+    """Counts the lines of files that grow. Each count reads only what was added after the one before."""
+
+    def __init__(self) -> None:
+        self._counted: dict[Path, tuple[int, int]] = {}  # bytes read, and lines in them
+
+    def count(self, files: Iterable[Path]) -> int:
+        """Lines of all `files` together; one that is missing has none, one that became shorter is read again."""
+        before, self._counted = self._counted, {}
+        for file in files:
+            size, lines = before.get(file, (0, 0))
+            try:
+                with file.open("rb") as handle:
+                    if handle.seek(0, os.SEEK_END) < size:
+                        size = lines = 0
+                    handle.seek(size)
+                    while block := handle.read(1 << 20):
+                        size, lines = size + len(block), lines + block.count(b"\n")
+            except FileNotFoundError:
+                continue
+            self._counted[file] = size, lines
+        return sum(lines for _, lines in self._counted.values())
+
+
 def lines_in(file: Path) -> int:
     """Lines of a file; 0 where it is not there."""
     if not file.is_file():
@@ -266,7 +290,7 @@ def sha256_of(path: Path) -> str:
 
 
 def cache_folder(*parts: str) -> Path:
-    """A folder below r1s's cache: R1S_CACHE, else XDG_CACHE_HOME/r1searcher, else ~/.cache/r1searcher."""
+    """A folder in the r1s cache: R1S_CACHE, or XDG_CACHE_HOME/r1searcher, or ~/.cache/r1searcher."""
     if ours := os.environ.get("R1S_CACHE"):
         root = Path(ours)
     else:

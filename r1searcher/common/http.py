@@ -1,13 +1,13 @@
-"""The one HTTP client, for search, judge, completions and downloads; and how URLs and keys are handled everywhere.
+"""The HTTP client for search, judge, completions and downloads, and the handling of URLs and keys everywhere.
 
-- A redirect is never followed by `Client`: it is an error that names the other host and nothing else. A key goes to
-  the host it was given for. (`common/download.py`, which sends no key, follows a few.)
-- An answer has a largest size, after decompression, and a request a total time, from waiting for the connection to the
-  answer's last byte, however slowly bytes come in.
-- Errors are `ServiceError`s: transient where the same request may succeed later. What a server says in one is cut, and
-  the key, should it be echoed, is replaced by the name of its variable.
+- `Client` never follows a redirect: it is an error that names the other host and nothing else. A key is sent only to
+  the host it was given for. (`common/download.py`, which does not send keys, follows a few.)
+- The size of a response is limited, after decompression, and so is the total time of a request, from waiting for the
+  connection to the last byte of the response.
+- Errors are `ServiceError`s: transient if the same request may succeed later. A server's message in one is truncated,
+  and if it echoes the key, the key is replaced by the name of its variable.
 - Proxies come from HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, certificates from SSL_CERT_FILE and SSL_CERT_DIR,
-  as everywhere with httpx. An address of this machine (localhost, 127.x.x.x, ::1) is never asked through a proxy.
+  as usual with httpx. Addresses of this machine (localhost, 127.x.x.x, ::1) are never reached through a proxy.
 """
 
 import asyncio
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_SAID = 300  # characters of an error answer that are shown
+_SAID = 300  # characters shown of an error response
 _LONGEST_ERROR = 64 << 10
 _SHOWN_URL = 300
-_NGRAM = 8  # characters of a key that give away enough of it
+_NGRAM = 8  # this many characters of a key reveal too much of it
 
 _AUTHORITY = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*:)?([/\\]{2,})([^/?#\\]*)(.*)$", re.DOTALL)
 _AT = re.compile("[@\uff20\ufe6b]")  # the last two become @ when a host name is normalized
@@ -49,9 +49,9 @@ _HOST_AND_PORT = re.compile(r"^(\[[^\]]*\]|[^:\[\]]*)(:\d*)?$")
 
 
 def shown_url(url: str) -> str:
-    """A URL as errors, manifests and reports may show it: no user, no password, no values of the query, no fragment.
+    """A URL for errors, manifests and reports: without user, password, query values and fragment.
 
-    Takes any string, malformed ones and paths of files too. Control characters are made visible; a long one is cut.
+    Accepts any string, including malformed URLs and file paths. Control characters are made visible; long ones are cut.
 
     >>> shown_url("http://me:secret@host:8000/retrieve?token=abc")
     'http://host:8000/retrieve?token=…'
@@ -71,14 +71,14 @@ def shown_url(url: str) -> str:
 
 
 def split_url(url: str, what: str, instead: str, schemes: Collection[str] = ("http", "https")) -> SplitResult:
-    """The parts of a service's URL, with a host and a port that can be.
+    """The parts of a service's URL, with a valid host and port.
 
     `what` names it in errors ("the judge's URL"), `instead` says where user and password belong ("set R1S_JUDGE_KEY").
-    Raises `InputError`, whose sentence holds nothing of user, password or query.
+    Raises `InputError` with a message that contains nothing of user, password or query.
     """
     wanted = f"{what} {shown_url(url)} is not a URL of the form {'|'.join(schemes)}://host:port/path"
     if any(c.isspace() or not c.isprintable() for c in url):
-        raise InputError(f"{wanted}: it holds a space or a control character")
+        raise InputError(f"{wanted}: it contains a space or a control character")
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -117,8 +117,8 @@ class Key:
     def __post_init__(self) -> None:
         if not self.value or not all("!" <= c <= "~" for c in self.value):
             raise InputError(
-                f"{self.variable} cannot be sent: it holds a space, a line end or another character that a key does "
-                "not have; set it again"
+                f"{self.variable} cannot be sent: it contains a space, a line end or another character that is not "
+                "valid in a key; set it again"
             )
 
     def __repr__(self) -> str:
@@ -126,7 +126,7 @@ class Key:
 
     @classmethod
     def from_environment(cls, *variables: str) -> Self | None:
-        """The first variable that is set and not empty. Raises `InputError` for a value that no header can carry."""
+        """The first variable that is set and not empty. Raises `InputError` for a value not valid in a header."""
         return next((cls(name, value) for name in variables if (value := os.environ.get(name))), None)
 
     def redact(self, text: str) -> str:
@@ -137,7 +137,7 @@ class Key:
 def redact(text: str, secret: str, name: str) -> str:
     """`text` with every piece of `secret` of eight characters or more (or all of a shorter one) replaced by its name.
 
-    Found also where it is percent-encoded or in base64.
+    Percent-encoded and base64 forms are replaced too.
     """
     forms = {secret, quote(secret, safe=""), base64.b64encode(secret.encode("utf-8", "replace")).decode().rstrip("=")}
     hidden = bytearray(len(text))
@@ -156,10 +156,10 @@ def redact(text: str, secret: str, name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request may take.
+    """Limits of one request.
 
-    total: seconds from the first byte sent to the last one read. connect: seconds until a connection stands. size:
-    bytes of the answer after decompression. connections: requests on their way at once; others wait without a limit.
+    total: seconds from the first byte sent to the last one read. connect: seconds until a connection is established.
+    size: bytes of the response after decompression. connections: concurrent requests; others wait without a limit.
     """
 
     total: float = 120.0
@@ -170,7 +170,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Status and whole content, decompressed."""
+    """Status and full content, decompressed."""
 
     status: int
     content: bytes
@@ -180,8 +180,8 @@ class Client:
     """A service at one address, for the event loop that first uses it.
 
     `what` names the service in errors ("the judge"), `instead` says what to do instead of a password in the URL.
-    `key` is sent as a bearer token, to this host only. `error` is the class of what is raised. Raises `InputError` for
-    a malformed URL.
+    `key` is sent as a bearer token, to this host only. `error` is the class of the errors raised. Raises `InputError`
+    for a malformed URL.
     """
 
     def __init__(
@@ -189,7 +189,7 @@ class Client:
         url: str,
         what: str,
         *,
-        instead: str = "none is sent to it",
+        instead: str = "they are not sent",
         key: Key | None = None,
         limits: Limits = Limits(),
         error: type[ServiceError] = ServiceError,
@@ -204,17 +204,17 @@ class Client:
         self._http: httpx.AsyncClient | None = None
 
     async def get(self, url: str, read: Callable[[Any], T]) -> T:
-        """What `read` makes of the JSON at `url`, which must be of this client's host."""
+        """The result of `read` on the JSON at `url`, which must be on this client's host."""
         answer = await self.send("GET", url)
         return await self.read(answer, read)
 
     async def post(self, url: str, body: Any, read: Callable[[Any], T]) -> T:
-        """What `read` makes of the JSON answer to `body`."""
+        """The result of `read` on the JSON response to `body`."""
         answer = await self.send("POST", url, body)
         return await self.read(answer, read)
 
     async def read(self, answer: Answer, read: Callable[[Any], T]) -> T:
-        """JSON through one reader, which raises `ValueError` (pydantic's included) for what has another shape."""
+        """JSON through one reader, which raises `ValueError` (including pydantic's) if the shape is wrong."""
 
         def parse() -> T:
             return read(parse_json(answer.content))
@@ -222,12 +222,12 @@ class Client:
         try:
             return await asyncio.to_thread(parse) if len(answer.content) > 1 << 18 else parse()
         except ValueError as error:
-            raise self.failure(f"gave an answer that its protocol does not have: {first_problem(error)}") from None
+            raise self.failure(f"sent a response that does not follow its protocol: {first_problem(error)}") from None
 
     async def send(self, method: str, url: str, body: Any = None, accept: Collection[int] = ()) -> Answer:
-        """One request. An answer outside 200 to 299 and `accept` is an error."""
+        """One request. A status outside 200 to 299 and `accept` is an error."""
         if urlsplit(url)[:2] != self._parts[:2]:
-            raise ValueError(f"{self.what} lives on another host")
+            raise ValueError(f"{self.what} is on another host")
         content = None if body is None else json.dumps(body).encode()
         headers = {"Accept": "application/json", **({"Content-Type": "application/json"} if content else {})}
         async with self._free:
@@ -245,7 +245,7 @@ class Client:
         status = response.status_code
         good = 200 <= status < 300 or status in accept
         if 300 <= status < 400 and not good:
-            raise self.failure(f"redirects to {_host_of(response)}, which is not followed: give its final URL")
+            raise self.failure(f"redirects to {_host_of(response)}, and redirects are not followed: use its final URL")
         content = bytearray()
         size = self._limits.size if good else _LONGEST_ERROR
         async with aclosing(_decompressed(response, size, self.failure)) as pieces:
@@ -254,7 +254,7 @@ class Client:
                 if len(content) > size:
                     break
         if good and len(content) > size:
-            raise self.failure(f"sent more than {size:,} bytes in one answer")
+            raise self.failure(f"sent more than {size:,} bytes in one response")
         if not good:
             raise self.failure(
                 f"answered with status {status}: {content.decode('utf-8', 'replace')}",
@@ -264,7 +264,7 @@ class Client:
         return Answer(status, bytes(content))
 
     def failure(self, reason: str, *, transient: bool = False, retry_after: float | None = None) -> ServiceError:
-        """An error about this service, in one line, with nothing of the key."""
+        """An error about this service, in one line, without any part of the key."""
         reason = self._key.redact(reason) if self._key else reason
         reason = visible(" ".join(reason.split()))
         if len(reason) > _SAID:
@@ -284,9 +284,9 @@ class Client:
 
 
 def http_client(host: str, limits: Limits, headers: Mapping[str, str] | None = None) -> "httpx.AsyncClient":
-    """httpx as it is used everywhere: no redirects, no compression asked for, no proxy for this machine's addresses.
+    """httpx with the settings used everywhere: no redirects, no compression, no proxy for this machine's addresses.
 
-    Raises `InputError` for proxy variables of the environment that cannot be used.
+    Raises `InputError` for invalid proxy variables in the environment.
     """
     import httpx
 
@@ -299,14 +299,14 @@ def http_client(host: str, limits: Limits, headers: Mapping[str, str] | None = N
         return httpx.AsyncClient(
             headers={"User-Agent": f"r1searcher/{__version__}", "Accept-Encoding": "identity", **(headers or {})},
             timeout=httpx.Timeout(limits.total, connect=limits.connect, pool=None),
-            limits=httpx.Limits(max_connections=None, keepalive_expiry=2.0),  # many servers hang up after five
+            limits=httpx.Limits(max_connections=None, keepalive_expiry=2.0),  # many servers disconnect after five
             mounts=direct,
             follow_redirects=False,
         )
     except (ValueError, ImportError, httpx.InvalidURL):
         raise InputError(
-            "the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names cannot be used: give http://host:port, "
-            "or unset the variable"
+            "the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names cannot be used: set it to http://host:port, "
+            "or unset it"
         ) from None
     except OSError as error:
         raise InputError(
@@ -315,7 +315,7 @@ def http_client(host: str, limits: Limits, headers: Mapping[str, str] | None = N
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine's own."""
+    """Whether a host name or address belongs to this machine."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -325,12 +325,12 @@ def is_loopback(host: str) -> bool:
 
 
 def is_transient(status: int) -> bool:
-    """Whether the same request may succeed later: a time-out, too many requests, the server's own trouble."""
-    return status in (408, 429) or (status >= 500 and status not in (501, 505))  # not implemented, not this HTTP
+    """Whether the same request may succeed later: a timeout, too many requests, a server error."""
+    return status in (408, 429) or (status >= 500 and status not in (501, 505))  # not implemented, HTTP version
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a server asks to wait, which it gives as a number or a date (RFC 9110, 10.2.3)."""
+    """Seconds that a server asks to wait, given as a number or a date (RFC 9110, 10.2.3)."""
     value = headers.get("Retry-After", "").strip()
     if re.fullmatch(r"[0-9]{1,9}", value):
         return float(value)
@@ -342,7 +342,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 @contextmanager
 def connected(connect: float, total: float, failure: Callable[..., ServiceError]) -> Iterator[None]:
-    """The one place where httpx's exceptions, and a used-up total time, become ours."""
+    """Turns httpx's exceptions, and an exceeded total time, into ours."""
     import httpx
 
     try:
@@ -352,21 +352,21 @@ def connected(connect: float, total: float, failure: Callable[..., ServiceError]
     except (TimeoutError, httpx.TimeoutException):
         raise failure(f"did not finish its answer within {total:g} s", transient=True) from None
     except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
-        raise failure(f"cannot be asked: {error}") from None
+        raise failure(f"cannot be reached: {error}") from None
     except httpx.TransportError as error:
         reason, transient = _cause(error)
         raise failure(f"does not answer ({reason})", transient=transient) from None
 
 
 def _cause(error: BaseException) -> tuple[str, bool]:
-    """The innermost reason of a lost connection, and whether it may be gone later."""
+    """The innermost cause of a lost connection, and whether it is transient."""
     import ssl
 
     text = str(error) or type(error).__name__
     chain: list[BaseException] = [error]
     for link in chain:
         if isinstance(link, ssl.SSLCertVerificationError):
-            return f"its certificate is not trusted ({link.verify_message}); SSL_CERT_FILE names others", False
+            return f"its certificate is not trusted ({link.verify_message}); set SSL_CERT_FILE to add others", False
         if isinstance(link, ssl.SSLError) and link.reason == "WRONG_VERSION_NUMBER":
             return "it does not speak HTTPS; does its URL begin with http://?", False
         chain += [inner for inner in (link.__cause__, link.__context__) if inner is not None and inner not in chain]
@@ -378,7 +378,7 @@ def _cause(error: BaseException) -> tuple[str, bool]:
 
 
 def _system_reason(error: OSError) -> str:
-    """asyncio puts addresses into the texts of some; the name service has numbers of its own."""
+    """asyncio puts addresses into some messages; name resolution errors have their own numbers."""
     import socket
 
     text = error.strerror or "" if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
@@ -388,7 +388,7 @@ def _system_reason(error: OSError) -> str:
 async def _decompressed(
     response: "httpx.Response", size: int, failure: Callable[..., ServiceError]
 ) -> AsyncGenerator[bytes, None]:
-    """The body piece by piece. gzip comes even where it was not asked for; no piece grows far beyond `size`."""
+    """The body in pieces. Servers send gzip even if it was not requested; no piece grows far beyond `size`."""
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding in ("identity", ""):
         async for piece in response.aiter_raw():
@@ -401,9 +401,9 @@ async def _decompressed(
                 if unpack.unconsumed_tail:
                     yield unpack.decompress(unpack.unconsumed_tail, size + 1)
         except zlib.error:
-            raise failure(f"sent an answer that is not {encoding}, as it says") from None
+            raise failure(f"sent a response that is not valid {encoding}") from None
     else:
-        raise failure("compressed its answer in a way that was not asked for")
+        raise failure("compressed its response with an encoding that was not requested")
 
 
 def _host_of(response: "httpx.Response") -> str:
@@ -414,7 +414,7 @@ def _host_of(response: "httpx.Response") -> str:
 
 
 def first_problem(error: ValueError) -> str:
-    """The reason of a `ValueError` in one line; of a pydantic error the first one, with where it is."""
+    """The message of a `ValueError` in one line; for a pydantic error the first problem, with its location."""
     if not isinstance(error, ValidationError):
         return str(error)
     place, message = first_of(error)

@@ -1,13 +1,13 @@
-"""What a command does with every way it can end: the exit code, and one sentence on standard error.
+"""The exit code of a command, and one sentence on standard error, for every way it can end.
 
     R1Error              its sentence; 1 or 2
-    OSError              full disk, missing permission, …: which file, why, the remedy; 1
+    OSError              full disk, missing permission, …: which file, why, how to fix it; 1
     KeyboardInterrupt    130
     closed output        nothing; 141, as a shell reports SIGPIPE
     anything else        a bug: where the traceback was written and where to report it; 70
 
-The traceback goes to a file that only its owner can read. Keys from the environment and passwords in URLs are taken
-out of it.
+The traceback goes to a file that only its owner can read. Keys from the environment and passwords in URLs are
+removed from it.
 """
 
 import os
@@ -23,7 +23,7 @@ from r1searcher.common.terminal import error_line
 from r1searcher.errors import R1Error
 
 BUG = 70
-"""Exit code of an error that nobody foresaw (EX_SOFTWARE of sysexits.h)."""
+"""Exit code of an internal error (EX_SOFTWARE of sysexits.h)."""
 
 INTERRUPTED = 130
 CLOSED_OUTPUT = 128 + 13
@@ -34,7 +34,7 @@ _BEARER = re.compile(r"(?i)(bearer|basic)\s+[^\s'\"]+")
 
 
 def run(work: Callable[[], int]) -> int:
-    """Call `work` and return the exit code; whatever it raises becomes a sentence. `SystemExit` passes."""
+    """Call `work` and return the exit code; any exception becomes one sentence. `SystemExit` is not caught."""
     _repair_streams()
     try:
         code = work()
@@ -48,7 +48,7 @@ def run(work: Callable[[], int]) -> int:
 
 def _sentence_for(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
-        error_line("r1s: interrupted; what was finished is saved, the same command goes on from there")
+        error_line("r1s: interrupted; finished work is saved, run the same command again to resume")
         return INTERRUPTED
     if _output_is_closed():
         _discard_output()
@@ -100,7 +100,7 @@ def _written(error: BaseException) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """Text without what the environment holds under names like …KEY or …TOKEN, and without passwords in URLs."""
+    """Text without the values of environment variables like …KEY or …TOKEN, and without passwords in URLs."""
     for name, value in os.environ.items():
         if _SECRET_NAME.search(name) and len(value) >= 4:
             for spelling in {value, value.strip(), repr(value)[1:-1], repr(value.encode("utf-8", "replace"))[2:-1]}:
@@ -109,7 +109,7 @@ def without_secrets(text: str) -> str:
 
 
 def _tracker() -> str:
-    """The issue tracker's address as the package's metadata states it."""
+    """The issue tracker's address from the package's metadata."""
     from importlib import metadata
 
     try:
@@ -129,7 +129,7 @@ def _version() -> str:
 
 
 def _repair_streams() -> None:
-    """Streams that take any text: closed ones become /dev/null, and what an encoding lacks becomes an escape."""
+    """Makes streams accept any text: closed ones become /dev/null, and unencodable characters become escapes."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
         if stream is None:
@@ -144,17 +144,17 @@ def _flush() -> None:
 
 
 def _output_is_closed() -> bool:
-    """Whether whoever read our output through a pipe has ended (`| head`)."""
+    """Whether the process that reads our output through a pipe has ended (`| head`)."""
     poll = select.poll()
     try:
         poll.register(sys.stdout.fileno(), select.POLLERR)
-    except (OSError, ValueError):  # no file below it, as in tests
+    except (OSError, ValueError):  # no file descriptor, as in tests
         return False
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _discard_output() -> None:
-    """What is still buffered can't be written: Python would say so once more at its end."""
+    """Discards buffered output that cannot be written: Python would report it again at exit."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError):

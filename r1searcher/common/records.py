@@ -1,7 +1,7 @@
-"""Our own files read back: one model per file, and one sentence where a file does not fit its model.
+"""Reading our own files: one model per file, and one sentence if a file does not match its model.
 
-A folder of a run or an evaluation may have been edited, cut by a full disk or copied in part. Whoever reads one of its
-files names a `Record` for it; what does not fit is an `InputError` with the file, the place in it and the remedy.
+The folder of a run or an evaluation may have been edited, truncated by a full disk or copied in part. Code that reads
+one of its files names a `Record` for it; a mismatch is an `InputError` with the file, the location and the fix.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from r1searcher.errors import InputError
 
 
 class Record(BaseModel):
-    """What a JSON object of ours holds. Keys that are not declared are kept: later versions may write more."""
+    """A JSON object in one of our files. Undeclared keys are kept: later versions may write more."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="allow")
 
@@ -24,13 +24,13 @@ R = TypeVar("R", bound=Record)
 
 
 def first_of(error: ValidationError) -> tuple[str, str]:
-    """Place and message of the first problem: ("searches.0.hits", "Input should be a valid list")."""
+    """Location and message of the first problem: ("searches.0.hits", "Input should be a valid list")."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     return ".".join(map(str, first["loc"])), first["msg"]
 
 
 def problem_in(error: ValidationError) -> str:
-    """The first problem, with its place: "searches.0.hits: must be a valid list"."""
+    """The first problem, with its location: "searches.0.hits: must be a valid list"."""
     place, message = first_of(error)
     return f"{place}: {as_demand(message)}" if place else as_demand(message)
 
@@ -42,7 +42,7 @@ def as_demand(message: str) -> str:
 
 
 def read_record(path: Path, model: type[R], remedy: str) -> R:
-    """The JSON object in `path`. Raises `InputError` with `remedy` where it is damaged or missing."""
+    """The JSON object in `path`. Raises `InputError` with `remedy` if it is damaged or missing."""
     data = read_bytes(path, "the file")
     try:
         return model.model_validate(parse_json(data))
@@ -53,12 +53,12 @@ def read_record(path: Path, model: type[R], remedy: str) -> R:
 
 
 def read_record_if_there(path: Path, model: type[R], remedy: str) -> R | None:
-    """The same, or None where there is no such file."""
+    """Like `read_record`, or None if the file does not exist."""
     return read_record(path, model, remedy) if path.exists() else None
 
 
 def as_record(row: dict[str, Any], model: type[R], place: str) -> R:
-    """A row that was read from a JSONL file of ours. `place` names it in the `InputError`."""
+    """Validates a row of one of our JSONL files. `place` names it in the `InputError`."""
     try:
         return model.model_validate(row)
     except ValidationError as error:
@@ -66,13 +66,13 @@ def as_record(row: dict[str, Any], model: type[R], place: str) -> R:
 
 
 def checked_rows(path: Path, model: type[Record]) -> Iterator[dict[str, Any]]:
-    """The rows of a JSONL file of ours as they are, each checked against its model. Raises `InputError`."""
+    """The unchanged rows of one of our JSONL files, each validated against its model. Raises `InputError`."""
     for number, row in enumerate(read_rows(path), 1):
         as_record(row, model, f"{path}: row {number}")
         yield row
 
 
 def read_records(path: Path, model: type[R]) -> Iterator[R]:
-    """The rows of a JSONL file of ours, each checked; nothing if it is not there. Raises `InputError`."""
+    """The validated rows of one of our JSONL files; none if the file does not exist. Raises `InputError`."""
     for number, row in enumerate(read_rows(path), 1):
         yield as_record(row, model, f"{path}: row {number}")

@@ -1,16 +1,16 @@
-"""Names for what can be added: the entries that come with the package, and those of other packages' entry points.
+"""Extension points by name: built-in entries, and those that other packages declare as entry points.
 
     RETRIEVERS: Registry[type[Retriever]] = Registry(
         "retriever", "r1searcher.retrievers", {"bm25": "r1searcher.retrieval.engines.bm25:Bm25Index"}
     )
 
-Another package adds an entry in its own `pyproject.toml`, and no file here changes:
+Another package adds an entry in its own `pyproject.toml`, without changes to this package:
 
     [project.entry-points."r1searcher.retrievers"]
     mine = "my_package.retriever:MyRetriever"
 
-A built-in entry is a value, or "module:attribute" where importing it costs time. Metadata of installed packages is read
-when a name is not built in, or when all names are asked for.
+A built-in entry is a value, or "module:attribute" if importing it takes time. Metadata of installed packages is read
+only when a name is not built in, or when all names are requested.
 """
 
 import difflib
@@ -28,8 +28,8 @@ T = TypeVar("T")
 class Registry(Mapping[str, T], Generic[T]):
     """Entries by name: built-in ones first, in their order, then those of the entry-point group `group`.
 
-    `noun` says what one entry is, for messages. Indexing and iterating raise `InputError` for an entry point that
-    cannot be imported, and for one that takes the name of a built-in entry.
+    `noun` names the kind of entry in messages. Indexing and iterating raise `InputError` for an entry point that
+    cannot be imported, and for one with the name of a built-in entry.
     """
 
     def __init__(self, noun: str, group: str, builtin: Mapping[str, T | str]) -> None:
@@ -40,7 +40,7 @@ class Registry(Mapping[str, T], Generic[T]):
 
     @property
     def builtin(self) -> tuple[str, ...]:
-        """The names that come with the package; asking for them reads no metadata."""
+        """The built-in names; does not read metadata."""
         return tuple(self._builtin)
 
     def __getitem__(self, name: str) -> T:
@@ -59,7 +59,7 @@ class Registry(Mapping[str, T], Generic[T]):
         return name in self._builtin or name in self._entry_points
 
     def require(self, name: str, setting: str) -> T:
-        """The entry of that name. Raises `InputError` that says what `setting` may be instead."""
+        """The entry of that name. Raises `InputError` with the valid values of `setting`."""
         if name in self:
             return self[name]
         close = difflib.get_close_matches(name, list(self), 1)
@@ -85,7 +85,7 @@ class Registry(Mapping[str, T], Generic[T]):
         entry = self._entry_points[name]
         try:
             return cast(T, entry.load())
-        except Exception as error:  # whatever the other package raises at import
+        except Exception as error:  # the other package may raise anything at import
             raise InputError(
                 f"the {self.noun} {name!r} of {_package(entry)} cannot be imported ({entry.value}): "
                 f"{type(error).__name__}: {error}"

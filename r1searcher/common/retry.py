@@ -1,8 +1,8 @@
-"""The one retry policy: what is tried again, after which pause, and for how long.
+"""The retry policy: what is retried, after which pause, and for how long.
 
-Only a `ServiceError` that calls itself transient is tried again. Pauses grow exponentially with jitter, so that many
-clients do not come back at the same moment, and are at least what the server asked for with `Retry-After`, within a
-bound. The loop itself is tenacity's.
+Only a transient `ServiceError` is retried. Pauses grow exponentially with jitter, so that many clients do not retry
+at the same moment, and are at least as long as the server's `Retry-After`, within a bound. The loop itself is
+tenacity's.
 """
 
 import random
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_random = random.Random()  # of its own: the global generator belongs to whoever seeded it
+_random = random.Random()  # not the global generator, which other code may have seeded
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """When to give up, and how long to pause. Times are in seconds.
+    """When to stop retrying, and how long to pause. Times are in seconds.
 
-    `tries` bounds the failures in a row, `deadline` the time since the first of them; None means no bound. The last
-    pause is cut so that the last try falls on the deadline. `longest_asked` bounds what `Retry-After` may demand.
+    `tries` limits consecutive failures, `deadline` the time since the first of them; None means no limit. The last
+    pause is shortened so that the last try is at the deadline. `longest_asked` limits the effect of `Retry-After`.
     """
 
     tries: int | None = None
@@ -43,10 +43,10 @@ class RetryPolicy:
         headway: Callable[[], object] = lambda: None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> T:
-        """What `work` returns. Raises its last error when it is permanent or the policy gives up.
+        """The result of `work`. Raises its last error if that is permanent or the policy's limits are reached.
 
-        `on_failure` is told of every transient error. Where `headway` returns another value than after the failure
-        before, failures are counted from one again: a download that goes on is not given up.
+        `on_failure` is called with every transient error. If `headway` returns another value than after the previous
+        failure, the count of failures restarts: a download that makes progress does not fail.
         """
         from tenacity import Retrying
 
@@ -59,10 +59,10 @@ class RetryPolicy:
         on_failure: Callable[[ServiceError], None] = lambda error: None,
         headway: Callable[[], object] = lambda: None,
     ) -> T:
-        """The same for a coroutine function."""
+        """`call` for a coroutine function."""
         from tenacity import AsyncRetrying
 
-        async def awaited() -> T:  # tenacity takes a lambda that returns an awaitable for an ordinary function
+        async def awaited() -> T:  # tenacity treats a lambda that returns an awaitable as an ordinary function
             return await work()
 
         return await AsyncRetrying(**_Failures(self, on_failure, headway).options)(awaited)

@@ -1,7 +1,7 @@
-"""The one way to a terminal. What comes from outside is shown, never obeyed.
+"""Terminal output. Text from outside is shown, never interpreted.
 
-Passages, queries, model output, file names and what servers answer may hold escape sequences, which move the cursor,
-set the clipboard or hide text, and square brackets, which Rich takes for markup. Consoles made here interpret neither.
+Passages, queries, model output, file names and server responses may contain escape sequences, which move the cursor,
+set the clipboard or hide text, and square brackets, which Rich treats as markup. Consoles from here interpret neither.
 """
 
 import errno
@@ -43,10 +43,10 @@ def _visible_character(c: str) -> str:
 
 
 class SafeConsole(Console):
-    """A Rich console that takes every string, printed or inside a table or panel, for plain text from outside.
+    """A Rich console that treats every string, printed or inside a table or panel, as plain untrusted text.
 
-    Control characters are made visible a second time in whatever a renderable (a `Text`, a table's cell) hands over to
-    be written, so that no way of building one goes around it.
+    Control characters are made visible again in the output of every renderable (a `Text`, a table's cell), so that
+    none can bypass it.
     """
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
@@ -57,7 +57,7 @@ class SafeConsole(Console):
         return super().render_str(visible(text), **{**options, "markup": False, "emoji": False})
 
     def on_broken_pipe(self) -> None:
-        """Rich would end the process here; `last_resort` does, after everything above has been closed."""
+        """Rich would exit here; instead `last_resort` does, after all callers have closed their resources."""
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
@@ -67,19 +67,19 @@ def console(stderr: bool = False, file: IO[str] | None = None, **options: Any) -
 
 
 def outside(text: str, style: str = "") -> Text:
-    """Text from outside as a Rich `Text`, for the places where parts of a line have styles of their own."""
+    """Untrusted text as a Rich `Text`, for lines whose parts have different styles."""
     return Text(visible(text), style=style)
 
 
 def label(template: str) -> "ProgressColumn":
-    """A column of a progress bar: `template` with fields of its task, as plain text."""
+    """A progress bar column: `template` filled with the fields of its task, as plain text."""
     from rich.progress import TextColumn
 
     return TextColumn(template, markup=False)
 
 
 def progress(*columns: "ProgressColumn", console: SafeConsole, **options: Any) -> "Progress":
-    """A progress bar in a terminal; nothing elsewhere."""
+    """A progress bar; hidden if the output is not a terminal."""
     from rich.progress import Progress
 
     return Progress(*columns, console=console, disable=not console.is_terminal, **options)
@@ -96,15 +96,15 @@ def error_line(text: str) -> None:
 
 
 def json_line(value: Any) -> None:
-    """One JSON value on a line of standard output, in ASCII: JSON leaves C1 controls as they are otherwise."""
+    """One JSON value on a line of standard output, in ASCII: JSON does not escape C1 controls otherwise."""
     sys.stdout.write(json.dumps(value) + "\n")
 
 
 def silence_native_output() -> None:
-    """Sends what libraries write to file descriptor 2 to nowhere; Python's `sys.stderr` still reaches the terminal.
+    """Discards what libraries write to file descriptor 2; Python's `sys.stderr` still reaches the terminal.
 
-    For processes that search an embedded index: a panic of Rust prints its message before it becomes an exception, and
-    no setting turns that off. Does nothing where `sys.stderr` is not that descriptor.
+    For processes that search an embedded index: a Rust panic prints its message before it becomes an exception, and
+    that cannot be turned off. Does nothing if `sys.stderr` is not that descriptor.
     """
     try:
         if sys.stderr.fileno() != 2:

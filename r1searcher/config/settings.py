@@ -13,17 +13,23 @@ A file holds settings shared by all stages and, under `[sft]`, `[stage1]` and `[
 
 import difflib
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from r1searcher.common.files import read_text
 from r1searcher.common.records import as_demand
+from r1searcher.common.section import Section
 from r1searcher.errors import InputError
+from r1searcher.questions.datasets import DATASETS
+from r1searcher.retrieval.base import EngineSettings
+from r1searcher.retrieval.registry import RETRIEVERS, settings_of, settings_of_table
+from r1searcher.rewards.recipes import RECIPES, Part
 
 Stage = Literal["sft", "stage1", "stage2"]
 STAGES: tuple[Stage, ...] = ("sft", "stage1", "stage2")
@@ -38,29 +44,8 @@ LONGEST_NAME = 240
 LARGEST_SEED = 2**31 - 1
 """NumPy takes 32 bits, and each vLLM engine adds its number to the seed."""
 
-Weight = Annotated[float, Field(ge=-MANY, le=MANY)]
 
-
-class Section(BaseModel):
-    """A table of settings: no key that is not known, no value of another type, no NaN, no infinity."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True, allow_inf_nan=False
-    )
-
-    unchecked: ClassVar[frozenset[str]] = frozenset()
-    """Settings whose text may hold anything."""
-
-    @field_validator("*", mode="after")
-    @classmethod
-    def plain_text(cls, value: Any, info: ValidationInfo) -> Any:
-        """Settings become file names, command lines and messages, where control characters do harm."""
-        if isinstance(value, str) and info.field_name not in cls.unchecked:
-            if not value.isprintable():
-                raise PydanticCustomError("text", "must not hold control or invisible characters")
-            if len(value.encode()) > 4096:
-                raise PydanticCustomError("text", "must not be longer than 4096 bytes")
-        return value
+TRAINING_DATASETS = tuple(name for name in DATASETS.builtin if "train" in DATASETS[name].splits)
 
 
 class Model(Section):
@@ -82,14 +67,18 @@ class Model(Section):
 
 
 class Data(Section):
-    train: str = ""
-    """File of questions with gold answers (JSON Lines, JSON, Parquet, CSV or TSV; see docs/evaluation.md), or the name
-    of a dataset, of which the training split is taken: hotpotqa, 2wikimultihopqa, musique, nq, triviaqa. A split can
-    be named, as in "nq:dev"."""
+    train: str = Field(
+        "",
+        description="File of questions with gold answers (JSON Lines, JSON, Parquet, CSV or TSV; see "
+        "docs/evaluation.md), or the name of a dataset, whose training split is taken: "
+        f'{", ".join(TRAINING_DATASETS)}. A split can be named, as in "nq:dev".',
+    )
 
-    held_out: str = ""
-    """File of questions never trained on, or the name of a dataset (bamboogle, hotpotqa, 2wikimultihopqa, musique, nq,
-    triviaqa, popqa), for the evaluation after a stage; empty for none."""
+    held_out: str = Field(
+        "",
+        description="File of questions never trained on, or the name of a dataset "
+        f"({', '.join(DATASETS.builtin)}), for the evaluation after a stage; empty for none.",
+    )
 
     folder: str = ""
     """Folder with the named datasets, instead of the hub."""
@@ -107,7 +96,7 @@ class Data(Section):
 class Retrieval(Section):
     """The search engine: a URL, or its kind and the keys that this kind has (docs/retrieval.md)."""
 
-    model_config = ConfigDict(extra="allow")  # keys of the kind, which the retrieval package checks
+    model_config = ConfigDict(extra="allow")  # those of the kind
 
     url: str = ""
     """Search engine: an index folder, es://host:9200/name, http://host:8000/retrieve, http://host:8000/queries, or
@@ -123,9 +112,28 @@ class Retrieval(Section):
     def is_set(self) -> bool:
         return bool(self.url or self.kind)
 
+    @property
+    def engine(self) -> EngineSettings:
+        """The engine's own settings. Raises `InputError` for a URL that is not a retriever's."""
+        if not self.kind:
+            return settings_of(self.url)
+        return settings_of_table(self.kind, {**({"url": self.url} if self.url else {}), **(self.model_extra or {})})
+
+    @field_validator("kind", mode="after")
+    @classmethod
+    def known_kind(cls, value: str) -> str:
+        try:
+            if value:
+                RETRIEVERS.require(value, "kind")
+            return value
+        except InputError as error:
+            raise PydanticCustomError("kind", "{said}", {"said": str(error).removeprefix("kind: ")}) from None
+
     @model_validator(mode="after")
-    def further_keys_need_a_kind(self) -> "Retrieval":
-        if self.model_extra and not self.kind:
+    def further_keys_are_those_of_the_kind(self) -> "Retrieval":
+        if self.kind:
+            _ = self.engine  # its errors are ours, at their keys
+        elif self.model_extra:
             unknown = [
                 InitErrorDetails(type="extra_forbidden", loc=(key,), input=value)
                 for key, value in self.model_extra.items()
@@ -154,24 +162,11 @@ class Episode(Section):
     """Sampling temperature of rollouts. Not 0: samples of a question that are all the same teach nothing."""
 
 
-class Part(Section):
-    name: str
-    """A reward part of `rewards/`, for example "retrieval", "format", "f1"."""
-
-    weight: Weight = 1.0
-    """Factor of the part."""
-
-    if_zero: Weight | None = None
-    """What a broken format earns instead of 0, for the format part (paper, stage 2: -2)."""
-
-
 class Reward(Section):
-    recipe: str = "paper"
-    """paper, released-llama, released-qwen, released-qwen-fixed, search-r1, search-r1-format or reft; see
-    docs/rewards.md."""
+    recipe: str = Field("paper", description=f"{', '.join(RECIPES.builtin)}, or a recipe of another package.")
 
     parts: Annotated[tuple[Part, ...], Field(strict=False)] = ()
-    """A composition of your own instead of a recipe."""
+    """A composition of your own instead of a recipe: tables of name, weight, if_zero and params."""
 
     max_answer_words: int = Field(10, ge=1, le=MANY)
     """Longer answers break the format."""
@@ -404,7 +399,7 @@ def _checked(values: Mapping[str, Any], source: str) -> Settings:
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        raise InputError(explain(error, source, Settings)) from None
+        raise InputError(_explain(error, source, [*_keys(Settings), *_engine_keys(values)])) from None
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -462,20 +457,29 @@ def _forget_engine(before: Any, now: Any) -> None:
             del before[key]
 
 
-def explain(error: ValidationError, source: str, model: type[BaseModel], prefix: str = "") -> str:
-    """Every wrong setting with its value and what would be right. Keys of `model` are shown after `prefix`."""
+def _explain(error: ValidationError, source: str, keys: Sequence[str]) -> str:
+    """Every wrong setting with its value and what would be right, which may be one of `keys`."""
     lines = []
     for problem in error.errors(include_url=False):
-        key = prefix + ".".join(str(part) for part in problem["loc"])
+        key = ".".join(str(part) for part in problem["loc"])
         shown = f"{key} = {_short(problem['input'])}"
-        if problem["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(key, _keys(model, prefix), n=1, cutoff=0.6)
+        if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            table, _, _ = key.rpartition(".")
+            known = [f"{table}.{field.name}" for field in fields(Part)] if "parts." in key else keys
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
             lines.append(f"{shown}: {f'did you mean {near[0]}?' if near else 'there is no such setting'}")
         elif problem["type"] == "value_error":
             lines.append(f"{key + '.' if key else ''}{problem['ctx']['error']}")
         else:
             lines.append(f"{shown}: {as_demand(problem['msg'])}")
     return f"{len(lines)} wrong setting{'s' * (len(lines) > 1)} in {source}:\n" + "\n".join(f"  {x}" for x in lines)
+
+
+def _engine_keys(values: Mapping[str, Any]) -> Iterable[str]:
+    """The keys that the chosen kind of search engine adds to `[retrieval]`."""
+    retrieval = values.get("retrieval")
+    kind = retrieval.get("kind") if isinstance(retrieval, dict) else None
+    return _keys(RETRIEVERS[kind], "retrieval.") if isinstance(kind, str) and kind in RETRIEVERS else ()
 
 
 def _short(value: Any) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 from pydantic import BaseModel
 
 from r1searcher.common.files import writing
-from r1searcher.common.terminal import text_line
 from r1searcher.config.settings import Settings
 from r1searcher.errors import FileError, InputError
 
@@ -67,7 +66,3 @@ def _entry(key: str, field: Any) -> list[str]:
 
 def _comment(text: str) -> list[str]:
     return textwrap.wrap(" ".join(text.split()), 108, initial_indent="# ", subsequent_indent="# ")
-
-
-if __name__ == "__main__":
-    text_line(template().removesuffix("\n"))

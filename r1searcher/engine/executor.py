@@ -20,12 +20,11 @@ from r1searcher.episodes.loop import run_episode
 from r1searcher.episodes.tokens import HuggingFaceTokenizer
 from r1searcher.episodes.trajectory import Author, StopReason, Trajectory
 from r1searcher.errors import R1Error
-from r1searcher.retrieval.links.retry import RetryingRetriever, open_retrying
+from r1searcher.retrieval.links.retry import RetryingRetriever
 from r1searcher.rewards.measures import F1, episode_logs
-from r1searcher.rewards.recipes import reward_function
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import finished_steps, to_row
-from r1searcher.runs.resolved import limits_of, read_run
+from r1searcher.runs.resolved import limits_of, read_run, retriever_of, reward_of
 
 RUN_VARIABLE = "R1S_RUN"
 
@@ -40,7 +39,7 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
         self.run = RunFolder(Path(folder))
         stage, self.settings = read_run(self.run)
         assert stage != "sft"  # no rollouts there
-        self.reward = reward_function(self.settings.reward, stage)
+        self.reward = reward_of(self.settings, stage)
         self.limits = limits_of(self.settings)
         self._tokenizer: HuggingFaceTokenizer | None = None
 
@@ -53,7 +52,7 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
     @cached_property
     def retriever(self) -> RetryingRetriever:
         # Opened at the first episode: asynchronous clients belong to the event loop they are used on.
-        return open_retrying(self.settings.retrieval, self._heartbeat)
+        return retriever_of(self.settings, self._heartbeat)
 
     def _heartbeat(self, sentence: str) -> None:
         append_row(self.run.heartbeat, {"time": time.time(), "message": sentence})

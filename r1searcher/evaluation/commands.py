@@ -24,14 +24,13 @@ from r1searcher.evaluation.predictions import read_predictions
 from r1searcher.evaluation.rollouts import prompt_maker
 from r1searcher.evaluation.scoring import score_file
 from r1searcher.evaluation.target import ModelRequest, find_target, open_engine
+from r1searcher.questions.datasets import DATASETS
 from r1searcher.report.scoring import MetricSummary, Scored, by_dataset, score_prediction, summarize
 from r1searcher.report.tables import name_of, print_summaries, print_whole
 from r1searcher.retrieval.base import Retriever, SearchResult
 from r1searcher.retrieval.links.base import Link
-from r1searcher.retrieval.links.retry import open_retrying
 from r1searcher.rewards.format import answer_of_trajectory
-from r1searcher.rewards.official import SCORERS
-from r1searcher.runs.resolved import limits_of
+from r1searcher.runs.resolved import limits_of, retriever_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +65,7 @@ async def _ask(request: AskRequest, console: SafeConsole) -> Trajectory:
     if not settings.retrieval.is_set:
         raise InputError("no search engine is set: give --retriever INDEX-FOLDER or a URL")
     async with AsyncExitStack() as stack:
-        retriever = open_retrying(settings.retrieval, console.print)
+        retriever = retriever_of(settings, console.print)
         stack.push_async_callback(retriever.aclose)
         await retriever.health()
         console.print(f"starting {shown_url(target.model)}", style="dim")
@@ -133,7 +132,7 @@ def print_scores(
     print_summaries(reports)
     for label, figures in reports.items():
         if not figures.official:
-            known = ", ".join(SCORERS)
+            known = ", ".join(DATASETS)
             terminal.console().print(
                 f"{label}: no official metrics: it names none of {known}; see --dataset", soft_wrap=True
             )

@@ -6,10 +6,11 @@ from statistics import fmean
 from typing import Any
 
 from r1searcher.errors import InputError
+from r1searcher.questions.scorers import official_scorer
 from r1searcher.report.intervals import Difference, paired_difference
 from r1searcher.report.scoring import Scored, by_question, values_of
 from r1searcher.rewards.measures import Measure, View, shown_in
-from r1searcher.rewards.official import OFFICIAL_METRICS, official_scorer
+from r1searcher.rewards.official import OFFICIAL_METRICS
 
 
 @dataclass(frozen=True)

@@ -23,19 +23,18 @@ from r1searcher.evaluation.engines import completions_client
 from r1searcher.evaluation.folder import EvaluationFolder, Row, default_folder
 from r1searcher.evaluation.judge import Judge, judge_client
 from r1searcher.evaluation.predictions import of_row
-from r1searcher.evaluation.reports import write_reports
+from r1searcher.evaluation.reports import records_of
 from r1searcher.evaluation.rollouts import RolloutRequest, prompt_maker, roll_out, rollout_requests
 from r1searcher.evaluation.target import ModelRequest, Target, find_target, open_engine
-from r1searcher.questions.named import Dataset, local_file, open_dataset
+from r1searcher.questions.named import Dataset, is_here, open_dataset
 from r1searcher.questions.quality import overlap_warning
 from r1searcher.report.scoring import MetricSummary
-from r1searcher.retrieval.links.retry import open_retrying
+from r1searcher.report.write import write_report
 from r1searcher.retrieval.registry import described, open_retriever
 from r1searcher.rewards.format import answer_of_trajectory
 from r1searcher.rewards.metrics import score
-from r1searcher.rewards.recipes import reward_function
 from r1searcher.runs.records import to_row
-from r1searcher.runs.resolved import limits_of
+from r1searcher.runs.resolved import limits_of, retriever_of, reward_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +76,7 @@ def evaluate(request: EvaluationRequest, console: SafeConsole) -> dict[str, Metr
     folder.start(manifest)
     with folder.locked():
         rows = _all_rows(plan, folder, console)
-    return write_reports(folder.path, rows, manifest)
+    return dict(write_report(folder.path, records_of(manifest, rows)).summaries)
 
 
 def _plan(request: EvaluationRequest) -> _Plan:
@@ -102,7 +101,7 @@ def _plan(request: EvaluationRequest) -> _Plan:
 def _with_overlap(dataset: Dataset, target: Target) -> Dataset:
     """The dataset with a warning about questions that the model was trained on, where its run and data are here."""
     data = target.settings.data
-    if not (target.run and data.train and local_file(data.train, data.folder, training=True)):
+    if not (target.run and data.train and is_here(data.train, data.folder, training=True)):
         return dataset
     trained_on = open_dataset(data.train, data.folder, limit=data.limit, training=True)
     return replace(dataset, warnings=(*dataset.warnings, *overlap_warning(dataset.questions, trained_on.questions)))
@@ -110,7 +109,7 @@ def _with_overlap(dataset: Dataset, target: Target) -> Dataset:
 
 async def _manifest(plan: _Plan) -> dict[str, Any]:
     target, settings = plan.target, plan.target.settings
-    async with aclosing(open_retriever(settings.retrieval)) as retriever:
+    async with aclosing(open_retriever(settings.retrieval.engine)) as retriever:
         health = await retriever.health()
     return {
         "model": shown_url(target.model),
@@ -120,7 +119,7 @@ async def _manifest(plan: _Plan) -> dict[str, Any]:
             d.name: {"source": d.source, "sha256": d.sha256, "n": len(d.questions), "warnings": list(d.warnings)}
             for d in plan.datasets
         },
-        "retriever": {**described(settings.retrieval), **asdict(health)},
+        "retriever": {**described(settings.retrieval.engine), **asdict(health)},
         "episode": settings.episode.model_dump(),
         "temperature": plan.temperature,
         "samples": plan.request.samples,
@@ -173,11 +172,11 @@ def _all_rows(plan: _Plan, folder: EvaluationFolder, console: SafeConsole) -> li
 async def _run(plan: _Plan, episodes: Sequence[RolloutRequest], folder: EvaluationFolder, console: SafeConsole) -> None:
     """Run the episodes and append a row for each as it ends."""
     request, target, settings = plan.request, plan.target, plan.target.settings
-    reward = reward_function(settings.reward, "stage2")
+    reward = reward_of(settings, "stage2")
     async with AsyncExitStack() as stack:
         shown = stack.enter_context(_Progress(f"starting {shown_url(target.model)}", len(episodes), console))
         engine = await open_engine(stack, request, target)
-        retriever = open_retrying(settings.retrieval, console.print)
+        retriever = retriever_of(settings, console.print)
         stack.push_async_callback(retriever.aclose)
         rollouts = roll_out(
             episodes, engine, retriever, prompt_maker(settings, engine), limits_of(settings), request.concurrency

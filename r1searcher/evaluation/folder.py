@@ -95,22 +95,21 @@ class EvaluationFolder:
             yield
 
     def rows(self) -> list[Row]:
-        """The rows of `predictions.jsonl`; a last line that was cut by a crash is removed from the file.
+        """The rows of `predictions.jsonl`, without a last line that a crash cut. Raises `InputError` for damage."""
+        return list(checked_rows(self.predictions, EpisodeRow))
+
+    def missing(self, wanted: Sequence[RolloutRequest]) -> list[RolloutRequest]:
+        """Those episodes of `wanted` that have no row yet. A last line that a crash cut is removed from the file.
 
         Raises `InputError` for a row that is damaged otherwise, before anything is removed.
         """
-        rows = list(checked_rows(self.predictions, EpisodeRow))
+        done = {episode_of(row) for row in self.rows()}
         if self.predictions.exists():
             data = self.predictions.read_bytes()
             whole = data.rfind(b"\n") + 1
             if whole < len(data):
                 with writing(self.predictions):
                     os.truncate(self.predictions, whole)
-        return rows
-
-    def missing(self, wanted: Sequence[RolloutRequest]) -> list[RolloutRequest]:
-        """Those episodes of `wanted` that have no row yet."""
-        done = {episode_of(row) for row in self.rows()}
         return [request for request in wanted if (request.dataset, request.index, request.sample) not in done]
 
     def ordered(self, datasets: Sequence[str]) -> list[Row]:

@@ -18,7 +18,7 @@ from r1searcher.common.records import Record, read_records
 from r1searcher.common.retry import RetryPolicy
 from r1searcher.errors import ServiceError
 from r1searcher.evaluation.engines import endpoint
-from r1searcher.report.scoring import Prediction
+from r1searcher.report.predictions import Prediction
 
 KEY_VARIABLE = "R1S_JUDGE_KEY"
 """Environment variable with the endpoint's key; OPENAI_API_KEY is taken where it is not set."""

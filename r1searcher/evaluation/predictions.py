@@ -14,15 +14,13 @@ from r1searcher.episodes.protocol import DOCUMENTS, END_ANSWER, END_DOCUMENTS, E
 from r1searcher.episodes.trajectory import Author, Search, Segment, StopReason, Trajectory
 from r1searcher.errors import InputError
 from r1searcher.questions.rows import question_of
-from r1searcher.report.scoring import Prediction
+from r1searcher.questions.scorers import official_scorer
+from r1searcher.report.predictions import Prediction, dataset_of, key_of, of_trajectory, verdict_of
 from r1searcher.retrieval.base import Hit
 from r1searcher.rewards.format import answer_of_trajectory
-from r1searcher.rewards.official import official_scorer
 from r1searcher.runs.records import Str, TrajectoryRow, one_of, trajectory_of
 
 ANSWER_KEYS = ("pred_ans", "prediction", "pred")
-JUDGE_KEYS = ("judge", "gpt4o_output")
-DATASET_KEYS = ("dataset", "data_source")
 
 _BLOCK = re.compile(
     rf"(?<={re.escape(END_QUERY)})(\s*{re.escape(DOCUMENTS)}.*?{re.escape(END_DOCUMENTS)}\s*)", re.DOTALL
@@ -107,10 +105,6 @@ def parse(line: str, place: str, default_key: str, default_dataset: str = "") ->
 
 def of_row(row: Mapping[str, Any], default_key: str, default_dataset: str = "") -> Prediction:
     """One row as read from JSON. Raises `ValueError` where it is none of the known ones, with the reason."""
-    judge, failed = _verdict(row)
-    dataset = next((row[key] for key in DATASET_KEYS if row.get(key)), default_dataset)
-    name = row.get("index", row.get("id"))
-    key = default_key if name is None else f"{row.get('dataset', '')}/{name}"
     if "segments" in row:
         checked = _checked(row, _Played)
         if checked.stop not in tuple(StopReason):
@@ -118,8 +112,7 @@ def of_row(row: Mapping[str, Any], default_key: str, default_dataset: str = "") 
         ours = trajectory_of(checked)
         if any(segment.overhang > len(segment.text) for segment in ours.segments):
             raise ValueError("segments: an overhang is longer than its text")
-        answer = answer_of_trajectory(ours)
-        return Prediction(key, ours.question, ours.gold_answers, answer, ours, judge, failed, dataset)
+        return of_trajectory(ours, row, default_key, default_dataset)
     _checked(row, _Answered)
     if isinstance(prompt := row.get("prompt"), list) and not all(isinstance(message, dict) for message in prompt):
         raise ValueError("prompt must be a list of messages")
@@ -133,6 +126,8 @@ def of_row(row: Mapping[str, Any], default_key: str, default_dataset: str = "") 
         trajectory = from_text(asked.text, asked.gold_answers, row["gen_text_store"])
         if answer is None:
             answer = answer_of_trajectory(trajectory)
+    judge, failed = verdict_of(row)
+    key, dataset = key_of(row, default_key), dataset_of(row, default_dataset)
     return Prediction(key, asked.text, asked.gold_answers, answer, trajectory, judge, failed, dataset)
 
 
@@ -143,15 +138,6 @@ def _checked(row: Mapping[str, Any], shape: type[S]) -> S:
         first = error.errors(include_url=False, include_input=False)[0]
         said = {"model_type": "must be an object", "missing": "is missing"}.get(first["type"], first["msg"])
         raise ValueError(f"{'.'.join(map(str, first['loc']))} {said.replace('Input should', 'must')}") from None
-
-
-def _verdict(row: Mapping[str, Any]) -> tuple[bool | None, bool]:
-    """A judge's verdict and whether one was asked in vain: anything but a clear yes or no is a failure, never a no."""
-    given = [row[key] for key in JUDGE_KEYS if key in row]
-    if not given:
-        return None, False
-    said = str(given[0]).strip().lower()
-    return {"true": (True, False), "false": (False, False)}.get(said, (None, True))
 
 
 def from_text(question: str, gold_answers: tuple[str, ...], text: str) -> Trajectory:

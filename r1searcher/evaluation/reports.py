@@ -1,40 +1,48 @@
-"""The report of an evaluation: report.json, report.md and report.html."""
+"""The report of a folder, whether a run or an evaluation: report.json, report.md and report.html."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from r1searcher.common.files import write_bytes, write_json
-from r1searcher.evaluation.predictions import of_row
-from r1searcher.report.scoring import MetricSummary, score_prediction, summarize
+from r1searcher.common import terminal
+from r1searcher.common.files import parse_json, read_bytes
+from r1searcher.common.records import Record, read_record
+from r1searcher.errors import InputError
+from r1searcher.evaluation.folder import DAMAGED, EvaluationFolder, EvaluationManifest
+from r1searcher.report.contents import Records
+from r1searcher.report.run import records_of_run
+from r1searcher.report.tables import print_summaries
+from r1searcher.report.write import write_report
+from r1searcher.runs.folder import RunFolder
 
 
-def write_reports(to: Path, rows: Sequence[Mapping[str, Any]], manifest: Mapping[str, Any]) -> dict[str, MetricSummary]:
-    """report.json, report.md and report.html of prediction rows, in their order."""
-    from r1searcher.report.page import render_page
-    from r1searcher.report.tables import as_markdown
-
-    predictions = [of_row(row, str(number)) for number, row in enumerate(rows)]
-    scored = [score_prediction(prediction) for prediction in predictions]
-    reports = {
-        name: replace(
-            summarize([one for row, one in zip(rows, scored, strict=True) if row["dataset"] == name]),
-            seconds=_latency([float(row["seconds"]) for row in rows if row["dataset"] == name]),
-        )
-        for name in dict.fromkeys(str(row["dataset"]) for row in rows)
-    }
-    write_json(
-        to / "report.json",
-        {"manifest": manifest, "datasets": {name: figures.as_json() for name, figures in reports.items()}},
-    )
-    write_bytes(to / "report.md", as_markdown(reports, manifest).encode("utf-8", "replace"))
-    page = render_page(reports, rows, predictions, scored, manifest)
-    write_bytes(to / "report.html", page.encode("utf-8", "replace"))
-    return reports
+def records_of(manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Records:
+    """The records of an evaluation: its manifest, and its rows in their order."""
+    return Records(title=str(manifest["model"]), manifest=manifest, trajectories=rows, grouped_by="dataset")
 
 
-def _latency(seconds: Sequence[float]) -> dict[str, float]:
-    """Median and 95th percentile of an episode's seconds, while other episodes ran."""
-    ordered = sorted(seconds)
-    return {"p50": ordered[len(ordered) // 2], "p95": ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))]}
+def run_report(folder: Path, steps: Sequence[int], to: Path | None) -> None:
+    """Write the report of a run or an evaluation into `to`, by default into its own folder, and print its tables.
+
+    steps: of a run, those whose trajectories are shown. Raises `InputError` for any other folder.
+    """
+    report = write_report(to or folder, _read(folder, steps))
+    print_summaries(report.summaries)
+    terminal.console(stderr=True).print(f"report: {(to or folder) / 'report.html'}", soft_wrap=True)
+
+
+def _read(folder: Path, steps: Sequence[int]) -> Records:
+    if not (folder / "manifest.json").is_file():
+        raise InputError(f"{folder} is not a run or an evaluation: it has no manifest.json")
+    keys = read_record(folder / "manifest.json", Record, DAMAGED).model_extra or {}
+    if "stage" in keys:
+        return records_of_run(RunFolder(folder), steps)
+    if steps:
+        raise InputError(f"{folder} is an evaluation: it has no steps; leave out --step")
+    evaluation = EvaluationFolder(folder)
+    checked = read_record(evaluation.manifest, EvaluationManifest, DAMAGED)
+    rows = evaluation.ordered(list(checked.datasets))
+    if not rows:
+        raise InputError(f"{folder} has no episodes yet: finish the evaluation with the command that began it")
+    manifest = parse_json(read_bytes(evaluation.manifest, "the manifest"))  # its keys in the order of the file
+    return records_of(manifest, rows)

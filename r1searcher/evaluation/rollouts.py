@@ -15,7 +15,7 @@ from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.evaluation.engines import InferenceEngine
 from r1searcher.questions.question import Question
 from r1searcher.retrieval.base import Retriever
-from r1searcher.runs.resolved import limits_of
+from r1searcher.runs.resolved import limits_of, retriever_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,6 @@ def roll_out_model(
     """
     from r1searcher.engine.inference import LocalModel
     from r1searcher.engine.launch import device
-    from r1searcher.retrieval.links.retry import open_retrying
 
     tasks = [task for t in temperatures for task in rollout_requests(questions, t, seed=settings.seed)]
     local = LocalModel(
@@ -118,7 +117,7 @@ def roll_out_model(
 
     async def play() -> dict[RolloutRequest, Trajectory]:
         played: dict[RolloutRequest, Trajectory] = {}
-        async with aclosing(open_retrying(settings.retrieval, notify)) as retriever, local as engine:
+        async with aclosing(retriever_of(settings, notify)) as retriever, local as engine:
             make_prompt = prompt_maker(settings, engine)
             async with aclosing(
                 roll_out(tasks, engine, retriever, make_prompt, limits_of(settings), concurrency)

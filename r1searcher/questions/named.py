@@ -1,54 +1,29 @@
-"""Datasets by name, wherever a question file can be given: training, held-out questions, recall, evaluation."""
+"""Questions by the name of a dataset or a file: for training, held-out questions, recall and evaluation."""
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 from r1searcher.common.download import download
 from r1searcher.common.files import cache_folder
 from r1searcher.errors import InputError, ServiceError
+from r1searcher.questions.datasets import DATASETS, Source
 from r1searcher.questions.quality import quality_warnings
 from r1searcher.questions.question import Question
-from r1searcher.questions.read import read_question_file
+from r1searcher.questions.read import Questions, read_question_file, read_question_rows
 
 HUB = "https://huggingface.co"
-HUB_DATASET = "RUC-NLPIR/FlashRAG_datasets"
 _MOST_BYTES = 4 << 30
 _INSTEAD = "give a folder with the file (--data-dir, data.folder)"
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """A dataset of `HUB_DATASET` (public, FlashRAG rows, one file per split).
-
-    `evaluated` is the split that evaluations take. `local` are files that stand for that split in a folder, looked for
-    before the hub's own path.
-    """
-
-    splits: tuple[str, ...]
-    evaluated: str
-    local: tuple[str, ...]
-
-
-NAMED: Mapping[str, Named] = {
-    "bamboogle": Named(("test",), "test", ("bamboogle.jsonl",)),
-    "hotpotqa": Named(("train", "dev"), "dev", ("hotpotqa.jsonl", "hotpotqa_500.jsonl")),
-    "2wikimultihopqa": Named(("train", "dev"), "dev", ("2wikimultihopqa.jsonl", "2wiki_500.jsonl")),
-    "musique": Named(("train", "dev"), "dev", ("musique.jsonl", "musique_500.jsonl")),
-    "nq": Named(("train", "dev", "test"), "test", ("nq.jsonl",)),
-    "triviaqa": Named(("train", "dev", "test"), "test", ("triviaqa.jsonl",)),
-    "popqa": Named(("test",), "test", ("popqa.jsonl",)),
-}
-"""R1-Searcher evaluates on 500 rows of its own draw of HotpotQA, 2WikiMultihopQA and MuSiQue (`eval_set/` in its
-repository); the hub's files are the whole development sets. The report says which file was read, and its hash.
-"""
-
-
-@dataclass(frozen=True, slots=True)
 class Dataset:
-    """Questions in file order. `warnings` says what is odd about the rows, a sentence each."""
+    """Questions in file order. `warnings` says what is odd about the rows, one sentence each."""
 
     name: str
     source: str
@@ -68,66 +43,95 @@ def open_dataset(
     """A question file, or a named dataset, with a split after a colon if wanted ("hotpotqa:dev").
 
     Named ones come from `folder` where it is given, else from the cache or the hub. Without a split, `training` takes
-    the training split and everything else the one that evaluations use. `strict` refuses a file with a bad row; rows of
-    a named dataset are the hub's, so bad ones are left out there and told in the notes.
+    the training split and everything else the one that evaluations use. `strict` refuses a file with a bad row; the
+    rows of a named dataset are its publisher's, so bad ones are left out there and named in the warnings.
 
     Raises `InputError` for what is neither a file nor a name and where no row can be used, and `R1Error` where a
     download fails.
     """
-    chosen = _chosen(name, training)
-    file = _file(name, folder or None, training)
-    read = read_question_file(file, limit=limit, strict=strict and chosen is None)
+    split = _split(name, training)
+    place = _place(name, split, folder or None)
+    if callable(place):
+        source, read = _described(place), _called(place, limit)
+    else:
+        source, read = str(place), read_question_file(place, limit=limit, strict=strict and split is None)
     warnings = quality_warnings(read.questions)
     if read.refused:
         rows = "1 unusable row" if len(read.refused) == 1 else f"{len(read.refused)} unusable rows"
         warnings.insert(0, f"{rows}, the first in {read.refused[0]}; left out")
-    return Dataset(_label(name, chosen, file), str(file), read.sha256, read.questions, tuple(warnings))
+    return Dataset(_label(name, split), source, read.sha256, read.questions, tuple(warnings))
 
 
-def local_file(name: str, folder: Path | str | None = None, *, training: bool = False) -> Path | None:
-    """The file that `open_dataset` would read, if it needs no download and is there."""
-    chosen = _chosen(name, training)
-    if chosen is None:
-        file = Path(name)
-    else:
-        wanted = _candidates(*chosen, Path(folder)) if folder else [_cached(*chosen)]
-        file = next((candidate for candidate in wanted if _exists(candidate)), wanted[-1])
-    return file if _exists(file) else None
+def is_here(name: str, folder: Path | str | None = None, *, training: bool = False) -> bool:
+    """Whether `open_dataset` would need no download, and its file is there."""
+    split = _split(name, training)
+    place = _without_download(name, split, folder or None)
+    return place is not None and (callable(place) or _exists(place))
 
 
-def _chosen(name: str, training: bool) -> tuple[str, str] | None:
-    """(dataset, split) that a name stands for; None for a file. Raises `InputError` for a split that is not there."""
+@dataclass(frozen=True, slots=True)
+class _Split:
+    """One split of a named dataset."""
+
+    dataset: str
+    name: str
+
+    @property
+    def is_evaluated(self) -> bool:
+        return self.name == DATASETS[self.dataset].evaluated_split
+
+    @property
+    def source(self) -> Source:
+        return DATASETS[self.dataset].splits[self.name]
+
+
+def _split(name: str, training: bool) -> _Split | None:
+    """What a name stands for; None for a file. Raises `InputError` for a split that is not there."""
     base, colon, split = name.partition(":")
-    if base not in NAMED or (colon and _exists(Path(name))):
+    if base not in DATASETS or (colon and _exists(Path(name))):
         return None
-    named = NAMED[base]
+    named = DATASETS[base]
     if not colon:
-        split = "train" if training else named.evaluated
+        split = "train" if training else named.evaluated_split
     if split not in named.splits:
         splits = " or ".join(f"{base}:{known}" for known in named.splits)
         wanted = f"no split {split!r}" if colon else "no training split"
         raise InputError(f"the dataset {base} has {wanted}: give {splits}")
-    return base, split
+    return _Split(base, split)
 
 
-def _file(name: str, folder: Path | str | None, training: bool) -> Path:
-    chosen = _chosen(name, training)
-    if chosen is not None:
-        return _in_folder(*chosen, Path(folder)) if folder else _downloaded(*chosen)
-    if not name.strip() or not _exists(Path(name)):
-        near = difflib.get_close_matches(name.partition(":")[0], NAMED, 1)
+Rows = Callable[[], Iterable[Any]]
+
+
+def _place(name: str, split: _Split | None, folder: Path | str | None) -> Path | Rows:
+    """The file or function to read, downloaded where necessary. Raises `InputError` where there is none."""
+    place = _without_download(name, split, folder)
+    if place is not None and (callable(place) or _exists(place)):
+        return place
+    if split is None:
+        near = difflib.get_close_matches(name.partition(":")[0], list(DATASETS), 1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         shown = name if len(name) <= 100 else f"{name[:100]}…"
-        raise InputError(f"there is no dataset {shown!r}{hint}: give a file of questions, or one of {', '.join(NAMED)}")
-    return Path(name)
+        known = ", ".join(DATASETS)
+        raise InputError(f"there is no dataset {shown!r}{hint}: give a file of questions, or one of {known}")
+    if folder:
+        names = ", ".join(str(file.relative_to(folder)) for file in _candidates(split, Path(folder)))
+        raise InputError(f"the folder {folder} holds no {split.dataset}:{split.name}: looked for {names}")
+    if isinstance(split.source, Path):
+        raise InputError(f"the dataset {split.dataset} has no file {split.source}: install its package again")
+    return _downloaded(split)
 
 
-def _label(name: str, chosen: tuple[str, str] | None, file: Path) -> str:
-    """What figures are filed under: "hotpotqa" for the evaluated split, "hotpotqa:train" for another, a file's stem."""
-    if chosen is None:
-        return file.stem
-    base, split = chosen
-    return base if split == NAMED[base].evaluated else f"{base}:{split}"
+def _without_download(name: str, split: _Split | None, folder: Path | str | None) -> Path | Rows | None:
+    """Where the questions are, or will be once they are downloaded. None for a name that is empty."""
+    if split is None:
+        return Path(name) if name.strip() else None
+    own = _cached(split) if isinstance(split.source, str) else split.source
+    if folder:
+        wanted = _candidates(split, Path(folder))
+        there = next((file for file in wanted if _exists(file)), None)
+        return there or (wanted[-1] if isinstance(split.source, str) else own)
+    return own
 
 
 def _exists(file: Path) -> bool:
@@ -137,33 +141,48 @@ def _exists(file: Path) -> bool:
         return True
 
 
-def _in_folder(base: str, split: str, folder: Path) -> Path:
-    wanted = _candidates(base, split, folder)
-    for file in wanted:
-        if _exists(file):
-            return file
-    names = ", ".join(str(file.relative_to(folder)) for file in wanted)
-    raise InputError(f"the folder {folder} holds no {base}:{split}: looked for {names}")
+def _label(name: str, split: _Split | None) -> str:
+    """What figures are filed under: "hotpotqa" for the evaluated split, "hotpotqa:train" for another, a file's stem."""
+    if split is None:
+        return Path(name).stem
+    return split.dataset if split.is_evaluated else f"{split.dataset}:{split.name}"
 
 
-def _candidates(base: str, split: str, folder: Path) -> list[Path]:
-    names = NAMED[base].local if split == NAMED[base].evaluated else ()
-    return [*(folder / name for name in names), folder / base / f"{split}.jsonl"]
+def _candidates(split: _Split, folder: Path) -> list[Path]:
+    names = DATASETS[split.dataset].files if split.is_evaluated else ()
+    return [*(folder / name for name in names), folder / split.dataset / f"{split.name}.jsonl"]
 
 
-def _cached(base: str, split: str) -> Path:
-    return cache_folder("datasets", base) / f"{split}.jsonl"
+def _cached(split: _Split) -> Path:
+    return cache_folder("datasets", split.dataset) / f"{split.name}.jsonl"
 
 
-def _downloaded(base: str, split: str) -> Path:
-    """The file of a split, from the cache where it is there. HF_ENDPOINT names another hub, as it does for Hugging
-    Face's own tools."""
-    target = _cached(base, split)
-    if target.is_file():
-        return target
-    hub = os.environ.get("HF_ENDPOINT") or HUB
-    url = f"{hub.rstrip('/')}/datasets/{HUB_DATASET}/resolve/main/{base}/{split}.jsonl"
+def _downloaded(split: _Split) -> Path:
     try:
-        return download(url, target, most=_MOST_BYTES)
+        return download(_url(str(split.source)), _cached(split), most=_MOST_BYTES)
     except ServiceError as error:
         raise ServiceError(f"{error}; {_INSTEAD}", transient=error.transient) from error
+
+
+def _url(source: str) -> str:
+    """The address of a file. HF_ENDPOINT names another hub, as it does for Hugging Face's own tools."""
+    parts = urlsplit(source)
+    if parts.scheme != "hf":
+        return source
+    owner, name, path = parts.path.lstrip("/").split("/", 2)
+    hub = os.environ.get("HF_ENDPOINT") or HUB
+    return f"{hub.rstrip('/')}/{parts.netloc}/{owner}/{name}/resolve/main/{path}"
+
+
+def _described(rows: Rows) -> str:
+    return f"{getattr(rows, '__module__', '')}:{getattr(rows, '__qualname__', type(rows).__name__)}"
+
+
+def _called(rows: Rows, limit: int | None) -> Questions:
+    """The questions that a function yields; `sha256` is theirs. Raises `InputError` where it fails."""
+    try:
+        return read_question_rows(rows(), f"the function {_described(rows)}", limit=limit)
+    except InputError:
+        raise
+    except Exception as error:  # whatever another package's function raises
+        raise InputError(f"the function {_described(rows)} failed: {type(error).__name__}: {error}") from error

@@ -1,7 +1,9 @@
-"""The one reader of question files. What it does about a bad row is the caller's policy."""
+"""The one reader of questions. What it does about a bad row is the caller's policy."""
 
 import hashlib
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,45 +16,62 @@ from r1searcher.questions.rows import kind_of, question_of
 
 
 @dataclass(frozen=True, slots=True)
-class QuestionFile:
-    """Questions in the file's order. `sha256` is the file's; `refused` says why rows were left out, a clause each."""
+class Questions:
+    """Questions in their order. `sha256` is that of their file, or of the questions where they come from a function.
+    `refused` says why rows were left out, one clause each."""
 
     questions: tuple[Question, ...]
     sha256: str
     refused: tuple[str, ...] = ()
 
 
-def read_questions(file: Path, limit: int | None = None) -> list[Question]:
-    """All questions of a file, or the first `limit`. See `read_question_file`, whose strict policy this is."""
-    return list(read_question_file(file, limit=limit, strict=True).questions)
-
-
-def read_question_file(file: Path, *, limit: int | None = None, strict: bool) -> QuestionFile:
+def read_question_file(file: Path, *, limit: int | None = None, strict: bool) -> Questions:
     """Questions of JSON Lines, a JSON array, Parquet or a table, in the row shapes that `rows` lists.
 
     `strict` refuses a file with a bad row, by its line, and reads no further than `limit` questions; otherwise bad rows
-    are left out and told in `refused`. Raises `InputError` for that, for a file that cannot be read, and for one
+    are left out and named in `refused`. Raises `InputError` for that, for a file that cannot be read, and for one
     without a question: where what it holds instead is known, the sentence says what that is.
     """
     data = read_bytes(file, "the question file")
+    source = f"the question file {file}"
+    questions, refused = _read(rows_in(file, data), source, limit if strict else None, file if strict else None)
+    return Questions(tuple(islice(questions, limit)), hashlib.sha256(data).hexdigest(), tuple(refused))
+
+
+def read_question_rows(rows: Iterable[Any], source: str, *, limit: int | None = None) -> Questions:
+    """Questions of rows in memory: `Question`s, or mappings in the shapes that `rows` lists; no further than `limit`.
+
+    Bad rows are left out and named in `refused`. `source` names where the rows come from in the `InputError` for rows
+    that hold no question.
+    """
+    as_rows = (asdict(row) | {"question": row.text} if isinstance(row, Question) else row for row in rows)
+    questions, refused = _read(enumerate(as_rows, 1), source, limit)
+    digest = hashlib.sha256(json.dumps([asdict(question) for question in questions]).encode())
+    return Questions(tuple(questions), digest.hexdigest(), tuple(refused))
+
+
+def _read(
+    rows: Iterable[tuple[int, Any]], source: str, limit: int | None, strict: Path | None = None
+) -> tuple[list[Question], list[str]]:
+    """Questions, and why rows were left out. `strict` is the file of which no row may be bad."""
     questions: list[Question] = []
     refused: list[str] = []
     kind: str | None = None
-    for number, row in rows_in(file, data):
-        if strict and len(questions) == limit:
+    for number, row in rows:
+        if len(questions) == limit:
             break
         try:
             questions.append(_question(row, number))
         except ValueError as error:
             kind = kind or kind_of(row)
             if strict and (questions or kind is None):
-                raise InputError(f"{file}:{number}: {error}") from None
+                raise InputError(f"{strict}:{number}: {error}") from None
             refused.append(f"line {number}: {error}")
             if strict:
                 break
     if not questions:
-        raise InputError(_nothing(file, kind, refused))
-    return QuestionFile(tuple(islice(questions, limit)), hashlib.sha256(data).hexdigest(), tuple(refused))
+        raise InputError(_nothing(source, kind, refused))
+    return questions, refused
 
 
 def _question(row: Any, number: int) -> Question:
@@ -63,9 +82,9 @@ def _question(row: Any, number: int) -> Question:
     return question_of(row, default_id=str(number))
 
 
-def _nothing(file: Path, kind: str | None, refused: list[str]) -> str:
+def _nothing(source: str, kind: str | None, refused: list[str]) -> str:
     if kind:
-        return f"the question file {file} holds {kind}, see {refused[0]}; {WHAT_WORKS}"
+        return f"{source} holds {kind}, see {refused[0]}; {WHAT_WORKS}"
     if refused:
-        return f"the question file {file} holds no question that can be scored ({refused[0]}); {WHAT_WORKS}"
-    return f"the question file {file} is empty; {WHAT_WORKS}"
+        return f"{source} holds no question that can be scored ({refused[0]}); {WHAT_WORKS}"
+    return f"{source} is empty; {WHAT_WORKS}"

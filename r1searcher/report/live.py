@@ -1,7 +1,7 @@
 """A run as it happens: a live panel in a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -10,28 +10,25 @@ from rich.live import Live
 from rich.padding import Padding
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from r1searcher.common import terminal
-from r1searcher.common.files import lines_in
+from r1searcher.common.files import LineCounter
 from r1searcher.common.terminal import SafeConsole, outside
 from r1searcher.episodes.trajectory import Author
-from r1searcher.rewards.measures import NEW_TOKENS, REWARD, View, shown_in
+from r1searcher.report.tables import SECONDS, steps_table
+from r1searcher.rewards.measures import REWARD, View, shown_in
 from r1searcher.runs.folder import RunFolder
-from r1searcher.runs.records import finished_steps, latest_trajectory, read_heartbeats, read_metrics
-
-SECONDS = "timing/step_total"
-"""The engine's own figure of how long a step took."""
+from r1searcher.runs.records import finished_steps, latest_trajectory, read_heartbeats, read_metrics, trajectory_files
 
 STYLES = {Author.PROMPT.value: "dim", Author.MODEL.value: "bold", Author.ENVIRONMENT.value: "cyan"}
 ROWS_SHOWN = 10
 
 
 class RunView(AbstractContextManager["RunView"]):
-    """Follows the files of a run folder; `refresh` is called now and then while the engine works.
+    """Follows the files of a run folder; `refresh` is called about twice a second while the engine works.
 
-    `steps` is how many steps the run can have, `rollouts` how many episodes one has.
+    `steps` is how many steps the run can have, `rollouts` how many episodes a step has.
     """
 
     def __init__(
@@ -42,8 +39,9 @@ class RunView(AbstractContextManager["RunView"]):
         self._live: Live | None = None
         self._started = time.monotonic()
         self._steps_before = finished_steps(run)
-        self._lines_said = self._steps_before
-        self._heartbeats_said = len(read_heartbeats(run))
+        self._steps_printed = self._steps_before
+        self._heartbeats_printed = len(read_heartbeats(run))
+        self._episodes = LineCounter()
 
     def __enter__(self) -> "RunView":
         self.console.print(f"{self.title} · files in {self.run.path}")
@@ -73,12 +71,12 @@ class RunView(AbstractContextManager["RunView"]):
 
     def _new_rows(self) -> Iterator[Mapping[str, float]]:
         beats = read_heartbeats(self.run)
-        for beat in beats[self._heartbeats_said :]:
+        for beat in beats[self._heartbeats_printed :]:
             self.console.print(beat.message, soft_wrap=True)
-        self._heartbeats_said = len(beats)
+        self._heartbeats_printed = len(beats)
         for row in read_metrics(self.run):
-            if row["step"] > self._lines_said:
-                self._lines_said = int(row["step"])
+            if row["step"] > self._steps_printed:
+                self._steps_printed = int(row["step"])
                 yield row
 
     def _left(self) -> str:
@@ -91,8 +89,7 @@ class RunView(AbstractContextManager["RunView"]):
 
     def _panel(self) -> RenderableType:
         step = finished_steps(self.run)
-        under_way = self.run.trajectories(step + 1)
-        episodes = lines_in(under_way)
+        episodes = self._episodes.count(trajectory_files(self.run.trajectories(step + 1)))
         done = step + min(1.0, episodes / self.rollouts) * 0.5  # the other half of a step is training
         minutes = (time.monotonic() - self._started) / 60
         head = outside(f"{self.title}  step {step}/{self.steps}  {minutes:.0f} min{self._left()}", "bold")
@@ -107,27 +104,6 @@ class RunView(AbstractContextManager["RunView"]):
         if latest:
             parts.append(Panel(trajectory_text(latest), title="latest trajectory", title_align="left"))
         return Group(*parts)
-
-
-def steps_table(rows: Sequence[Mapping[str, float]]) -> Table:
-    """One row per step: reward parts, rates and speed."""
-    parts = sorted({key for row in rows for key in row if key.startswith("reward/")})
-    table = Table(box=None, padding=(0, 1))
-    table.add_column("step", justify="right")
-    measures = shown_in(View.LIVE)
-    headings = (*(m.heading for m in measures), *(part.removeprefix("reward/") + " part" for part in parts))
-    for heading in (*headings, "tokens/s", "s"):
-        table.add_column(heading, justify="right")
-    for row in rows:
-        values = [f"{row[key]:.3f}" if key in row else "" for key in (*(m.name for m in measures), *parts)]
-        table.add_row(str(row["step"]), *values, f"{tokens_per_second(row):.0f}", f"{row.get(SECONDS, 0):.0f}")
-    return table
-
-
-def tokens_per_second(row: Mapping[str, float]) -> float:
-    """Sampled tokens over the time of the rollouts, searches included; 0 where the engine did not say."""
-    seconds = row.get("timing/generation", 0.0)
-    return row.get(NEW_TOKENS.name, 0.0) * row.get("rollout/num_samples", 0.0) / seconds if seconds else 0.0
 
 
 def trajectory_text(row: Mapping[str, Any]) -> Text:

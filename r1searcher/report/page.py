@@ -8,26 +8,24 @@ known by its hash, and nothing else.
 import base64
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
 from typing import Any
 
-from r1searcher.report.scoring import MetricSummary, Prediction, Scored
-from r1searcher.report.tables import counts, metrics_of, name_of
+from r1searcher.report.contents import Report, Row
+from r1searcher.report.figures import curves, interval_plot, searches_plot
+from r1searcher.report.predictions import Prediction
+from r1searcher.report.scoring import MetricSummary, Scored
+from r1searcher.report.tables import counts, metrics_of, name_of, step_cells
 from r1searcher.rewards.measures import COVER_EM, EM, F1, View, shown_in
 
 
-def render_page(
-    reports: Mapping[str, MetricSummary],
-    rows: Sequence[Mapping[str, Any]],
-    predictions: Sequence[Prediction],
-    scored: Sequence[Scored],
-    manifest: Mapping[str, Any],
-) -> str:
-    """The whole page. `rows`, `predictions` and `scored` run in parallel."""
-    trajectories = [_entry(*one) for one in zip(rows, predictions, scored, strict=True)]
+def render_page(report: Report) -> str:
+    """The whole page."""
+    records = report.records
+    rows = zip(records.trajectories, report.predictions, report.scored, strict=True)
+    trajectories = [_entry(records.group_of(row), row, prediction, scored) for row, prediction, scored in rows]
     script, style = _file("page.js"), _file("page.css")
     return _filled(
         _file("page.html"),
@@ -36,12 +34,13 @@ def render_page(
                 f"default-src 'none'; base-uri 'none'; form-action 'none'; "
                 f"script-src '{_hash(script)}'; style-src '{_hash(style)}'"
             ),
-            "title": escape(str(manifest["model"])),
+            "title": escape(records.title),
             "style": style,
             "script": script,
-            "tables": _table(reports),
-            "plots": _interval_plot(reports) + _searches_plot(trajectories),
-            "manifest": escape(json.dumps(manifest, indent=2, ensure_ascii=False)),
+            "tables": _table(report.summaries) + _steps(records.metrics),
+            "plots": curves(records.metrics) + interval_plot(report.summaries) + searches_plot(trajectories),
+            "manifest": escape(json.dumps(records.manifest, indent=2, ensure_ascii=False)),
+            "group": records.grouped_by,
             "data": _data(trajectories),
         },
     )
@@ -67,25 +66,23 @@ def _data(value: Any) -> str:
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-def _entry(row: Mapping[str, Any], prediction: Prediction, scored: Scored) -> dict[str, Any]:
+def _entry(group: str, row: Row, prediction: Prediction, scored: Scored) -> dict[str, Any]:
+    """What the page's script reads of a trajectory."""
     measures = scored.measures
-    trajectory = prediction.trajectory
     verdict = "right" if measures[EM.name] else "covered" if measures[COVER_EM.name] else "wrong"
     return {
-        "dataset": str(row.get("dataset", "")),
+        "group": group,
         "question": prediction.question,
         "gold_answers": list(prediction.gold_answers),
         "answer": prediction.answer,
         "verdict": verdict,
         "f1": round(measures[F1.name], 3),
-        "searches": len(trajectory.searches) if trajectory else 0,
-        "stop": trajectory.stop.value if trajectory else "unknown",
+        "searches": len(row["searches"]),
+        "stop": row["stop"],
         "measures": {m.name: round(measures[m.name], 3) for m in shown_in(View.PAGE) if m.name in measures},
         "parts": {name: round(float(value), 3) for name, value in dict(row.get("parts", {})).items()},
         "broken": [name.removeprefix("format/") for name in measures if name.startswith("format/")],
-        "segments": [[segment.author.value, segment.text, len(segment.token_ids)] for segment in trajectory.segments]
-        if trajectory
-        else [],
+        "segments": [[s["author"], s["text"], len(s["token_ids"])] for s in row["segments"]],
     }
 
 
@@ -102,50 +99,11 @@ def _table(reports: Mapping[str, MetricSummary]) -> str:
     return f"<table><tr><th></th>{head}</tr>{body}</table><ul>{warnings}</ul>"
 
 
-def _interval_plot(reports: Mapping[str, MetricSummary]) -> str:
-    """Answer metrics on a scale of 0 to 1, each a dot with a whisker."""
-    metrics = [m.name for m in shown_in(View.INTERVAL)]
-    lines, y = "", 14
-    for name, figures in reports.items():
-        for metric in metrics:
-            if not (found := figures.metrics.get(metric)):
-                continue
-            low, value, high = (190 + 300 * x for x in (found.low, found.value, found.high))
-            label = escape(name_of(metric) if len(reports) == 1 else f"{name}: {name_of(metric)}")
-            lines += (
-                f'<text x="184" y="{y + 4}" text-anchor="end">{label}</text>'
-                f'<line class="axis" x1="190" x2="490" y1="{y}" y2="{y}"/>'
-                f'<line class="whisker" x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}"/>'
-                f'<circle class="right" cx="{value:.1f}" cy="{y}" r="4"/>'
-            )
-            y += 18
-    ticks = "".join(
-        f'<text x="{190 + 300 * t / 4:.0f}" y="{y + 6}" text-anchor="middle">{t / 4:g}</text>' for t in range(5)
-    )
-    return (
-        f'<figure><svg width="510" height="{y + 12}" role="img" aria-label="Answer metrics">{lines}{ticks}</svg>'
-        "<figcaption>Answer metrics with 95 % intervals</figcaption></figure>"
-    )
-
-
-def _searches_plot(trajectories: Sequence[Mapping[str, Any]]) -> str:
-    """How many trajectories searched how often, the right ones below the others."""
-    totals = Counter(min(int(t["searches"]), 10) for t in trajectories)
-    right = Counter(min(int(t["searches"]), 10) for t in trajectories if t["verdict"] == "right")
-    highest = max(totals.values(), default=1)
-    bars = ""
-    for searches in range(max(totals, default=0) + 1):
-        x = 10 + 34 * searches
-        good, all_ = (110 * n / highest for n in (right[searches], totals[searches]))
-        label = f"{searches}" if searches < 10 else "10+"
-        bars += (
-            f'<rect class="right" x="{x}" y="{130 - good:.1f}" width="26" height="{good:.1f}"/>'
-            f'<rect class="wrong" x="{x}" y="{130 - all_:.1f}" width="26" height="{all_ - good:.1f}"/>'
-            f'<text x="{x + 13}" y="{126 - all_:.1f}" text-anchor="middle">{totals[searches]}</text>'
-            f'<text x="{x + 13}" y="144" text-anchor="middle">{label}</text>'
-        )
-    width = 20 + 34 * (max(totals, default=0) + 1)
-    return (
-        f'<figure><svg width="{width}" height="150" role="img" aria-label="Searches per question">{bars}</svg>'
-        "<figcaption>Searches per question: right (EM, green) and not (red)</figcaption></figure>"
-    )
+def _steps(metrics: Sequence[Mapping[str, float]]) -> str:
+    """The metrics of every step of a run, folded; nothing for an evaluation."""
+    if not metrics:
+        return ""
+    headings, rows = step_cells(metrics)
+    head = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<details><summary>Every step</summary><table><tr>{head}</tr>{body}</table></details>"

@@ -6,37 +6,18 @@ from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any
 
-from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.errors import InputError
+from r1searcher.questions.scorers import official_scorer
 from r1searcher.report.intervals import Interval, interval
+from r1searcher.report.predictions import Prediction
+from r1searcher.rewards.format import MAX_ANSWER_WORDS
 from r1searcher.rewards.measures import EM, JUDGE, Measure, View, measure, shown_in
 from r1searcher.rewards.metrics import score
-from r1searcher.rewards.official import official_scorer
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """One answer to one question.
-
-    `answer` is raw, as it stood between the tags; None where none was given. `judge` is a judge's verdict, None where
-    there is none; `judge_failed` says that a judge was asked in vain. `key` names the question, so that several
-    samples of it belong together. `trajectory` is there where the row holds one. `dataset` is where the question comes
-    from, by the row or else by the file's name if that begins with a known dataset's; "" where neither tells.
-    """
-
-    key: str
-    question: str
-    gold_answers: tuple[str, ...]
-    answer: str | None
-    trajectory: Trajectory | None = None
-    judge: bool | None = None
-    judge_failed: bool = False
-    dataset: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One prediction in figures.
+    """One prediction in numbers.
 
     `measures` are those of `rewards.measure`, or the answer metrics alone, and the official metrics of `dataset`.
     """
@@ -48,12 +29,13 @@ class Scored:
     dataset: str = ""
 
 
-def score_prediction(prediction: Prediction, dataset: str = "") -> Scored:
+def score_prediction(prediction: Prediction, dataset: str = "", max_answer_words: int = MAX_ANSWER_WORDS) -> Scored:
     """The answer decides the answer metrics, the trajectory everything else.
 
     `dataset` names where the question comes from, in place of what the row itself says.
     """
-    measures = measure(prediction.trajectory) if prediction.trajectory is not None else {}
+    trajectory = prediction.trajectory
+    measures = measure(trajectory, max_answer_words) if trajectory is not None else {}
     answered = score(prediction.answer, prediction.gold_answers)._asdict()
     name = dataset or prediction.dataset
     scorer = official_scorer(name)
@@ -78,9 +60,9 @@ def by_dataset(scored: Iterable[Scored]) -> dict[str, list[Scored]]:
 
 @dataclass(frozen=True)
 class MetricSummary:
-    """Figures of one dataset. `n` counts questions, `predictions` their samples.
+    """Metrics of one dataset, or of one step of a run. `n` counts questions, `predictions` their samples.
 
-    `official` names the scorers behind the official metrics; none where the dataset has none.
+    `official` names the scorers of the official metrics; empty where the dataset has none.
     """
 
     n: int

@@ -1,17 +1,23 @@
-"""Figures as tables in a terminal."""
+"""Metrics as tables: in a terminal, and as Markdown."""
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
 from r1searcher.common.terminal import console
+from r1searcher.report.contents import Report
 from r1searcher.report.intervals import Interval
 from r1searcher.report.scoring import MetricSummary
-from r1searcher.rewards.measures import MEASURES, View, shown_in
+from r1searcher.rewards.measures import MEASURES, NEW_TOKENS, View, shown_in
+
+SECONDS = "timing/step_total"
+"""The engine's own measurement of how long a step took."""
+
+PART = "reward/"
+"""What the keys of reward parts begin with."""
 
 
 def name_of(metric: str) -> str:
@@ -47,25 +53,63 @@ def counts(figures: MetricSummary) -> list[str]:
     return [*lines, *figures.warnings]
 
 
-def as_markdown(reports: Mapping[str, MetricSummary], manifest: Mapping[str, Any]) -> str:
-    """The figures and what they were made with, as Markdown."""
-    names = list(reports)
+def as_markdown(report: Report) -> str:
+    """The metrics and what they were made with, as Markdown; of a run also the metrics of every step."""
+    summaries = report.summaries
+    names = list(summaries)
     lines = [
-        f"# {manifest['model']}",
+        f"# {report.records.title}",
         "",
         "Means with bootstrap 95 % intervals over questions.",
         "",
-        "| | " + " | ".join(f"{_cell_text(name)} (n = {reports[name].n})" for name in names) + " |",
+        "| | " + " | ".join(f"{_cell_text(name)} (n = {summaries[name].n})" for name in names) + " |",
         "|---|" + "---|" * len(names),
     ]
-    for metric in metrics_of(reports):
-        cells = [_cell(reports[name].metrics.get(metric)) for name in names]
+    for metric in metrics_of(summaries):
+        cells = [_cell(summaries[name].metrics.get(metric)) for name in names]
         lines.append(f"| {name_of(metric)} | " + " | ".join(cells) + " |")
     lines.append("")
     for name in names:
-        lines += [f"- {name}: {line}" for line in counts(reports[name])]
-    lines += ["", "## Made with", "", "```json", json.dumps(manifest, indent=2, ensure_ascii=False), "```", ""]
-    return "\n".join(lines)
+        lines += [f"- {name}: {line}" for line in counts(summaries[name])]
+    if report.records.metrics:
+        headings, rows = step_cells(report.records.metrics)
+        lines += ["", "## Steps", "", *(f"| {' | '.join(map(_cell_text, row))} |" for row in (headings, *rows))]
+        lines.insert(len(lines) - len(rows), "|" + "---:|" * len(headings))
+    manifest = json.dumps(report.records.manifest, indent=2, ensure_ascii=False)
+    return "\n".join([*lines, "", "## Made with", "", "```json", manifest, "```", ""])
+
+
+def step_cells(rows: Sequence[Mapping[str, float]]) -> tuple[list[str], list[list[str]]]:
+    """The table of a run's steps as text, headings and rows: measures, reward parts and speed."""
+    parts = sorted({key for row in rows for key in row if key.startswith(PART)})
+    columns = {m.name: m.heading for m in shown_in(View.LIVE)} | {p: f"{p.removeprefix(PART)} part" for p in parts}
+    body = [
+        [
+            str(row["step"]),
+            *(f"{row[key]:.3f}" if key in row else "" for key in columns),
+            f"{tokens_per_second(row):.0f}",
+            f"{row.get(SECONDS, 0):.0f}",
+        ]
+        for row in rows
+    ]
+    return ["step", *columns.values(), "tokens/s", "s"], body
+
+
+def steps_table(rows: Sequence[Mapping[str, float]]) -> Table:
+    """The same for a terminal."""
+    headings, body = step_cells(rows)
+    table = Table(box=None, padding=(0, 1))
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for row in body:
+        table.add_row(*row)
+    return table
+
+
+def tokens_per_second(row: Mapping[str, float]) -> float:
+    """Sampled tokens over the time of the rollouts, searches included; 0 where the engine did not measure it."""
+    seconds = row.get("timing/generation", 0.0)
+    return row.get(NEW_TOKENS.name, 0.0) * row.get("rollout/num_samples", 0.0) / seconds if seconds else 0.0
 
 
 def _cell_text(name: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, runtime_ch
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
-from r1searcher.config.settings import Section
+from r1searcher.common.section import Section
 from r1searcher.corpora.passage import Passage
 from r1searcher.errors import RetrieverError
 

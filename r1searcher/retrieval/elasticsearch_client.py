@@ -141,7 +141,7 @@ def refusal(address: Address, status: int, kind: str, reason: str) -> RetrieverE
             "free some space; the same command then goes on."
         )
     if 300 <= status < 400:
-        return RetrieverError(f"{address.where} redirects, which is not followed: give its final URL")
+        return RetrieverError(f"{address.where} redirects, and redirects are not followed: use its final URL")
     return RetrieverError(
         f"{address.where} failed with status {status}: {kind}: {reason}", transient=is_transient(status)
     )

@@ -9,13 +9,14 @@ A package of somebody else adds an engine with an entry point:
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
 from r1searcher.common.http import shown_url
+from r1searcher.common.records import problem_in
 from r1searcher.common.registry import Registry
-from r1searcher.config.settings import Retrieval, explain
 from r1searcher.errors import InputError
 from r1searcher.retrieval.base import EngineSettings, Retriever
 
@@ -31,9 +32,6 @@ RETRIEVERS: Registry[type[EngineSettings]] = Registry(
 
 _OTHER_SCHEMES = {"file": "bm25", "es+https": "es", "https": "http"}
 """URL schemes that are not the name of their kind."""
-
-Spec = str | Retrieval
-"""Which retriever: a URL, or the table `[retrieval]` of the settings."""
 
 
 def kind_of(url: str) -> str:
@@ -52,26 +50,28 @@ def kind_of(url: str) -> str:
     return "bm25"
 
 
-def settings_of(spec: Spec) -> EngineSettings:
-    """The settings of the engine that a URL or a table names, checked by the engine's own model.
+def settings_of(url: str) -> EngineSettings:
+    """The settings that a retriever URL is short for.
 
-    Raises `InputError` with every wrong key, as for other settings.
+    Raises `InputError` for one of no known form, and for an engine that needs more settings than a URL.
     """
-    if isinstance(spec, str):
-        kind, table = kind_of(spec), {"url": spec}
-    elif spec.kind:
-        kind, table = spec.kind, {**({"url": spec.url} if spec.url else {}), **(spec.model_extra or {})}
-    else:
-        kind, table = kind_of(spec.url), {"url": spec.url}
-    model = RETRIEVERS.require(kind, "retrieval.kind")
+    kind = kind_of(url)
     try:
-        return model.model_validate({"kind": kind, **table})
+        return settings_of_table(kind, {"url": url})
     except ValidationError as error:
-        raise InputError(explain(error, f"[retrieval] of kind {kind}", model, "retrieval.")) from None
+        raise InputError(f"{shown_url(url)} needs keys of [retrieval], kind = {kind!r}: {problem_in(error)}") from None
 
 
-def open_retriever(spec: Spec) -> Retriever:
-    """The retriever of a URL or of the settings' table `[retrieval]`.
+def settings_of_table(kind: str, table: Mapping[str, Any]) -> EngineSettings:
+    """The settings in a table, checked by the model of that kind.
+
+    Raises `InputError` for an unknown kind, and pydantic's `ValidationError` for keys that do not fit it.
+    """
+    return RETRIEVERS.require(kind, "retrieval.kind").model_validate({"kind": kind, **table})
+
+
+def open_retriever(engine: str | EngineSettings) -> Retriever:
+    """The retriever of a URL, or of settings (`settings.retrieval.engine`).
 
     - `index/` or `file:index/`: an embedded index;
     - `es://host:9200/name`, `es+https://…`: Elasticsearch, filled by `r1s index-corpus`;
@@ -79,17 +79,11 @@ def open_retriever(spec: Spec) -> Retriever:
     - `http://host:8000/queries`: one that speaks R1-Searcher's;
     - `KIND:…`: an engine of that name from another package.
 
-    Raises `InputError` for a URL of no such form, wrong settings, and an embedded index that is missing or damaged.
+    Raises `InputError` for a URL of no such form, and for an embedded index that is missing or damaged.
     """
-    return settings_of(spec).open()
+    return (settings_of(engine) if isinstance(engine, str) else engine).open()
 
 
-def described(spec: Spec) -> dict[str, Any]:
-    """Kind, URL and further settings of an engine as a manifest keeps them: without what is secret in a URL."""
-    settings = settings_of(spec)
-    return {**settings.model_dump(mode="json", exclude_unset=True), "url": shown_url(settings.url)}
-
-
-def environment_variables(spec: Spec) -> tuple[str, ...]:
-    """Names of the environment variables that the engine of a run reads: what its workers must be given."""
-    return settings_of(spec).environment
+def described(engine: EngineSettings) -> dict[str, Any]:
+    """Kind, URL and further settings as a manifest keeps them: without what is secret in a URL."""
+    return {**engine.model_dump(mode="json", exclude_unset=True), "url": shown_url(engine.url)}

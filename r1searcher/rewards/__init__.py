@@ -3,6 +3,6 @@
 from r1searcher.rewards.format import RULES as FORMAT_RULES
 from r1searcher.rewards.measures import MEASURES, Measure, measure
 from r1searcher.rewards.metrics import score
-from r1searcher.rewards.recipes import RECIPES, Reward, reward_function
+from r1searcher.rewards.recipes import RECIPES, RewardBreakdown, reward_function
 
-__all__ = ["FORMAT_RULES", "MEASURES", "RECIPES", "Measure", "Reward", "measure", "reward_function", "score"]
+__all__ = ["FORMAT_RULES", "MEASURES", "RECIPES", "Measure", "RewardBreakdown", "measure", "reward_function", "score"]

@@ -1,10 +1,9 @@
-"""Each dataset's own metrics, as its authors' program computes them, chosen by the dataset's name.
+"""Each dataset's own metrics, as its authors' program computes them, by the dataset's name.
 
 R1-Searcher's metrics (`rewards.metrics`) are the same formulas on another normalization: they blank punctuation where
 most of these delete it. `docs/evaluation.md` holds the table. All values lie in 0..1; the best gold counts.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,10 +21,7 @@ _deleted_gold = lru_cache(maxsize=1 << 17)(delete_words)
 
 
 def squad_with_closed_answers(answer: str, gold_answers: Sequence[str]) -> dict[str, float]:
-    """EM and F1 of `hotpot_evaluate_v1.py`, which 2WikiMultihopQA and FlashRAG repeat.
-
-    F1 is 0 where one side is yes, no or noanswer and the other differs.
-    """
+    """EM, F1. Punctuation is deleted; F1 is 0 where one side is yes, no or noanswer and the other differs."""
     words = delete_words(answer)
     normal = " ".join(words)
     em = f1 = 0.0
@@ -39,7 +35,7 @@ def squad_with_closed_answers(answer: str, gold_answers: Sequence[str]) -> dict[
 
 
 def musique(answer: str, gold_answers: Sequence[str]) -> dict[str, float]:
-    """EM and F1 of MuSiQue's `metrics/answer.py`: no rule for yes and no; F1 is 1 where both sides are empty."""
+    """EM, F1. Punctuation is deleted; no rule for yes and no; F1 is 1 where both sides are empty."""
     words = delete_words(answer)
     normal_golds = list(map(_deleted_gold, gold_answers))
     f1 = max((1.0 if gold == words else f1_of_words(words, gold) for gold in normal_golds), default=0.0)
@@ -47,19 +43,19 @@ def musique(answer: str, gold_answers: Sequence[str]) -> dict[str, float]:
 
 
 def triviaqa(answer: str, gold_answers: Sequence[str]) -> dict[str, float]:
-    """EM and F1 of `triviaqa_evaluation.py`, which blanks punctuation and has no rule for yes and no."""
+    """EM, F1. Punctuation becomes spaces; no rule for yes and no."""
     words = blank_words(answer)
     normal_golds = list(map(_blanked_gold, gold_answers))
     return {EM: float(words in normal_golds), F1: max((f1_of_words(words, gold) for gold in normal_golds), default=0.0)}
 
 
 def exact_match(answer: str, gold_answers: Sequence[str]) -> dict[str, float]:
-    """EM of NQ-open, as in DPR's `qa_validation.py`."""
+    """EM. Punctuation is deleted."""
     return {EM: float(is_right(answer, gold_answers))}
 
 
 def popqa(answer: str, gold_answers: Sequence[str]) -> dict[str, float]:
-    """Accuracy of PopQA's `run_model.py`: a gold stands in the raw answer as it is, in lower case or capitalized."""
+    """Accuracy: a gold answer occurs in the raw answer as it is, in lower case or capitalized."""
     right = any(form in answer for gold in gold_answers for form in (gold, gold.lower(), gold.capitalize()))
     return {ACCURACY: float(right)}
 
@@ -110,24 +106,3 @@ SCORERS: Mapping[str, OfficialScorer] = {
         squad_with_closed_answers,
     ),
 }
-
-_SPELLINGS = {
-    "hotpotqa": r"hotpot(_?qa)?",
-    "2wikimultihopqa": r"2wiki(_?multi_?hop(_?qa)?)?",
-    "musique": r"musique",
-    "triviaqa": r"trivia_?qa",
-    "nq": r"nq|natural_?questions",
-    "popqa": r"pop_?qa",
-    "bamboogle": r"bamboogle",
-}
-_NAMES = {name: re.compile(rf"(?:{spelling})(?![a-z0-9])") for name, spelling in _SPELLINGS.items()}
-
-
-def official_scorer(name: str) -> OfficialScorer | None:
-    """The scorer of a dataset by its name, or by a name that begins with it ("hotpotqa_500"); None for others.
-
-    >>> str(official_scorer("musique_500"))
-    'metrics/answer.py of StonyBrookNLP/musique (MuSiQue)'
-    """
-    spelled = name.lower().replace("-", "_")
-    return next((SCORERS[known] for known, spelling in _NAMES.items() if spelling.match(spelled)), None)

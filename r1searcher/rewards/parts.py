@@ -1,14 +1,29 @@
-"""The parts a reward is summed from. Each is a pure function of a trajectory, named as it is in a stage's TOML.
+"""The parts that a reward is summed from. Each is a pure function of a `RewardContext`, named as in a stage's TOML.
+
+Parameters after the context are set with `params` there:
+
+    [[reward.parts]]
+    name = "partial_credit"
+    params = { wrong = 0.2 }
 
 Most parts judge only what the model wrote and whether a search ran. The `released_*` and `search_r1_*` parts repeat
 other projects' scorers, which read retrieved text as well.
 """
 
-from collections.abc import Callable
+import difflib
+import inspect
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from r1searcher.common.records import problem_in
+from r1searcher.common.registry import Registry
 from r1searcher.episodes.trajectory import Author, Trajectory
+from r1searcher.errors import InputError, R1Error
 from r1searcher.rewards import format as rules
 from r1searcher.rewards import search_r1
 from r1searcher.rewards.metrics import Scores, normalize, score
@@ -56,7 +71,7 @@ class RewardContext:
 
     @cached_property
     def answer_in_documents(self) -> bool:
-        """A normalized gold stands, on word boundaries, in a line of the documents that the model was shown."""
+        """A normalized gold answer occurs as whole words in a line of the documents that the model was shown."""
         gold_answers = [normal.split() for gold in self.trajectory.gold_answers if (normal := normalize(gold))]
         lines = [
             line
@@ -74,68 +89,69 @@ def _stands_in(gold: list[str], line: str) -> bool:
 
 
 def retrieval(context: RewardContext) -> float:
-    """1 when at least one search was run. Writing query tags alone earns nothing."""
+    """1 if at least one search was run. Writing query tags alone earns nothing."""
     return float(bool(context.trajectory.searches))
 
 
 def format(context: RewardContext) -> float:
-    """1 when no format rule is broken."""
+    """1 if no format rule is broken."""
     return float(not context.violations)
 
 
 def f1(context: RewardContext) -> float:
-    """F1 of the answer, the best over the gold_answers."""
+    """F1 of the answer, the best over the gold answers."""
     return context.scores.f1
 
 
 def em(context: RewardContext) -> float:
-    """1 when the normalized answer is a normalized gold."""
+    """1 if the normalized answer equals a normalized gold answer."""
     return context.scores.em
 
 
 def cover_em(context: RewardContext) -> float:
-    """1 when every word of a gold stands in the answer."""
+    """1 if every word of a gold answer occurs in the answer."""
     return context.scores.cover_em
 
 
 def cover_em_contiguous(context: RewardContext) -> float:
-    """1 when a normalized gold is a substring of the answer."""
+    """1 if a normalized gold answer is a substring of the normalized answer."""
     return context.scores.cover_em_contiguous
 
 
-def partial_credit(context: RewardContext) -> float:
-    """1 for a right answer (EM), 0.1 for a wrong one, 0 for none (ReFT, arXiv 2401.08967, section 3.2)."""
+def partial_credit(context: RewardContext, wrong: float = 0.1) -> float:
+    """1 for a right answer (EM), `wrong` for another one, 0 for none (ReFT, arXiv 2401.08967, section 3.2)."""
     if context.scores.em:
         return 1.0
-    return 0.1 if (context.answer or "").strip() else 0.0
+    return wrong if (context.answer or "").strip() else 0.0
 
 
 def search_r1_em(context: RewardContext) -> float:
-    """Search-R1: 1 when the last complete answer of the transcript equals a gold under SQuAD's normalization."""
+    """Search-R1: 1 if the last complete answer of the transcript equals a gold answer under SQuAD's normalization."""
     return float(search_r1.is_right(search_r1.answer_in(context.transcript), context.trajectory.gold_answers))
 
 
-def search_r1_format(context: RewardContext) -> float:
-    """Search-R1 v0.3: EM softened by the format, with s = 0.2, f = 0.1, r = 0 as in its scripts.
+def search_r1_format(context: RewardContext, structure: float = 0.2, final: float = 0.1) -> float:
+    """Search-R1 v0.3: EM softened by the format (its scripts' structure_format_score and final_format_score).
 
-    Right and well-formed 1; right 1 - s; wrong and well-formed s; wrong f; 0 without a complete answer.
+    Right and well-formed 1; right `1 - structure`; wrong and well-formed `structure`; wrong `final`; without a complete
+    answer 0.
     """
     answer = search_r1.answer_in(context.transcript)
     if answer is None:
         return 0.0
     well_formed = search_r1.is_well_formed(search_r1.translate(context.transcript))
     if search_r1.is_right(answer, context.trajectory.gold_answers):
-        return 1.0 if well_formed else 0.8
-    return 0.2 if well_formed else 0.1
+        return 1.0 if well_formed else 1.0 - structure
+    return structure if well_formed else final
 
 
 def released_cover_em(context: RewardContext) -> float:
-    """Released Llama stage 1: 1 when the answer covers a gold (loosely), else -1."""
+    """Released Llama stage 1: 1 if the answer covers a gold answer (loosely), else -1."""
     return 1.0 if context.llama_solution.scores(context.trajectory.gold_answers).cover_em else -1.0
 
 
 def released_retrieval(context: RewardContext) -> float:
-    """Released Llama stage 1: 1 when query and document tags are equally many, and at least one."""
+    """Released Llama stage 1: 1 if query and document tags are equally many, and at least one."""
     return float(bool(context.llama_solution.searches))
 
 
@@ -155,7 +171,7 @@ def released_f1_qwen(context: RewardContext) -> float:
 
 
 def released_format_llama(context: RewardContext) -> float:
-    """Released Llama stage 2: 1 when tags agree, one thought and one answer, no Chinese outside documents."""
+    """Released Llama stage 2: 1 if tags agree, one thought and one answer, no Chinese outside documents."""
     return float(context.llama_solution.keeps_llama_format)
 
 
@@ -170,25 +186,78 @@ def released_format_qwen_fixed(context: RewardContext) -> float:
     return float(context.qwen_solution.keeps_qwen_format(context.written))
 
 
-PARTS: dict[str, Callable[[RewardContext], float]] = {
-    part.__name__: part
-    for part in (
-        retrieval,
-        format,
-        f1,
-        em,
-        cover_em,
-        cover_em_contiguous,
-        partial_credit,
-        search_r1_em,
-        search_r1_format,
-        released_cover_em,
-        released_retrieval,
-        released_tags,
-        released_f1_llama,
-        released_f1_qwen,
-        released_format_llama,
-        released_format_qwen,
-        released_format_qwen_fixed,
-    )
-}
+RewardPart = Callable[..., float]
+"""A function of a `RewardContext`, with keyword parameters if it has any. Pure; returns a finite number."""
+
+_BUILTIN: tuple[RewardPart, ...] = (
+    retrieval,
+    format,
+    f1,
+    em,
+    cover_em,
+    cover_em_contiguous,
+    partial_credit,
+    search_r1_em,
+    search_r1_format,
+    released_cover_em,
+    released_retrieval,
+    released_tags,
+    released_f1_llama,
+    released_f1_qwen,
+    released_format_llama,
+    released_format_qwen,
+    released_format_qwen_fixed,
+)
+PARTS: Registry[RewardPart] = Registry(
+    "reward part", "r1searcher.reward_parts", {part.__name__: part for part in _BUILTIN}
+)
+
+
+def part_with(name: str, params: Mapping[str, Any]) -> Callable[[RewardContext], float]:
+    """A part with its parameters. It raises `R1Error` where it fails or returns something else than a finite number.
+
+    Raises `InputError` for an unknown part, and for parameters that it does not take or that have the wrong type.
+    """
+    part = PARTS.require(name, "reward.parts")
+    _check_params(name, part, params)
+
+    def value(context: RewardContext) -> float:
+        try:
+            result = float(part(context, **params))
+        except Exception as error:  # whatever another package's function raises
+            raise R1Error(f"the reward part {name!r} failed: {type(error).__name__}: {error}") from error
+        if not math.isfinite(result):
+            raise R1Error(f"the reward part {name!r} returned {result}: it must be a finite number")
+        return result
+
+    return value
+
+
+def _check_params(name: str, part: RewardPart, params: Mapping[str, Any]) -> None:
+    """Compare `params` with the function's signature and annotations. Raises `InputError`."""
+    where = f"reward.parts: {name!r}"
+    try:
+        _, *accepted = inspect.signature(part, eval_str=True).parameters.values()
+    except (TypeError, ValueError, NameError) as error:
+        raise InputError(f"{where} is not a function of a RewardContext ({error}): fix its package") from None
+    known = [parameter.name for parameter in accepted]
+    for key in params:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, 1)
+            hint = f"did you mean {close[0]}?" if close else f"it takes {', '.join(known) or 'none'}"
+            raise InputError(f"{where} has no parameter {key[:100]!r}: {hint}")
+    for parameter in accepted:
+        if parameter.name in params:
+            annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
+            _check_param(f"{where}: params.{parameter.name}", annotation, params[parameter.name])
+        elif parameter.default is parameter.empty:
+            raise InputError(f"{where}: params.{parameter.name} is not set: add params = {{ {parameter.name} = … }}")
+
+
+def _check_param(where: str, annotation: Any, value: Any) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{where} = {value}: must be a finite number")
+    try:
+        TypeAdapter(annotation).validate_python(value, strict=True)
+    except ValidationError as error:
+        raise InputError(f"{where} = {repr(value)[:80]}: {problem_in(error)}") from None

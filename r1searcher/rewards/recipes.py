@@ -1,4 +1,4 @@
-"""Named rewards, and rewards composed of parts in a stage's TOML.
+"""Rewards as weighted sums of parts: named ones (recipes), and those composed in a stage's TOML.
 
     [reward]
     recipe = "paper"
@@ -10,40 +10,43 @@ or
     [[reward.parts]]
     name = "format"
     weight = 0
-    broken = -2
+    if_zero = -2
 
-A part earns `weight x value`; where `if_zero` is given, it earns that instead when its value is 0.
+A part earns `weight x value`; if `if_zero` is given, it earns that instead when its value is 0.
 """
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
-from r1searcher.config.settings import Part as PartSettings
-from r1searcher.config.settings import Reward as RewardSettings
+from pydantic import ConfigDict, Field
+
+from r1searcher.common.registry import Registry
 from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.errors import InputError
-from r1searcher.rewards.parts import PARTS, RewardContext
+from r1searcher.rewards.format import MAX_ANSWER_WORDS
+from r1searcher.rewards.parts import RewardContext, part_with
 
 RewardedStage = Literal["stage1", "stage2"]
+Weight = Annotated[float, Field(strict=True, ge=-1_000_000, le=1_000_000, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One summand: `weight` times the value of the part named `name`, or `if_zero` where that value is 0."""
+    """One summand of a reward: a part of `rewards.parts.PARTS` with its weight. Also a table `[[reward.parts]]`."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     name: str
-    weight: float = 1.0
-    if_zero: float | None = None
-
-    def earns(self, context: RewardContext) -> float:
-        value = PARTS[self.name](context)
-        return self.if_zero if self.if_zero is not None and value == 0 else self.weight * value
+    weight: Weight = 1.0
+    if_zero: Weight | None = None
+    """What the part earns instead of `weight x value` when its value is 0 (paper, stage 2: -2 for a broken format)."""
+    params: dict[str, Any] = field(default_factory=dict)
+    """Keyword parameters of the part."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reward:
+class RewardBreakdown:
     """What a trajectory earned, by part."""
 
     parts: Mapping[str, float]
@@ -53,62 +56,65 @@ class Reward:
         return sum(self.parts.values())
 
 
-RECIPES: dict[str, Mapping[RewardedStage, tuple[Part, ...]]] = {
-    "paper": {
-        "stage1": (Part("retrieval", 0.5), Part("format", 0.5)),
-        "stage2": (Part("f1"), Part("format", 0.0, if_zero=-2.0)),
+Recipe = Mapping[RewardedStage, tuple[Part, ...]]
+"""Parts per stage. A recipe without one of the stages cannot train it."""
+
+_SEARCH_R1 = (Part("search_r1_em"),)
+_SEARCH_R1_FORMAT = (Part("search_r1_format"),)
+_REFT = (Part("partial_credit"),)
+
+RECIPES: Registry[Recipe] = Registry(
+    "recipe",
+    "r1searcher.recipes",
+    {
+        "paper": {
+            "stage1": (Part("retrieval", 0.5), Part("format", 0.5)),
+            "stage2": (Part("f1"), Part("format", 0.0, if_zero=-2.0)),
+        },
+        "released-llama": {
+            "stage1": (Part("released_cover_em"), Part("released_retrieval", 0.5), Part("released_tags", 0.5)),
+            "stage2": (Part("released_f1_llama"), Part("released_format_llama", 0.0, if_zero=-1.0)),
+        },
+        "released-qwen": {"stage2": (Part("released_f1_qwen"), Part("released_format_qwen", 0.0, if_zero=-2.0))},
+        "released-qwen-fixed": {
+            "stage2": (Part("released_f1_qwen"), Part("released_format_qwen_fixed", 0.0, if_zero=-2.0)),
+        },
+        "search-r1": {"stage1": _SEARCH_R1, "stage2": _SEARCH_R1},
+        "search-r1-format": {"stage1": _SEARCH_R1_FORMAT, "stage2": _SEARCH_R1_FORMAT},
+        "reft": {"stage1": _REFT, "stage2": _REFT},
     },
-    "released-llama": {
-        "stage1": (Part("released_cover_em"), Part("released_retrieval", 0.5), Part("released_tags", 0.5)),
-        "stage2": (Part("released_f1_llama"), Part("released_format_llama", 0.0, if_zero=-1.0)),
-    },
-    "released-qwen": {"stage2": (Part("released_f1_qwen"), Part("released_format_qwen", 0.0, if_zero=-2.0))},
-    "released-qwen-fixed": {
-        "stage2": (Part("released_f1_qwen"), Part("released_format_qwen_fixed", 0.0, if_zero=-2.0)),
-    },
-    "search-r1": {"stage1": (Part("search_r1_em"),), "stage2": (Part("search_r1_em"),)},
-    "search-r1-format": {"stage1": (Part("search_r1_format"),), "stage2": (Part("search_r1_format"),)},
-    "reft": {"stage1": (Part("partial_credit"),), "stage2": (Part("partial_credit"),)},
-}
-"""Recipe to stage to parts. `docs/rewards.md` holds the table; `released-qwen*` train on stage 2 alone."""
+)
 
 
-def reward_function(settings: RewardSettings, stage: RewardedStage) -> Callable[[Trajectory], Reward]:
-    """The reward of a stage, as `[reward]` sets it: of its `parts` where there are any, else of its `recipe`.
+def recipe_parts(recipe: str, stage: RewardedStage) -> tuple[Part, ...]:
+    """The parts of a recipe in a stage. Raises `InputError` for an unknown recipe, and for one without this stage."""
+    stages = RECIPES.require(recipe, "reward.recipe")
+    if stage not in stages:
+        raise InputError(f"reward.recipe = {recipe!r} has no {stage}: it is a reward of {' and '.join(stages)} only")
+    return stages[stage]
 
-    Raises `InputError` for an unknown recipe or part, a recipe without this stage, or a part named twice.
+
+def reward_function(
+    parts: Sequence[Part], max_answer_words: int = MAX_ANSWER_WORDS
+) -> Callable[[Trajectory], RewardBreakdown]:
+    """The weighted sum of `parts`; longer answers than `max_answer_words` break the format.
+
+    Raises `InputError` for an unknown part, for one named twice, and for parameters that it does not take.
     """
-    chosen = _composed(settings.parts) if settings.parts else _of_recipe(settings.recipe, stage)
+    names = [part.name for part in parts]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"reward.parts: {name!r} is named twice: give it once, with one weight")
+    values = [part_with(part.name, part.params) for part in parts]
 
-    def reward(trajectory: Trajectory) -> Reward:
-        context = RewardContext(trajectory, settings.max_answer_words)
-        return Reward({part.name: part.earns(context) for part in chosen})
+    def reward(trajectory: Trajectory) -> RewardBreakdown:
+        context = RewardContext(trajectory, max_answer_words)
+        return RewardBreakdown(
+            {part.name: _earned(part, value(context)) for part, value in zip(parts, values, strict=True)}
+        )
 
     return reward
 
 
-def _of_recipe(recipe: str, stage: RewardedStage) -> tuple[Part, ...]:
-    if recipe not in RECIPES:
-        raise InputError(f"reward.recipe = {recipe!r} is not known{_nearest(recipe, RECIPES)}: choose {_any(RECIPES)}")
-    if stage not in RECIPES[recipe]:
-        raise InputError(f"reward.recipe = {recipe!r} has no {stage}: it trains on stage 2 alone (r1s stage2)")
-    return RECIPES[recipe][stage]
-
-
-def _composed(parts: Sequence[PartSettings]) -> tuple[Part, ...]:
-    names = [part.name for part in parts]
-    for name in names:
-        if name not in PARTS:
-            raise InputError(f"reward.parts: {name!r} is not known{_nearest(name, PARTS)}: choose {_any(PARTS)}")
-        if names.count(name) > 1:
-            raise InputError(f"reward.parts: {name!r} is named twice: give it once, with one weight")
-    return tuple(Part(part.name, part.weight, part.if_zero) for part in parts)
-
-
-def _nearest(name: str, known: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(name, known, 1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def _any(known: Mapping[str, Any]) -> str:
-    return ", ".join(known)
+def _earned(part: Part, value: float) -> float:
+    return part.if_zero if part.if_zero is not None and value == 0 else part.weight * value

@@ -1,7 +1,10 @@
-"""The run folder: one place that knows where each file of a run lies."""
+"""The run folder: the one place that knows where each file of a run is."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
+
+_STEP = re.compile(r"step-(\d{6,9})\.jsonl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +73,8 @@ class RunFolder:
     def trajectories(self, step: int) -> Path:
         """Every episode of a step, counted from 1."""
         return self.path / "trajectories" / f"step-{step:06d}.jsonl"
+
+    def recorded_steps(self) -> list[tuple[int, Path]]:
+        """The steps that have trajectories, with their files, in order."""
+        found = ((_STEP.fullmatch(file.name), file) for file in (self.path / "trajectories").glob("step-*"))
+        return sorted((int(match[1]), file) for match, file in found if match)

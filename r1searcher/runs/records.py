@@ -4,14 +4,22 @@ A file that does not fit its model is an `InputError` with the file, the place i
 read.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from r1searcher.common.files import last_row, read_rows
-from r1searcher.common.records import Record, as_record, problem_in, read_record_if_there, read_records
+from r1searcher.common.records import (
+    Record,
+    as_record,
+    checked_rows,
+    problem_in,
+    read_record_if_there,
+    read_records,
+)
 from r1searcher.config.settings import Stage
 from r1searcher.corpora.passage import Passage
 from r1searcher.episodes.trajectory import Author, Search, Segment, StopReason, Trajectory
@@ -173,6 +181,17 @@ def read_heartbeats(run: RunFolder) -> list[Heartbeat]:
     except (InputError, ValidationError):
         pass
     return beats
+
+
+def trajectory_files(recorded: Path) -> list[Path]:
+    """The files with the trajectories of a step (`RunFolder.trajectories(step)`)."""
+    return [recorded] if recorded.is_file() else []
+
+
+def trajectory_rows(recorded: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a step's trajectories, checked; nothing if there are none. Raises `InputError` for a damaged row."""
+    for file in trajectory_files(recorded):
+        yield from checked_rows(file, TrajectoryRow)
 
 
 def latest_trajectory(run: RunFolder, step: int) -> dict[str, Any] | None:

@@ -1,8 +1,14 @@
-"""A run's settings in the terms of the rooms that use them."""
+"""A run's settings in the terms of the packages that use them."""
+
+from collections.abc import Callable
 
 from r1searcher.config.settings import Settings, Stage, read_resolved
 from r1searcher.episodes.loop import EpisodeLimits
+from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.errors import InputError
+from r1searcher.retrieval import open_retriever
+from r1searcher.retrieval.links.retry import RetryingRetriever
+from r1searcher.rewards.recipes import RewardBreakdown, RewardedStage, recipe_parts, reward_function
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import read_manifest
 
@@ -25,3 +31,14 @@ def limits_of(settings: Settings) -> EpisodeLimits:
         top_k=episode.top_k,
         max_document_words=episode.max_document_words,
     )
+
+
+def retriever_of(settings: Settings, notify: Callable[[str], None]) -> RetryingRetriever:
+    """The retriever of a run, which waits out outages as the settings say. Raises what `open_retriever` raises."""
+    return RetryingRetriever(open_retriever(settings.retrieval.engine), settings.retrieval.retry_timeout_s, notify)
+
+
+def reward_of(settings: Settings, stage: RewardedStage) -> Callable[[Trajectory], RewardBreakdown]:
+    """The reward of a stage: of `reward.parts` where there are any, else of `reward.recipe`. Raises `InputError`."""
+    chosen = settings.reward
+    return reward_function(chosen.parts or recipe_parts(chosen.recipe, stage), chosen.max_answer_words)

@@ -17,7 +17,7 @@ from r1searcher.common.files import write_json, write_text, writing
 from r1searcher.common.manifest import Kind, resumes
 from r1searcher.common.terminal import error_line
 from r1searcher.common.versions import versions
-from r1searcher.config.settings import Retrieval, Settings, Stage
+from r1searcher.config.settings import Settings, Stage
 from r1searcher.engine.launch import device, prepare_rl, require_training_packages, write_prompts
 from r1searcher.episodes.loop import max_prompt_tokens
 from r1searcher.episodes.prompt import PromptMaker, prompt_text
@@ -27,12 +27,11 @@ from r1searcher.models.demo import model_folder
 from r1searcher.questions.named import Dataset, open_dataset
 from r1searcher.questions.quality import overlap_warning
 from r1searcher.questions.question import Question
-from r1searcher.retrieval.base import EpisodeContext, Health, bind, hits_of
+from r1searcher.retrieval.base import EngineSettings, EpisodeContext, Health, bind, hits_of
 from r1searcher.retrieval.registry import open_retriever
-from r1searcher.rewards.recipes import reward_function
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import REMEDY, RunManifest
-from r1searcher.runs.resolved import limits_of, read_run
+from r1searcher.runs.resolved import limits_of, read_run, reward_of
 
 SAME = ("stage", "settings_sha256", "data_sha256", "prompt_sha256", "index", "traces_sha256")
 """Keys of the manifest that must be equal for a run to be resumed; versions and machine may change."""
@@ -90,7 +89,7 @@ def prepare_stage(stage: Stage, settings: Settings, run: RunFolder) -> Prepared:
     with checks.each():
         require_training_packages()
     with checks.each():
-        reward_function(settings.reward, "stage1" if stage == "stage1" else "stage2")
+        reward_of(settings, "stage1" if stage == "stage1" else "stage2")
     with checks.each():
         require_setting("data.train", data.train, "a file of questions or a dataset's name")
         train = open_dataset(data.train, data.folder, limit=data.limit, strict=True, training=True)
@@ -110,7 +109,7 @@ def prepare_stage(stage: Stage, settings: Settings, run: RunFolder) -> Prepared:
     with checks.each():
         retrieval = settings.retrieval
         require_setting("retrieval.url", retrieval.url or retrieval.kind, "an index folder or a search engine's URL")
-        health = probe(retrieval, questions[0] if questions else Question("", "test", ()))
+        health = probe(retrieval.engine, questions[0] if questions else Question("", "test", ()))
     with checks.each():
         require_setting("model.path", settings.model.path, "a Hugging Face folder or name")
         text = prompt_text(settings.model.prompt)
@@ -181,12 +180,12 @@ def require_setting(key: str, value: str, what: str) -> None:
         raise InputError(f"{key} is not set: give {what} in the settings file or with --set {key}=…")
 
 
-def probe(retrieval: Retrieval, question: Question) -> Health:
+def probe(engine: EngineSettings, question: Question) -> Health:
     """Ask the search engine once, before anything is started."""
     episode = EpisodeContext(question=question.text, gold_answers=tuple(question.gold_answers), id=question.id)
 
     async def ask() -> Health:
-        async with aclosing(open_retriever(retrieval)) as retriever:
+        async with aclosing(open_retriever(engine)) as retriever:
             await hits_of(bind(retriever, episode), [question.text], 1)
             return await retriever.health()
 

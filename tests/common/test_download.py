@@ -88,14 +88,14 @@ except FileError as error:
     with raw_server(answer(CONTENT)) as server:
         command = [sys.executable, "-c", program, f"{server.url}/x", str(tmp_path / "f")]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "f.part cannot be written: the file would be larger than is allowed here; what was fetched" in done.stdout
+    assert "f.part cannot be written: the file would be larger than is allowed here; the downloaded part" in done.stdout
     assert len(done.stdout.splitlines()) == 1
 
 
 def test_two_processes_do_not_write_into_one_file(tmp_path: Path) -> None:
     with (tmp_path / "f.part").open("wb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(InputError, match="another process is fetching"):
+        with pytest.raises(InputError, match="another process is downloading"):
             download("http://127.0.0.1:9/x", tmp_path / "f")
         assert (tmp_path / "f.part").exists()
 

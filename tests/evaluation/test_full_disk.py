@@ -17,8 +17,9 @@ from r1searcher.config.template import write_template
 from r1searcher.engine import launch
 from r1searcher.errors import FileError, InputError
 from r1searcher.evaluation.evaluate import EvaluationRequest, evaluate
-from r1searcher.evaluation.reports import write_reports
+from r1searcher.evaluation.reports import records_of
 from r1searcher.report.plots import save_curves
+from r1searcher.report.write import write_report
 from r1searcher.runs.folder import RunFolder
 from r1searcher.stages.prepare import write_run_metadata
 
@@ -63,15 +64,17 @@ def test_a_report_that_does_not_fit_leaves_the_old_one(small_disk: Any) -> None:
         "seconds": 1.0,
         "question": "q",
         "gold_answers": ["a"],
-        "prediction": "a",
+        "stop": "answered",
+        "segments": [],
+        "searches": [],
     }
     manifest = {"model": "m"}
-    write_reports(folder, [row], manifest)
+    write_report(folder, records_of(manifest, [row]))
     before = contents(folder)
     assert set(before) == {str(folder / f"report.{kind}") for kind in ("json", "md", "html")}
     fill()
     with pytest.raises(FileError, match=FULL):
-        write_reports(folder, [row] * 500, {"model": "m" * 300_000})
+        write_report(folder, records_of({"model": "m" * 300_000}, [row] * 500))
     assert contents(folder) == before
 
 
@@ -139,15 +142,18 @@ def test_a_folder_that_may_not_be_written_is_one_sentence(
         "seconds": 1.0,
         "question": "q",
         "gold_answers": ["a"],
-        "prediction": "a",
+        "stop": "answered",
+        "segments": [],
+        "searches": [],
     }
     actions: dict[str, Callable[[], Any]] = {
         "template": lambda: write_template(Path("settings.toml")),
         "prompts": lambda: launch._write_jsonl(Path("run/rows.jsonl"), [{"a": 1}]),
-        "report": lambda: write_reports(Path(), [row], {"model": "m"}),
-        "evaluation": lambda: write_reports(Path("to"), [row], {"model": "m"}),
+        "report": lambda: write_report(Path(), records_of({"model": "m"}, [row])),
+        "evaluation": lambda: write_report(Path("to"), records_of({"model": "m"}, [row])),
     }
-    actions[write] if write == "template" else write_reports(folder, [row], {"model": "m"})  # imports, while we may
+    if write != "template":
+        write_report(folder, records_of({"model": "m"}, [row]))  # imports, while we may
     with contextlib.chdir(folder):
         os.seteuid(65534)
         try:

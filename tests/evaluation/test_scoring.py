@@ -13,7 +13,6 @@ from r1searcher.evaluation.predictions import parse
 from r1searcher.evaluation.scoring import score_file
 from r1searcher.report.intervals import interval, paired_difference
 from r1searcher.report.scoring import Scored, score_prediction, summarize
-from r1searcher.report.tables import as_markdown
 from tests.shared_data import DATA, shared
 
 RESULTS = "r1-searcher/eval_results"
@@ -271,15 +270,6 @@ def test_compare_shows_official_metrics_and_names_them(tmp_path: Path, capsys) -
         "0",
         "yes",
     ]
-
-
-def test_the_markdown_report_names_both_kinds_of_metric() -> None:
-    figures = summarize([one("a", "Oslo", dataset="hotpotqa")])
-    text = as_markdown({"hotpotqa | x": figures}, {"model": "m"})
-    assert "| EM, R1-Searcher | 1.000" in text
-    assert "| EM, official | 1.000" in text
-    assert "official metrics: hotpot_evaluate_v1.py" in text
-    assert "| | hotpotqa \\| x (n = 1) |" in text
 
 
 def test_text_from_outside_reaches_the_terminal_visible(tmp_path: Path, capsys) -> None:

@@ -16,7 +16,7 @@ from r1searcher.errors import InputError, R1Error, ServiceError
 from r1searcher.evaluation import engines, judge
 from r1searcher.evaluation.engines import CompletionsEngine, completions_client, open_completions
 from r1searcher.evaluation.judge import Judge
-from r1searcher.report.scoring import Prediction
+from r1searcher.report.predictions import Prediction
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.base import hits_of
 from r1searcher.retrieval.indexing.elasticsearch import check_target
@@ -189,7 +189,7 @@ def test_a_completion_of_another_shape_is_one_sentence(value: object) -> None:
     with raw_server(answer(json.dumps(value).encode())) as server, pytest.raises(ServiceError) as raised:
         completion(server.url)
     assert "the model server http://127.0.0.1" in str(raised.value)
-    assert "gave an answer that its protocol does not have: " in str(raised.value)
+    assert "sent a response that does not follow its protocol: " in str(raised.value)
     assert str(raised.value).isprintable()
     assert len(server.requests) == 1, "it would answer the same again"
 
@@ -222,7 +222,7 @@ def test_a_good_completion_and_one_without_token_ids() -> None:
 def test_models_of_another_shape_are_one_sentence(value: object, tmp_path: Path) -> None:
     with raw_server(answer(json.dumps(value).encode())) as server, pytest.raises(ServiceError) as raised:
         models(server.url, tmp_path)
-    assert "gave an answer that its protocol does not have: " in str(raised.value)
+    assert "sent a response that does not follow its protocol: " in str(raised.value)
 
 
 def test_a_server_without_models_or_without_the_one_asked_for(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_a_server_without_models_or_without_the_one_asked_for(tmp_path: Path) ->
 )
 def test_a_judge_that_answers_otherwise_has_failed_and_is_not_remembered(value: object, tmp_path: Path) -> None:
     with raw_server(answer(json.dumps(value).encode())) as server:
-        with pytest.raises(ServiceError, match="gave an answer that its protocol does not have"):
+        with pytest.raises(ServiceError, match="sent a response that does not follow its protocol"):
             verdict(server.url, tmp_path)
         assert len(server.requests) == 1
         server.behave = TRUE

@@ -131,7 +131,7 @@ def test_a_wrong_key_is_reported_as_other_settings_are(
     assert "retrieval.min_words = 'many': must be a valid integer" in done.stderr
     done = evaluate(package, searcher, questions, "--set", "retrieval.kind=mime")
     assert done.returncode == 2
-    assert "retrieval.kind: there is no retriever 'mime' (did you mean 'mine'?)" in done.stderr
+    assert "retrieval.kind = 'mime': there is no retriever 'mime' (did you mean 'mine'?)" in done.stderr
 
 
 @pytest.fixture

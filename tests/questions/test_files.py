@@ -10,7 +10,7 @@ import pytest
 from r1searcher.episodes.prompt import prompt_text
 from r1searcher.errors import InputError
 from r1searcher.questions.named import open_dataset
-from r1searcher.questions.read import read_questions
+from r1searcher.questions.read import read_question_file
 from r1searcher.stages.sft import read_traces
 
 
@@ -21,8 +21,8 @@ def test_only_a_line_feed_ends_a_row(tmp_path: Path, end: str) -> None:
     file = tmp_path / "q.jsonl"
     rows = [{"question": text, "answer": "a\u2028b"}, {"question": "Who?", "answer": "Oslo"}]
     file.write_bytes(("\ufeff" + "".join(json.dumps(row, ensure_ascii=False) + end for row in rows)).encode())
-    strict, lenient = read_questions(file), open_dataset(str(file)).questions
-    assert tuple(strict) == lenient
+    strict, lenient = read_question_file(file, strict=True).questions, open_dataset(str(file)).questions
+    assert strict == lenient
     assert [(q.text, q.gold_answers) for q in strict] == [(text, ("a\u2028b",)), ("Who?", ("Oslo",))]
     traces = tmp_path / "traces.jsonl"
     row = {"segments": [["prompt", text], ["model", "x\u2029y"]]}
@@ -31,7 +31,7 @@ def test_only_a_line_feed_ends_a_row(tmp_path: Path, end: str) -> None:
 
 
 READERS: dict[str, Callable[[str], object]] = {
-    "questions": lambda name: read_questions(Path(name)),
+    "questions": lambda name: read_question_file(Path(name), strict=True),
     "dataset": open_dataset,
     "traces": lambda name: list(read_traces(Path(name))),
     "prompt": prompt_text,

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from r1searcher.errors import InputError
-from r1searcher.questions.read import read_question_file, read_questions
+from r1searcher.questions.question import Question
+from r1searcher.questions.read import read_question_file
 from tests.shared_data import DATA
 
 FOLDER = DATA / "questions"
@@ -16,6 +17,10 @@ NQ = [json.loads(line) for line in (FOLDER / "nq_open.jsonl").read_text("utf-8")
 
 def released(name: str) -> list[dict]:
     return [json.loads(line) for line in (FOLDER / name).read_text("utf-8").strip().split("\n")]
+
+
+def read_questions(file: Path) -> tuple[Question, ...]:
+    return read_question_file(file, strict=True).questions
 
 
 @pytest.mark.parametrize(

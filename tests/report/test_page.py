@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from r1searcher.evaluation.predictions import from_text, of_row
+from r1searcher.evaluation.predictions import from_text
+from r1searcher.evaluation.reports import records_of
+from r1searcher.report.contents import report_of
 from r1searcher.report.page import render_page
-from r1searcher.report.scoring import score_prediction, summarize
 from r1searcher.runs.records import to_row
 from tests.report.browser import CHROMIUM, DRIVER, Browser, headless
 
@@ -28,9 +29,8 @@ SEARCH = (
 
 
 def page_of(rows: list[dict[str, Any]], model: str = "a model") -> str:
-    predictions = [of_row(json.loads(json.dumps(row)), str(number)) for number, row in enumerate(rows)]
-    scored = [score_prediction(prediction) for prediction in predictions]
-    return render_page({"capitals": summarize(scored)}, rows, predictions, scored, {"model": model, "note": HOSTILE})
+    manifest = {"model": model, "note": HOSTILE}
+    return render_page(report_of(records_of(manifest, [json.loads(json.dumps(row)) for row in rows])))
 
 
 def rows() -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ import socket
 
 import pytest
 
-from r1searcher.config.settings import Retrieval
 from r1searcher.corpora.passage import Passage
 from r1searcher.errors import InputError, R1Error, RetrieverError
 from r1searcher.retrieval import open_retriever
@@ -54,7 +53,7 @@ def test_one_byte_at_a_time_is_an_error() -> None:
             connection.sendall(b" ")
 
     with raw_server(drip) as server:
-        settings = Retrieval.model_validate({"kind": "http", "url": f"{server.url}/retrieve", "timeout_s": 1.0})
+        settings = http.Settings(url=f"{server.url}/retrieve", timeout_s=1.0)
         with pytest.raises(RetrieverError, match="did not finish its answer") as raised:
             asyncio.run(open_retriever(settings).search(["rome"], 1))
     assert raised.value.transient
@@ -65,7 +64,7 @@ def test_one_byte_at_a_time_is_an_error() -> None:
 )
 def test_a_score_that_is_not_a_finite_number_is_an_error(score: str) -> None:
     body = f'{{"result": [[{{"document": {json.dumps(DOCUMENT)}, "score": {score}}}]]}}'.encode()
-    with pytest.raises(RetrieverError, match="gave an answer that its protocol does not have") as raised:
+    with pytest.raises(RetrieverError, match="sent a response that does not follow its protocol") as raised:
         hits(body)
     assert not raised.value.transient
 
@@ -133,7 +132,7 @@ WRONG = [
 def test_an_answer_of_another_shape_is_one_sentence(value: object, path: str) -> None:
     with pytest.raises(RetrieverError) as raised:
         hits(value, path)
-    assert "gave an answer that its protocol does not have: " in str(raised.value)
+    assert "sent a response that does not follow its protocol: " in str(raised.value)
     assert str(raised.value).isprintable()
     assert not raised.value.transient
 
@@ -147,7 +146,7 @@ def test_an_answer_of_another_shape_is_one_sentence(value: object, path: str) ->
     ids=str,
 )
 def test_a_health_of_another_shape_is_one_sentence(value: object) -> None:
-    with pytest.raises(RetrieverError, match="gave an answer that its protocol does not have: "):
+    with pytest.raises(RetrieverError, match="sent a response that does not follow its protocol: "):
         health(answer(json.dumps(value).encode()))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from r1searcher.rewards.official import SCORERS, official_scorer
+from r1searcher.rewards.official import SCORERS
 from tests.shared_data import DATA
 
 
@@ -30,30 +30,3 @@ def test_metrics_are_those_of_the_datasets_program(name: str) -> None:
 @pytest.mark.parametrize("name", SCORERS)
 def test_no_answer_earns_nothing(name: str) -> None:
     assert set(SCORERS[name](None, ["the"]).values()) == {0.0}
-
-
-@pytest.mark.parametrize(
-    ("name", "scorer"),
-    [
-        ("hotpotqa", "hotpotqa"),
-        ("hotpotqa_500", "hotpotqa"),
-        ("HotpotQA-dev", "hotpotqa"),
-        ("hotpot_qa", "hotpotqa"),
-        ("2wiki_500", "2wikimultihopqa"),
-        ("2WikiMultihopQA", "2wikimultihopqa"),
-        ("musique_ans_v1.0_dev", "musique"),
-        ("trivia_qa", "triviaqa"),
-        ("nq", "nq"),
-        ("nq_open", "nq"),
-        ("natural-questions", "nq"),
-        ("popqa", "popqa"),
-        ("bamboogle_qwen", "bamboogle"),
-    ],
-)
-def test_a_dataset_is_known_by_the_beginning_of_its_name(name: str, scorer: str) -> None:
-    assert official_scorer(name) is SCORERS[scorer]
-
-
-@pytest.mark.parametrize("name", ["", "predictions", "nqx", "hotpots", "my_hotpotqa", "held_out"])
-def test_other_names_have_no_official_scorer(name: str) -> None:
-    assert official_scorer(name) is None

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from r1searcher.config.settings import Reward as Settings
 from r1searcher.evaluation.predictions import from_text
-from r1searcher.rewards.recipes import reward_function
+from r1searcher.rewards.recipes import recipe_parts, reward_function
 from tests.shared_data import DATA
 
 
@@ -22,7 +21,7 @@ def cases() -> list[dict[str, Any]]:
 def reward_of(name: str, case: dict[str, Any]) -> float:
     recipe, _, stage = name.partition("/")
     trajectory = from_text("question", tuple(case["gold_answers"]), case["text"])
-    return reward_function(Settings(recipe=recipe), stage)(trajectory).total
+    return reward_function(recipe_parts(recipe, stage))(trajectory).total
 
 
 @pytest.mark.parametrize(

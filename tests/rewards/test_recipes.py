@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1searcher.config.settings import Reward as Settings
+from r1searcher.config.settings import Settings
 from r1searcher.episodes.protocol import TAGS
 from r1searcher.episodes.trajectory import Author, StopReason
 from r1searcher.errors import InputError
 from r1searcher.rewards import RECIPES, measure
-from r1searcher.rewards.recipes import reward_function as reward_of_settings
+from r1searcher.runs.resolved import reward_of
 
 SEARCH = " I look it up. <|begin_of_query|> capital of Norway <|end_of_query|>"
 RIGHT = "It says Oslo. </think>\n\n<answer> Oslo </answer>"
@@ -20,7 +20,7 @@ MALFORMED = "It says Oslo. <answer> Oslo </answer>"
 
 
 def reward_function(recipe="paper", stage=1, **settings):
-    return reward_of_settings(Settings(recipe=recipe, **settings), f"stage{stage}")
+    return reward_of(Settings(reward={"recipe": recipe, **settings}), f"stage{stage}")
 
 
 def total(recipe: str, stage, trajectory) -> float:

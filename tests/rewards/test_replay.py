@@ -6,9 +6,8 @@ from statistics import fmean
 
 import pytest
 
-from r1searcher.config.settings import Reward as Settings
 from r1searcher.evaluation.predictions import from_text
-from r1searcher.rewards.recipes import reward_function
+from r1searcher.rewards.recipes import recipe_parts, reward_function
 from tests.shared_data import DATA, shared
 
 RESULTS = "r1-searcher/eval_results"
@@ -16,7 +15,7 @@ RESULTS = "r1-searcher/eval_results"
 
 def rewards(file: Path, recipe: str) -> list[dict[str, float]]:
     """Parts of each trajectory's stage-2 reward."""
-    reward = reward_function(Settings(recipe=recipe), "stage2")
+    reward = reward_function(recipe_parts(recipe, "stage2"))
     with file.open(encoding="utf-8", newline="\n") as lines:
         rows = [json.loads(line) for line in lines]
     return [dict(reward(from_text(r["question"], (r["answer"],), r["gen_text_store"])).parts) for r in rows]

@@ -7,7 +7,7 @@ const filters = {
   right: (row) => row.verdict,
   searches: (row) => String(row.searches),
   stop: (row) => row.stop,
-  dataset: (row) => row.dataset,
+  group: (row) => row.group,
 };
 
 function element(tag, properties = {}, ...children) {

@@ -6,11 +6,9 @@ from dataclasses import replace
 
 from r1searcher.common.retry import RetryPolicy
 from r1searcher.common.terminal import visible
-from r1searcher.config.settings import Retrieval
 from r1searcher.errors import RetrieverError, RunStopped, ServiceError
 from r1searcher.retrieval.base import Retriever, SearchResult, Span, search_all
 from r1searcher.retrieval.links.base import Link
-from r1searcher.retrieval.registry import open_retriever
 
 
 class RetryingRetriever(Link):
@@ -71,11 +69,6 @@ def _with_wait(result: SearchResult, failed_at: float | None) -> SearchResult:
     if failed_at is None:
         return result
     return replace(result, spans=(*result.spans, Span("retry", time.monotonic() - failed_at)))
-
-
-def open_retrying(retrieval: Retrieval, notify: Callable[[str], None]) -> RetryingRetriever:
-    """The retriever of the settings, which waits out outages as they say. Raises what `open_retriever` raises."""
-    return RetryingRetriever(open_retriever(retrieval), retrieval.retry_timeout_s, notify)
 
 
 class _Outage:

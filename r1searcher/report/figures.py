@@ -1,0 +1,85 @@
+"""The figures of the page, as SVG."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from r1searcher.report.scoring import MetricSummary
+from r1searcher.report.tables import name_of
+from r1searcher.rewards.measures import View, shown_in
+
+
+def curves(metrics: Sequence[Mapping[str, float]]) -> str:
+    """A small learning curve for each measure of the steps of a run; nothing for an evaluation."""
+    figures = ""
+    for m in shown_in(View.CURVE):
+        points = [(row["step"], row[m.name]) for row in metrics if m.name in row]
+        if points:
+            figures += _curve(m.heading, points)
+    return figures
+
+
+def _curve(label: str, points: Sequence[tuple[float, float]]) -> str:
+    values = [value for _, value in points]
+    low, high = min(0.0, *values), max(1.0, *values)
+    first, last = points[0][0], points[-1][0]
+    across, up = 196 / max(1.0, last - first), 90 / (high - low)
+    line = " ".join(f"{34 + across * (step - first):.1f},{104 - up * (value - low):.1f}" for step, value in points)
+    texts = [(30, 18, "end", f"{high:.3g}"), (30, 108, "end", f"{low:.3g}")]
+    texts += [(34, 120, "start", f"{first:g}"), (230, 120, "end", f"{last:g}")]
+    return (
+        f'<figure><svg width="240" height="124" role="img" aria-label="{escape(label)} per step">'
+        + "".join(f'<text x="{x}" y="{y}" text-anchor="{anchor}">{text}</text>' for x, y, anchor, text in texts)
+        + f'<line class="axis" x1="34" x2="230" y1="104" y2="104"/><polyline class="curve" points="{line}"/></svg>'
+        f"<figcaption>{escape(label)}: {values[0]:.2f} to {values[-1]:.2f}</figcaption></figure>"
+    )
+
+
+def interval_plot(reports: Mapping[str, MetricSummary]) -> str:
+    """Answer metrics on a scale of 0 to 1, each a dot with a whisker."""
+    metrics = [m.name for m in shown_in(View.INTERVAL)]
+    lines, y = "", 14
+    for name, figures in reports.items():
+        for metric in metrics:
+            if not (found := figures.metrics.get(metric)):
+                continue
+            low, value, high = (190 + 300 * x for x in (found.low, found.value, found.high))
+            label = escape(name_of(metric) if len(reports) == 1 else f"{name}: {name_of(metric)}")
+            lines += (
+                f'<text x="184" y="{y + 4}" text-anchor="end">{label}</text>'
+                f'<line class="axis" x1="190" x2="490" y1="{y}" y2="{y}"/>'
+                f'<line class="whisker" x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}"/>'
+                f'<circle class="right" cx="{value:.1f}" cy="{y}" r="4"/>'
+            )
+            y += 18
+    ticks = "".join(
+        f'<text x="{190 + 300 * t / 4:.0f}" y="{y + 6}" text-anchor="middle">{t / 4:g}</text>' for t in range(5)
+    )
+    return (
+        f'<figure><svg width="510" height="{y + 12}" role="img" aria-label="Answer metrics">{lines}{ticks}</svg>'
+        "<figcaption>Answer metrics with 95 % intervals</figcaption></figure>"
+    )
+
+
+def searches_plot(trajectories: Sequence[Mapping[str, Any]]) -> str:
+    """How many trajectories searched how often, the right ones below the others."""
+    totals = Counter(min(int(t["searches"]), 10) for t in trajectories)
+    right = Counter(min(int(t["searches"]), 10) for t in trajectories if t["verdict"] == "right")
+    highest = max(totals.values(), default=1)
+    bars = ""
+    for searches in range(max(totals, default=0) + 1):
+        x = 10 + 34 * searches
+        good, all_ = (110 * n / highest for n in (right[searches], totals[searches]))
+        label = f"{searches}" if searches < 10 else "10+"
+        bars += (
+            f'<rect class="right" x="{x}" y="{130 - good:.1f}" width="26" height="{good:.1f}"/>'
+            f'<rect class="wrong" x="{x}" y="{130 - all_:.1f}" width="26" height="{all_ - good:.1f}"/>'
+            f'<text x="{x + 13}" y="{126 - all_:.1f}" text-anchor="middle">{totals[searches]}</text>'
+            f'<text x="{x + 13}" y="144" text-anchor="middle">{label}</text>'
+        )
+    width = 20 + 34 * (max(totals, default=0) + 1)
+    return (
+        f'<figure><svg width="{width}" height="150" role="img" aria-label="Searches per question">{bars}</svg>'
+        "<figcaption>Searches per question: right (EM, green) and not (red)</figcaption></figure>"
+    )

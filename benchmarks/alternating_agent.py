@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from openrlhf.utils.agent import AgentExecutorBase, AgentInstanceBase, MultiTurnAgentExecutor
 
-from r1searcher.engine.executor import AgentExecutor as Ours
+from r1searcher.engine.openrlhf.executor import AgentExecutor as Ours
 from r1searcher.episodes.documents import fit
 from r1searcher.episodes.protocol import STOPS, query_of
 from r1searcher.retrieval.base import hits_of

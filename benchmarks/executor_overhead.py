@@ -20,7 +20,8 @@ from rich.table import Table
 
 from r1searcher.common.files import read_rows
 from r1searcher.config.settings import load
-from r1searcher.engine.launch import prepare_rl, run_engine
+from r1searcher.engine.launch import prepare_rl
+from r1searcher.engine.process import run_engine
 from r1searcher.runs.folder import RunFolder
 from r1searcher.stages.prepare import prepare_stage
 from tests.engine.toy import World, make_world

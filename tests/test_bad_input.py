@@ -24,7 +24,7 @@ import pytest
 from r1searcher import cli
 from r1searcher.config.settings import load
 from r1searcher.corpora.passage import Passage
-from r1searcher.engine import launch
+from r1searcher.engine import process
 from r1searcher.evaluation import evaluate
 from r1searcher.retrieval.indexing.bm25 import build
 from r1searcher.runs.folder import RunFolder
@@ -113,8 +113,8 @@ def make_runs(folder: Path) -> None:
     run.path.mkdir(parents=True, exist_ok=True)
     run.launch.write_text("#!/usr/bin/env bash\necho the engine was started\nexit 3\n")
     run.metrics.write_text(jsonl({"step": 1, "reward": 0.5}))
-    run.trajectories(1).parent.mkdir()
-    run.trajectories(1).write_text(jsonl({"question": "q"}))
+    run.trajectories(1).mkdir(parents=True)
+    (run.trajectories(1) / "a.jsonl").write_text(jsonl({"question": "q"}))
     latest = run.checkpoints / "_actor" / "latest"
     latest.parent.mkdir(parents=True)
     latest.write_text("global_step1")
@@ -126,14 +126,13 @@ def make_runs(folder: Path) -> None:
 
 def make_evaluation(folder: Path) -> None:
     """A finished evaluation of a server that is gone: all episodes are there."""
-    request = evaluate.Request(
-        EVALUATE[1], ["questions.jsonl"], folder, overrides={"retrieval.url": "index", "retrieval.retry_timeout_s": 0.1}
+    request = evaluate.EvaluationRequest(
+        model=EVALUATE[1],
+        datasets=["questions.jsonl"],
+        to=folder,
+        overrides={"retrieval.url": "index", "retrieval.retry_timeout_s": 0.1},
     )
-    target = evaluate.find_target(request.model, request.overrides)
-    datasets = [evaluate.open_dataset("questions.jsonl")]
-    folder.mkdir()
-    manifest = asyncio.run(evaluate._manifest(request, target, datasets, 0.0))
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    request.folder.start(asyncio.run(evaluate.manifest_of(evaluate.plan_of(request))))
     rows = [
         {
             "dataset": "questions", "id": q["id"], "index": n, "sample": 0, "seconds": 1.0, "reward": 0.0, "parts": {},
@@ -203,7 +202,7 @@ def copy(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(folder)
     monkeypatch.setenv("R1S_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(launch, "subprocess", None)  # an engine that is started after all fails the test
+    monkeypatch.setattr(process, "subprocess", None)  # an engine that is started after all fails the test
     return folder
 
 

@@ -47,3 +47,45 @@ def test_a_folder_of_another_run_is_never_written_over(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert (tmp_path / "settings.toml").exists()
     assert r1s("init", folder=tmp_path).returncode == 2
+
+
+RUN = "--preset --set --name --model --seed"
+RL = f"{RUN} --data --retriever"
+MODEL = "--retriever --served-model --tokenizer --seed --set"
+OPTIONS = {
+    "init": "",
+    "sft": f"{RUN} --steps",
+    "stage1": f"{RL} --steps --from",
+    "stage2": f"{RL} --steps --from",
+    "train": RL,
+    "demo": "--output --seed --contrast --set",
+    "index-corpus": "--to --format --limit --overwrite --restart --rejects --bad-rows"
+    " --analyzer --k1 --b --title-weight --shards",
+    "search": "--queries --top-k --json",
+    "serve": "--port --host --workers --allowed-host",
+    "recall": "--dataset --data-dir --limit --json",
+    "evaluate": f"{MODEL} --dataset --to --data-dir --limit --samples --temperature"
+    " --judge --judge-model --concurrency",
+    "ask": f"{MODEL} --model --temperature",
+    "score": "--json --judge --judge-model --dataset",
+    "compare": "--json --dataset",
+    "report": "--step --to",
+}
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_a_command_lists_the_options_that_it_shares_with_others_and_its_own(command: str, tmp_path: Path) -> None:
+    shown = r1s(command, "--help", folder=tmp_path).stdout
+    listed = {word for line in shown.splitlines() for word in line.strip("│* ").split()[:1] if word.startswith("--")}
+    assert listed == {*OPTIONS[command].split(), "--help"}
+
+
+def test_shared_options_reach_the_settings(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text("seed = 1\n[rl]\nsteps = 1\n")
+    done = r1s(
+        *("stage1", "settings.toml", "--seed", "-3", "--steps", "-4", "--name", "a/b", "--set", "rl.kl_coef=-5"),
+        folder=tmp_path,
+    )
+    assert done.returncode == 2
+    for said in ("seed = -3", "rl.steps = -4", "name = 'a/b'", "rl.kl_coef = -5"):
+        assert said in done.stderr

@@ -217,7 +217,7 @@ def test_a_retrievers_error_with_brackets_does_not_end_a_run(
         append_row(run.heartbeat, {"time": 0.0, "message": said})
         append_row(run.metrics, {"step": 1, "reward": 0.5, "f1": None})
         append_row(
-            run.trajectories(1),
+            run.trajectories(1) / "a.jsonl",
             {"question": PAYLOAD, "gold_answers": [], "stop": "answered", "segments": [], "searches": []},
         )
         view.refresh()

@@ -174,6 +174,11 @@ def write_json(path: Path, value: Any, *, durable: bool = False, then: str = "")
     write_bytes(path, text.encode("utf-8", "surrogatepass"), durable=durable, then=then)
 
 
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a JSONL file whole or not at all. Raises `FileError`."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
 def sync(path: Path) -> None:
     """Sync a file's content, or a folder's entries, to disk."""
     handle = os.open(path, os.O_RDONLY)

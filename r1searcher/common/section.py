@@ -1,9 +1,18 @@
-"""Tables of settings: what every one of them refuses."""
+"""Tables of settings: what they may hold, and every mistake in one of them as a sentence.
 
-from typing import Any, ClassVar
+Each package declares the tables that are its own; `config.settings` puts them together.
+"""
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterable
+from typing import Any, ClassVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
+
+from r1searcher.common.records import as_demand
 
 
 class Section(BaseModel):
@@ -14,7 +23,7 @@ class Section(BaseModel):
     )
 
     unchecked: ClassVar[frozenset[str]] = frozenset()
-    """Settings whose text may hold anything."""
+    """Keys whose text may hold anything."""
 
     @field_validator("*", mode="after")
     @classmethod
@@ -26,3 +35,46 @@ class Section(BaseModel):
             if len(value.encode()) > 4096:
                 raise PydanticCustomError("text", "must not be longer than 4096 bytes")
         return value
+
+
+def explain(
+    error: ValidationError, source: str, model: type[BaseModel], prefix: str = "", more: Iterable[str] = ()
+) -> str:
+    """Every wrong setting with its value and what would be right.
+
+    Keys of `model` are shown after `prefix`; `more` are keys that are known besides.
+    """
+    lines = []
+    known = [*keys_of(model, prefix), *more]
+    for problem in error.errors(include_url=False):
+        key = prefix + ".".join(str(part) for part in problem["loc"])
+        shown = f"{key} = {short(problem['input'])}"
+        if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            without_index = re.sub(r"\.\d+", "", key)
+            near = difflib.get_close_matches(without_index, known, n=1, cutoff=0.6)
+            lines.append(f"{shown}: {f'did you mean {near[0]}?' if near else 'there is no such setting'}")
+        elif problem["type"] == "value_error":
+            lines.append(f"{key + '.' if key else ''}{problem['ctx']['error']}")
+        else:
+            lines.append(f"{shown}: {as_demand(problem['msg'])}")
+    return f"{len(lines)} wrong setting{'s' * (len(lines) > 1)} in {source}:\n" + "\n".join(f"  {x}" for x in lines)
+
+
+def short(value: Any) -> str:
+    """A value as it is shown in an error."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deeply; an integer too long to be written
+        return f"a {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}…"
+
+
+def keys_of(model: type[BaseModel], prefix: str) -> Iterable[str]:
+    """The dotted keys of a model, its tables' and those of tables in lists."""
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from keys_of(kind, f"{prefix}{name}.")
+            elif isinstance(kind, type) and dataclasses.is_dataclass(kind):
+                yield from (f"{prefix}{name}.{field.name}" for field in dataclasses.fields(kind))

@@ -1,4 +1,4 @@
-"""Settings from the command line, as values: `--set section.key=value` and the flags that stand for settings."""
+"""Settings from the command line, as values: `--set section.key=value`."""
 
 import tomllib
 from collections.abc import Iterable
@@ -31,12 +31,3 @@ def toml_value(text: str) -> Any:
     except (ValueError, RecursionError):  # not TOML, an integer too long to read, brackets nested too deeply
         return text
     return parsed["value"] if len(parsed) == 1 else text
-
-
-def given(**values: Any) -> dict[str, Any]:
-    """The flags that were given, as dotted keys: `__` stands for the dot.
-
-    >>> given(name="first", rl__steps=4, seed=None)
-    {'name': 'first', 'rl.steps': 4}
-    """
-    return {key.replace("__", "."): value for key, value in values.items() if value is not None}

@@ -11,20 +11,17 @@ A file holds settings shared by all stages and, under `[sft]`, `[stage1]` and `[
 `load(...)` merges presets, file, stage table and command-line overrides, in this order, into one `Settings`.
 """
 
-import difflib
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from r1searcher.common.files import read_text
-from r1searcher.common.records import as_demand
-from r1searcher.common.section import Section
+from r1searcher.common.section import Section, explain, keys_of, short
 from r1searcher.errors import InputError
 from r1searcher.questions.datasets import DATASETS
 from r1searcher.retrieval.base import EngineSettings
@@ -173,10 +170,9 @@ class Reward(Section):
 
 
 class RL(Section):
-    algorithm: Literal["reinforce", "reinforce_baseline", "rloo", "group_norm", "dr_grpo"] = "reinforce_baseline"
-    """How a trajectory's reward becomes an advantage: reinforce (REINFORCE++), reinforce_baseline (REINFORCE++ less the
-    mean of its question's samples; the released Qwen script), rloo (less the mean of the question's other samples),
-    group_norm (GRPO: divided by the standard deviation too) or dr_grpo (Dr. GRPO: less the mean, not divided)."""
+    algorithm: str = "reinforce_baseline"
+    """How a trajectory's reward becomes an advantage: reinforce, reinforce_baseline, rloo, group_norm, dr_grpo or
+    one of another package; see docs/training.md."""
 
     questions_per_step: int = Field(64, ge=1, le=MANY)
     """Questions rolled out a step."""
@@ -216,11 +212,6 @@ class RL(Section):
             raise ValueError(
                 f"steps = {self.steps}: times questions_per_step = {self.questions_per_step} these are more than "
                 f"{100 * MANY} prompts; lower one of them"
-            )
-        if self.algorithm != "reinforce" and self.samples_per_question < 2:
-            raise ValueError(
-                f"samples_per_question = {self.samples_per_question}: algorithm = {self.algorithm!r} compares samples "
-                "of a question and needs at least 2"
             )
         return self
 
@@ -399,7 +390,7 @@ def _checked(values: Mapping[str, Any], source: str) -> Settings:
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        raise InputError(_explain(error, source, [*_keys(Settings), *_engine_keys(values)])) from None
+        raise InputError(explain(error, source, Settings, more=_engine_keys(values))) from None
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -436,7 +427,7 @@ def _nested(overrides: Mapping[str, Any]) -> dict[str, Any]:
         for name in path:
             table = table.setdefault(name, {})
             if not isinstance(table, dict):
-                raise InputError(f"--set {key}={_short(value)}: {name} is a value, not a section")
+                raise InputError(f"--set {key}={short(value)}: {name} is a value, not a section")
         table[last] = value
     return nested
 
@@ -457,42 +448,8 @@ def _forget_engine(before: Any, now: Any) -> None:
             del before[key]
 
 
-def _explain(error: ValidationError, source: str, keys: Sequence[str]) -> str:
-    """Every wrong setting with its value and what would be right, which may be one of `keys`."""
-    lines = []
-    for problem in error.errors(include_url=False):
-        key = ".".join(str(part) for part in problem["loc"])
-        shown = f"{key} = {_short(problem['input'])}"
-        if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            table, _, _ = key.rpartition(".")
-            known = [f"{table}.{field.name}" for field in fields(Part)] if "parts." in key else keys
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-            lines.append(f"{shown}: {f'did you mean {near[0]}?' if near else 'there is no such setting'}")
-        elif problem["type"] == "value_error":
-            lines.append(f"{key + '.' if key else ''}{problem['ctx']['error']}")
-        else:
-            lines.append(f"{shown}: {as_demand(problem['msg'])}")
-    return f"{len(lines)} wrong setting{'s' * (len(lines) > 1)} in {source}:\n" + "\n".join(f"  {x}" for x in lines)
-
-
 def _engine_keys(values: Mapping[str, Any]) -> Iterable[str]:
     """The keys that the chosen kind of search engine adds to `[retrieval]`."""
     retrieval = values.get("retrieval")
     kind = retrieval.get("kind") if isinstance(retrieval, dict) else None
-    return _keys(RETRIEVERS[kind], "retrieval.") if isinstance(kind, str) and kind in RETRIEVERS else ()
-
-
-def _short(value: Any) -> str:
-    """A value as it is shown in an error."""
-    try:
-        text = repr(value)
-    except (RecursionError, ValueError):  # nested too deeply; an integer too long to be written
-        return f"a {type(value).__name__}"
-    return text if len(text) <= 80 else f"{text[:77]}…"
-
-
-def _keys(model: type[BaseModel], prefix: str = "") -> Iterable[str]:
-    for name, field in model.model_fields.items():
-        yield prefix + name
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _keys(field.annotation, f"{prefix}{name}.")
+    return keys_of(RETRIEVERS[kind], "retrieval.") if isinstance(kind, str) and kind in RETRIEVERS else ()

@@ -23,7 +23,7 @@ from r1searcher.common.terminal import SafeConsole
 from r1searcher.config.settings import Settings, Stage, load
 from r1searcher.demo.atlas import Atlas, make_atlas
 from r1searcher.demo.traces import Trace, make_traces, write_traces
-from r1searcher.engine.launch import require_training_packages
+from r1searcher.engine.openrlhf.versions import require_training_packages
 from r1searcher.episodes.prompt import PromptMaker, prompt_text
 from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.models.demo import demo_model

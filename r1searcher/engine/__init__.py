@@ -1,15 +1,17 @@
 """Everything that knows OpenRLHF, vLLM or Ray.
 
-    flags      our settings -> OpenRLHF's command line
-    launch     that command line as a child process: start, watch, stop, resume, what went wrong
-    main       the child process: Ray, then OpenRLHF's own main
-    workers    what each Ray worker does before OpenRLHF is imported in it
-    watch      a row of metrics a step, the guard over the rollouts, the early end of a stage
-    cpu        the adapter for machines without a GPU
-    hooks      how `watch` and `cpu` change a name of another package once it is imported
-    executor   the episode loop as OpenRLHF's agent executor
-    data       what is trained, in which order
-    model      a model folder without code and pickles
+    topology         which device, how many GPUs and nodes, and what is placed on them
+    training_rows    what is trained, in which order
+    launch           that as a command line: `launch.sh` in the run folder
+    environment      the variables by which the engine's processes are told the rest
+    process          the child process: start, watch, stop, kill
+    failures         one sentence on why it failed
+    cpu              what a machine without a GPU needs beside patches
+    import_patches   how a name of another package is changed once it is imported
+    import_check     whether everything that training needs can be imported
+    reserved_tokens  one token per protocol tag
+    openrlhf/        flags, algorithms, versions, checkpoints, executor, main of the child process, patches
+    vllm/            vLLM as a generator of tokens, for training and for evaluation; its patches
 
-Nothing here imports torch, ray, vllm or openrlhf at module level, `executor` apart, which OpenRLHF itself loads.
+Nothing here imports torch, ray, vllm or openrlhf at module level, except `openrlhf.executor`, which OpenRLHF loads.
 """

@@ -16,14 +16,16 @@ from typing import Any
 
 from r1searcher.errors import R1Error
 
+Apply = Callable[[ModuleType], None]
+
 
 @dataclass(frozen=True)
 class Patch:
-    """`apply(module)` runs behind the import of `module`; `around`, if given, holds while the module's body runs."""
+    """`apply(module)` runs after the import of `module`; `around`, if given, holds while the module's body runs."""
 
     module: str
     replaces: tuple[str, ...]
-    apply: Callable[[ModuleType], None] | None = None
+    apply: Apply | None = None
     around: Callable[[], contextlib.AbstractContextManager[None]] | None = None
 
     @property
@@ -38,6 +40,19 @@ class Patch:
             self.apply(module)
 
 
+def after_import(patches: list[Patch]) -> Callable[..., Callable[[Apply], Apply]]:
+    """A decorator that appends to `patches`: `@after("module", "Name.replaced", …)` above a function of the module."""
+
+    def after(module: str, *replaces: str) -> Callable[[Apply], Apply]:
+        def register(apply: Apply) -> Apply:
+            patches.append(Patch(module, replaces, apply=apply))
+            return apply
+
+        return register
+
+    return after
+
+
 def resolve(module: ModuleType, name: str) -> Any:
     """The object that the dotted `name` denotes in `module`; raises `R1Error` when there is none."""
     found: Any = module
@@ -46,8 +61,8 @@ def resolve(module: ModuleType, name: str) -> Any:
             found = getattr(found, part)
         except AttributeError:
             raise R1Error(
-                f"{module.__name__} has no {name}: r1searcher was not proven with the installed versions; "
-                "`scripts/install-training` installs the ones it was proven with"
+                f"{module.__name__} has no {name}: r1searcher was not tested with the installed versions; "
+                "`scripts/install-training` installs the ones it was tested with"
             ) from None
     return found
 

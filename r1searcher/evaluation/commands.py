@@ -1,45 +1,31 @@
-"""What `r1s evaluate`, `ask`, `score` and `compare` print."""
+"""What `r1s evaluate`, `score` and `compare` print."""
 
-import asyncio
 import os
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.table import Table
-from rich.text import Text
 
 from r1searcher.common import terminal
-from r1searcher.common.http import shown_url
-from r1searcher.common.terminal import SafeConsole, outside
-from r1searcher.episodes.loop import Generation, TokenGenerator, run_episode
-from r1searcher.episodes.tokens import Tokenizer
-from r1searcher.episodes.trajectory import StopReason, Trajectory
-from r1searcher.errors import InputError
 from r1searcher.evaluation.comparison import compare
 from r1searcher.evaluation.evaluate import EvaluationRequest, evaluate
-from r1searcher.evaluation.judge import Judge
+from r1searcher.evaluation.judge import Judge, JudgeRequest
 from r1searcher.evaluation.predictions import read_predictions
-from r1searcher.evaluation.rollouts import prompt_maker
 from r1searcher.evaluation.scoring import score_file
-from r1searcher.evaluation.target import ModelRequest, find_target, open_engine
 from r1searcher.questions.datasets import DATASETS
 from r1searcher.report.scoring import MetricSummary, Scored, by_dataset, score_prediction, summarize
 from r1searcher.report.tables import name_of, print_summaries, print_whole
-from r1searcher.retrieval.base import Retriever, SearchResult
-from r1searcher.retrieval.links.base import Link
-from r1searcher.rewards.format import answer_of_trajectory
-from r1searcher.runs.resolved import limits_of, retriever_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class AskRequest(ModelRequest):
-    """What `r1s ask` was asked for."""
+class ScoreRequest:
+    """What `r1s score` was asked for. `dataset` is that of all rows; None: the one that a row or its file names."""
 
-    question: str
-    temperature: float = 0.0
-    concurrency: int = 1
+    files: Sequence[Path]
+    as_json: bool = False
+    judge: JudgeRequest | None = None
+    dataset: str | None = None
 
 
 def run_evaluate(request: EvaluationRequest) -> None:
@@ -49,82 +35,12 @@ def run_evaluate(request: EvaluationRequest) -> None:
     errors.print(f"report: {request.folder.path / 'report.html'}", soft_wrap=True)
 
 
-def run_ask(request: AskRequest) -> None:
-    """Run one episode and print its turns and documents as they come; the answer goes to standard output."""
-    trajectory = asyncio.run(_ask(request, terminal.console(stderr=True)))
-    answer = answer_of_trajectory(trajectory)
-    if trajectory.stop is StopReason.ANSWERED and answer is not None:
-        terminal.console().print(answer.strip(), soft_wrap=True)
-    else:
-        terminal.console(stderr=True).print(f"no answer: {trajectory.stop.value.replace('_', ' ')}", style="red")
-
-
-async def _ask(request: AskRequest, console: SafeConsole) -> Trajectory:
-    target = find_target(request.model, request.overrides)
-    settings = target.settings
-    if not settings.retrieval.is_set:
-        raise InputError("no search engine is set: give --retriever INDEX-FOLDER or a URL")
-    async with AsyncExitStack() as stack:
-        retriever = retriever_of(settings, console.print)
-        stack.push_async_callback(retriever.aclose)
-        await retriever.health()
-        console.print(f"starting {shown_url(target.model)}", style="dim")
-        engine = await open_engine(stack, request, target)
-        return await run_episode(
-            request.question,
-            (),
-            prompt_maker(settings, engine)(request.question),
-            _PrintingGenerator(engine.generator(request.temperature, settings.seed), engine.tokenizer, console),
-            _PrintingRetriever(retriever, settings.episode.max_document_words, console),
-            engine.tokenizer,
-            limits_of(settings),
-        )
-
-
-class _PrintingGenerator:
-    """Prints each turn once it is complete."""
-
-    def __init__(self, generator: TokenGenerator, tokenizer: Tokenizer, console: SafeConsole) -> None:
-        self._generator, self._tokenizer, self._console = generator, tokenizer, console
-
-    async def generate(self, token_ids: Sequence[int], max_new_tokens: int) -> Generation:
-        generation = await self._generator.generate(token_ids, max_new_tokens)
-        text = self._tokenizer.decode(generation.token_ids).strip()
-        self._console.print(outside(text, "bold"), soft_wrap=True)
-        return generation
-
-
-class _PrintingRetriever(Link):
-    """Prints what each search found."""
-
-    def __init__(self, retriever: Retriever, words: int, console: SafeConsole) -> None:
-        super().__init__(retriever)
-        self._words, self._console = words, console
-
-    async def search(self, queries: Sequence[str], top_k: int) -> list[SearchResult]:
-        results = await self._retriever.search(queries, top_k)
-        for hits in (result.hits for result in results if result.error is None):
-            for number, hit in enumerate(hits, start=1):
-                text = " ".join(hit.passage.text.split()[: self._words])
-                parts = (
-                    outside(f"  {number}. ", "cyan"),
-                    outside(hit.passage.title, "italic"),
-                    outside(f"  {text}", "dim"),
-                )
-                self._console.print(Text.assemble(*parts), soft_wrap=True)
-            if not hits:
-                self._console.print("  nothing found", style="cyan")
-        return results
-
-
-def print_scores(
-    files: Sequence[Path], as_json: bool, judge: str | None = None, judge_model: str = "", dataset: str | None = None
-) -> None:
-    """Score predictions files; one JSON object per file and dataset, or a table. Verdicts of a `judge` are kept beside
-    the file. `dataset` names the dataset of all rows; without it they, or else the file's name, say it."""
-    scored = [(file, _scored(file, judge, judge_model, dataset)) for file in files]
+def print_scores(request: ScoreRequest) -> None:
+    """Score predictions files; one JSON object per file and dataset, or a table. Verdicts of a judge are kept beside
+    the file."""
+    scored = [(file, _scored(file, request.dataset, request.judge)) for file in request.files]
     parts = [(file, name, summarize(rows)) for file, all_rows in scored for name, rows in by_dataset(all_rows).items()]
-    if as_json:
+    if request.as_json:
         for file, name, figures in parts:
             terminal.json_line({"file": str(file), "dataset": name or None, **figures.as_json()})
         return
@@ -155,18 +71,16 @@ def _labeled(parts: Sequence[tuple[Path, str, MetricSummary]]) -> dict[str, Metr
     return reports
 
 
-def _scored(file: Path, judge: str | None, judge_model: str, dataset: str | None) -> list[Scored]:
+def _scored(file: Path, dataset: str | None, judge: JudgeRequest | None = None) -> list[Scored]:
     if judge is None:
-        scored = score_file(file, os.cpu_count() or 1, dataset or "")
-    else:
-        ask = Judge(judge, judge_model, file.with_suffix(".judge.jsonl"))
-        scored = [score_prediction(prediction, dataset or "") for prediction in ask(list(read_predictions(file)))]
-    return scored
+        return score_file(file, os.cpu_count() or 1, dataset or "")
+    ask = Judge(judge, file.with_suffix(".judge.jsonl"))
+    return [score_prediction(prediction, dataset or "") for prediction in ask(list(read_predictions(file)))]
 
 
 def print_comparison(a: Path, b: Path, as_json: bool, dataset: str | None = None) -> None:
     """Compare two predictions files. `dataset` names the dataset of all rows."""
-    comparison = compare(_scored(a, None, "", dataset), _scored(b, None, "", dataset))
+    comparison = compare(_scored(a, dataset), _scored(b, dataset))
     if as_json:
         terminal.json_line(comparison.as_json())
         return

@@ -1,4 +1,4 @@
-"""Inference engines that play episodes: vLLM in this process (`engine.inference.LocalModel`) or a completions URL.
+"""Inference engines that play episodes: vLLM in this process (`engine.vllm.inference.LocalModel`) or a completions URL.
 
 Token ids go in and token ids come out of both.
 """

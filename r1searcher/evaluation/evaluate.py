@@ -21,7 +21,7 @@ from r1searcher.episodes.prompt import prompt_text
 from r1searcher.errors import InputError
 from r1searcher.evaluation.engines import completions_client
 from r1searcher.evaluation.folder import EvaluationFolder, Row, default_folder
-from r1searcher.evaluation.judge import Judge, judge_client
+from r1searcher.evaluation.judge import Judge, JudgeRequest, judge_client
 from r1searcher.evaluation.predictions import of_row
 from r1searcher.evaluation.reports import records_of
 from r1searcher.evaluation.rollouts import RolloutRequest, prompt_maker, roll_out, rollout_requests
@@ -47,8 +47,7 @@ class EvaluationRequest(ModelRequest):
     limit: int | None = None
     samples: int = 1
     temperature: float | None = None
-    judge: str | None = None
-    judge_model: str = "gpt-4o-mini"
+    judge: JudgeRequest | None = None
 
     @property
     def folder(self) -> EvaluationFolder:
@@ -56,7 +55,7 @@ class EvaluationRequest(ModelRequest):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Plan:
+class Plan:
     """A request with what was found for it: nothing is asked or opened twice."""
 
     request: EvaluationRequest
@@ -70,8 +69,8 @@ def evaluate(request: EvaluationRequest, console: SafeConsole) -> dict[str, Metr
 
     Raises `InputError` where `to` holds another evaluation.
     """
-    plan = _plan(request)
-    manifest = asyncio.run(_manifest(plan))
+    plan = plan_of(request)
+    manifest = asyncio.run(manifest_of(plan))
     folder = request.folder
     folder.start(manifest)
     with folder.locked():
@@ -79,7 +78,7 @@ def evaluate(request: EvaluationRequest, console: SafeConsole) -> dict[str, Metr
     return dict(write_report(folder.path, records_of(manifest, rows)).summaries)
 
 
-def _plan(request: EvaluationRequest) -> _Plan:
+def plan_of(request: EvaluationRequest) -> Plan:
     """Raises `InputError` for whatever can be seen to be wrong before an episode runs."""
     target = find_target(request.model, request.overrides)
     temperature = request.temperature if request.temperature is not None else (1.0 if request.samples > 1 else 0.0)
@@ -90,12 +89,12 @@ def _plan(request: EvaluationRequest) -> _Plan:
     if target.is_url:
         completions_client(target.model)
     if request.judge:
-        judge_client(request.judge)
+        judge_client(request.judge.url)
     data_dir = request.data_dir or target.settings.data.folder
     datasets = [_with_overlap(open_dataset(name, data_dir, limit=request.limit), target) for name in request.datasets]
     if len({dataset.name for dataset in datasets}) < len(datasets):
         raise InputError("two datasets have the same name: evaluate them one by one")
-    return _Plan(request=request, target=target, datasets=datasets, temperature=temperature)
+    return Plan(request=request, target=target, datasets=datasets, temperature=temperature)
 
 
 def _with_overlap(dataset: Dataset, target: Target) -> Dataset:
@@ -107,7 +106,8 @@ def _with_overlap(dataset: Dataset, target: Target) -> Dataset:
     return replace(dataset, warnings=(*dataset.warnings, *overlap_warning(dataset.questions, trained_on.questions)))
 
 
-async def _manifest(plan: _Plan) -> dict[str, Any]:
+async def manifest_of(plan: Plan) -> dict[str, Any]:
+    """What identifies the evaluation. The retriever is asked what it holds; raises `RetrieverError`."""
     target, settings = plan.target, plan.target.settings
     async with aclosing(open_retriever(settings.retrieval.engine)) as retriever:
         health = await retriever.health()
@@ -148,7 +148,7 @@ def fingerprint(model: Path) -> str | None:
     return digest.hexdigest()
 
 
-def _all_rows(plan: _Plan, folder: EvaluationFolder, console: SafeConsole) -> list[Row]:
+def _all_rows(plan: Plan, folder: EvaluationFolder, console: SafeConsole) -> list[Row]:
     """A row for every episode, the missing ones run now, in order, judged where that was asked."""
     request, seed = plan.request, plan.target.settings.seed
     episodes: list[RolloutRequest] = []
@@ -164,12 +164,12 @@ def _all_rows(plan: _Plan, folder: EvaluationFolder, console: SafeConsole) -> li
         asyncio.run(_run(plan, missing, folder, console))
     rows = folder.ordered([dataset.name for dataset in plan.datasets])
     if request.judge:
-        rows = _judged(rows, Judge(request.judge, request.judge_model, folder.verdicts), console)
+        rows = _judged(rows, Judge(request.judge, folder.verdicts), console)
     folder.rewrite(rows)
     return rows
 
 
-async def _run(plan: _Plan, episodes: Sequence[RolloutRequest], folder: EvaluationFolder, console: SafeConsole) -> None:
+async def _run(plan: Plan, episodes: Sequence[RolloutRequest], folder: EvaluationFolder, console: SafeConsole) -> None:
     """Run the episodes and append a row for each as it ends."""
     request, target, settings = plan.request, plan.target, plan.target.settings
     reward = reward_of(settings, "stage2")

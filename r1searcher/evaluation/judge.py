@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,6 +43,14 @@ class _Chat(BaseModel):
 RETRIES = RetryPolicy(tries=4, deadline=120.0)
 
 
+@dataclass(frozen=True, kw_only=True)
+class JudgeRequest:
+    """Which model judges: its name at the URL of a chat completions server."""
+
+    url: str
+    model: str
+
+
 def judge_client(url: str, concurrency: int = 16) -> Client:
     """The client of a judge, with its key. Nothing is sent yet.
 
@@ -71,11 +79,11 @@ class Judge:
     cannot be sent.
     """
 
-    def __init__(self, url: str, model: str, cache: Path) -> None:
-        judge_client(url)
-        self._base = url
-        self._url = endpoint(url, "chat/completions")
-        self.model = model
+    def __init__(self, request: JudgeRequest, cache: Path) -> None:
+        judge_client(request.url)
+        self._base = request.url
+        self._url = endpoint(request.url, "chat/completions")
+        self.model = request.model
         self._cache = cache
         self._text = (resources.files("r1searcher.evaluation") / "prompts" / "judge.txt").read_text("utf-8")
         self._known = {row.key: row.verdict for row in read_records(cache, VerdictRow)}

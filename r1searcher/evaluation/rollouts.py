@@ -101,14 +101,14 @@ def roll_out_model(
     Prompt, limits, retriever and seed come from `settings`. `finished` hears of each episode as it ends, `notify` of
     outages of the search engine.
     """
-    from r1searcher.engine.inference import LocalModel
-    from r1searcher.engine.launch import device
+    from r1searcher.engine.topology import device_of
+    from r1searcher.engine.vllm.inference import LocalModel
 
     tasks = [task for t in temperatures for task in rollout_requests(questions, t, seed=settings.seed)]
     local = LocalModel(
-        model,
-        settings.episode.max_context,
-        device(settings),
+        model=model,
+        max_context=settings.episode.max_context,
+        device=device_of(settings),
         concurrency=concurrency,
         dtype=sampling_dtype(settings),
         trust_remote_code=settings.model.trust_remote_code,

@@ -84,14 +84,14 @@ async def open_engine(stack: AsyncExitStack, request: ModelRequest, target: Targ
         engine = await open_completions(target.model, request.served_model, request.tokenizer, request.concurrency)
         stack.push_async_callback(engine.aclose)
         return engine
-    from r1searcher.engine.inference import LocalModel
-    from r1searcher.engine.launch import device
+    from r1searcher.engine.topology import device_of
+    from r1searcher.engine.vllm.inference import LocalModel
 
     return await stack.enter_async_context(
         LocalModel(
-            target.model,
-            settings.episode.max_context,
-            device(settings),
+            model=target.model,
+            max_context=settings.episode.max_context,
+            device=device_of(settings),
             concurrency=request.concurrency,
             dtype=sampling_dtype(settings),
             trust_remote_code=settings.model.trust_remote_code,

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-_STEP = re.compile(r"step-(\d{6,9})\.jsonl")
+_STEP = re.compile(r"step-(\d{6,9})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +70,34 @@ class RunFolder:
         """Sentences of a run that waits (a search engine that is down), a line each."""
         return self.path / "heartbeat.log"
 
+    @property
+    def stop_request(self) -> Path:
+        """A file that asks the run to end after the current step, with everything saved."""
+        return self.path / "stop"
+
+    @property
+    def ending(self) -> Path:
+        """Why the training loop ended before its last step; absent otherwise."""
+        return self.path / "ending.json"
+
+    @property
+    def launch_note(self) -> Path:
+        """By which mark the processes of the current launch are found; absent when none is running."""
+        return self.path / "launch.json"
+
     def trajectories(self, step: int) -> Path:
-        """Every episode of a step, counted from 1."""
-        return self.path / "trajectories" / f"step-{step:06d}.jsonl"
+        """The folder with every episode of a step, counted from 1.
+
+        One file per process that rolls episodes out: no two processes write into the same file.
+        """
+        return self.path / "trajectories" / f"step-{step:06d}"
+
+    @property
+    def eval_trajectories(self) -> Path:
+        """The folder with the episodes of the engine's own evaluations, again one file per process."""
+        return self.path / "trajectories" / "eval"
 
     def recorded_steps(self) -> list[tuple[int, Path]]:
-        """The steps that have trajectories, with their files, in order."""
-        found = ((_STEP.fullmatch(file.name), file) for file in (self.path / "trajectories").glob("step-*"))
-        return sorted((int(match[1]), file) for match, file in found if match)
+        """The steps that have trajectories, with their folders, in order."""
+        found = ((_STEP.fullmatch(folder.name), folder) for folder in (self.path / "trajectories").glob("step-*"))
+        return sorted((int(match[1]), folder) for match, folder in found if match)

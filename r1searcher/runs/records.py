@@ -127,12 +127,32 @@ class LaunchNote(Record):
     launch: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 
 
-class StopRow(Record):
-    """`ending.json`: why the training loop ended."""
+class StopDecision(Record):
+    """`ending.json`: why the training loop ended. `step` is the last one that was trained."""
 
-    reason: Literal["finished", "rates passed", "asked"]
+    reason: Str
+    """"finished", "asked", or what a watch rule says, such as "rates passed"."""
+
     step: Count
     detail: Str = ""
+
+
+class EpisodeLabel(Record):
+    """What the engine hands to the executor beside a prompt: the label of its row in `questions.jsonl`.
+
+    `step` and `epoch` (a pass over the questions) count from 1 and are those of the row's place in that file, known
+    before anything is trained. Where rollouts run ahead of training, or questions are dropped and replaced
+    (asynchronous training, dynamic filtering), an episode may be trained in another step than its label's: the label
+    says when it was to be asked, and so with which others it is recorded.
+    """
+
+    id: Str
+    question: Str
+    gold_answers: list[Str]
+    step: Annotated[int, Field(ge=1)]
+    epoch: Annotated[int, Field(ge=1)]
+    split: Literal["train", "eval"] = "train"
+    """"eval": an episode of the engine's own evaluation, which is never trained and has no step of its own."""
 
 
 REMEDY = "restore the file from a copy, or remove the run's folder and train again"
@@ -183,21 +203,30 @@ def read_heartbeats(run: RunFolder) -> list[Heartbeat]:
     return beats
 
 
-def trajectory_files(recorded: Path) -> list[Path]:
-    """The files with the trajectories of a step (`RunFolder.trajectories(step)`)."""
-    return [recorded] if recorded.is_file() else []
+def read_ending(run: RunFolder) -> StopDecision | None:
+    """Why the training loop ended before its last step, or None. Raises `InputError` where the file is damaged."""
+    return read_record_if_there(run.ending, StopDecision, "remove it")
 
 
-def trajectory_rows(recorded: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a step's trajectories, checked; nothing if there are none. Raises `InputError` for a damaged row."""
-    for file in trajectory_files(recorded):
+def trajectory_files(folder: Path) -> list[Path]:
+    """The files of a folder of trajectories, one per process that wrote, in the order of their names."""
+    return sorted(folder.glob("*.jsonl"))
+
+
+def trajectory_rows(folder: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a folder of trajectories (`RunFolder.trajectories(step)`), checked; nothing if there is none.
+
+    Those of one process are in the order in which its episodes ended. Raises `InputError` for a damaged row.
+    """
+    for file in trajectory_files(folder):
         yield from checked_rows(file, TrajectoryRow)
 
 
 def latest_trajectory(run: RunFolder, step: int) -> dict[str, Any] | None:
     """The row of the last episode of a step, to be shown; None where there is none or it is damaged."""
     try:
-        row = last_row(run.trajectories(step))
+        newest = max(trajectory_files(run.trajectories(step)), key=lambda file: file.stat().st_mtime_ns, default=None)
+        row = last_row(newest) if newest else None
         return row if row and TrajectoryRow.model_validate(row) else None
     except (InputError, ValidationError):
         return None

@@ -1,29 +1,28 @@
 """Stages one after the other, each from the model of the one before."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from r1searcher.common import terminal
-from r1searcher.config.settings import STAGES, Stage, load
+from r1searcher.config.settings import STAGES, Stage
+from r1searcher.config.source import SettingsSource
 from r1searcher.runs.folder import RunFolder
 from r1searcher.stages.stage import evaluate_stage, train_stage
 
 
-def run_chain(file: Path | None, preset: str | None, overrides: Mapping[str, Any]) -> list[RunFolder]:
+def run_chain(source: SettingsSource) -> list[RunFolder]:
     """SFT (where the settings name traces), stage 1 and stage 2 in folders of their own below the run's."""
     from r1searcher.stages.sft import train_sft
 
     console = terminal.console(stderr=True)
-    stages: list[Stage] = [s for s in STAGES if s != "sft" or load(s, file, preset, overrides).data.traces]
+    stages: list[Stage] = [s for s in STAGES if s != "sft" or source.load(s).data.traces]
     # All settings are read before the first stage starts: a mistake in the last one must not cost hours.
-    settings = {stage: load(stage, file, preset, overrides) for stage in stages}
+    settings = {stage: source.load(stage) for stage in stages}
     runs: list[RunFolder] = []
     for stage in stages:
         chosen = settings[stage]
         run = RunFolder(Path(chosen.output) / (chosen.name or "run") / stage)
         if runs:
-            chosen = load(stage, file, preset, {**overrides, "model.path": str(runs[-1].model)})
+            chosen = source.load(stage, {"model.path": str(runs[-1].model)})
         if stage == "sft":
             train_sft(chosen, run, console)
         else:

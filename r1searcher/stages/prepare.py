@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import json
 import platform
 import time
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,11 @@ from r1searcher.common.manifest import Kind, resumes
 from r1searcher.common.terminal import error_line
 from r1searcher.common.versions import versions
 from r1searcher.config.settings import Settings, Stage
-from r1searcher.engine.launch import device, prepare_rl, require_training_packages, write_prompts
+from r1searcher.engine.launch import prepare_rl
+from r1searcher.engine.openrlhf.algorithms import require_algorithm
+from r1searcher.engine.openrlhf.versions import require_tested_versions, require_training_packages
+from r1searcher.engine.topology import device_of
+from r1searcher.engine.training_rows import Prompt, write_prompts
 from r1searcher.episodes.loop import max_prompt_tokens
 from r1searcher.episodes.prompt import PromptMaker, prompt_text
 from r1searcher.episodes.tokens import HuggingFaceTokenizer, load_tokenizer
@@ -105,7 +108,9 @@ def prepare_stage(stage: Stage, settings: Settings, run: RunFolder) -> Prepared:
                 f"{needed_for_a_step}"
             )
     with checks.each():
-        device(settings)
+        require_algorithm(settings.rl)
+    with checks.each():
+        require_tested_versions(device_of(settings))
     with checks.each():
         retrieval = settings.retrieval
         require_setting("retrieval.url", retrieval.url or retrieval.kind, "an index folder or a search engine's URL")
@@ -132,7 +137,7 @@ def prepare_stage(stage: Stage, settings: Settings, run: RunFolder) -> Prepared:
     if not resuming:
         with writing(run.path):
             run.path.mkdir(parents=True, exist_ok=True)
-        write_prompts(run, [(p, label_of(q)) for p, q in zip(prompts, questions, strict=True)], settings)
+        write_prompts(run, list(map(Prompt, prompts, questions)), settings)
         prepare_rl(settings, run, Path(model))
         write_run_metadata(run, settings, manifest)
     return Prepared(run, stage, settings, questions, resuming, warnings_on(train, held_out))
@@ -145,12 +150,6 @@ def warnings_on(train: Dataset, held_out: Dataset | None) -> tuple[str, ...]:
         overlap = overlap_warning(held_out.questions, train.questions)
         warnings += [f"data.held_out: {note}" for note in (*held_out.warnings, *overlap)]
     return tuple(warnings)
-
-
-def label_of(question: Question) -> str:
-    """What the executor is told of a question beside its prompt."""
-    label = {"id": question.id, "question": question.text, "gold_answers": list(question.gold_answers)}
-    return json.dumps(label, ensure_ascii=False)
 
 
 def rendered(settings: Settings, model: str, text: str, questions: Sequence[Question]) -> list[str]:

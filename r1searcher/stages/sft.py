@@ -1,7 +1,7 @@
 """The SFT: supervised traces that show a model the protocol's shape (ReFT's first phase, arXiv 2401.08967)."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,9 +11,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 from r1searcher.common import terminal
 from r1searcher.common.files import append_row, lines_in, parse_json, read_text, sha256_of, split_lines, write_json
 from r1searcher.common.terminal import SafeConsole, error_line, label
-from r1searcher.config.settings import Settings, load
-from r1searcher.engine.launch import device, prepare_sft, require_training_packages, run_engine
+from r1searcher.config.settings import Settings
+from r1searcher.config.source import SettingsSource
+from r1searcher.engine.launch import prepare_sft
+from r1searcher.engine.openrlhf.versions import require_tested_versions, require_training_packages
+from r1searcher.engine.process import run_engine
 from r1searcher.engine.reserved_tokens import assign_tag_tokens
+from r1searcher.engine.topology import device_of
 from r1searcher.episodes.trajectory import Author
 from r1searcher.errors import InputError
 from r1searcher.models.demo import model_folder
@@ -26,9 +30,9 @@ from r1searcher.stages.stage import TITLES
 Row = dict[str, str]
 
 
-def run_sft(file: Path | None, preset: str | None, overrides: Mapping[str, Any]) -> RunFolder:
-    """Resolve settings and warm a model up."""
-    settings = load("sft", file, preset, overrides)
+def run_sft(source: SettingsSource) -> RunFolder:
+    """Resolve the settings and train."""
+    settings = source.load("sft")
     run = RunFolder(Path(settings.output) / (settings.name or "sft"))
     train_sft(settings, run, terminal.console(stderr=True))
     return run
@@ -41,7 +45,7 @@ def train_sft(settings: Settings, run: RunFolder, console: SafeConsole) -> dict[
     with checks.each():
         require_training_packages()
     with checks.each():
-        device(settings)
+        require_tested_versions(device_of(settings))
     with checks.each():
         require_setting("model.path", settings.model.path, "a Hugging Face folder or name")
     with checks.each():

@@ -8,15 +8,15 @@ from typing import Any
 from r1searcher.common import terminal
 from r1searcher.common.files import lines_in, write_json
 from r1searcher.common.terminal import SafeConsole
-from r1searcher.config.settings import Settings, Stage, load
-from r1searcher.engine.launch import run_engine
-from r1searcher.engine.watch import StopDecision
+from r1searcher.config.settings import Settings, Stage
+from r1searcher.config.source import SettingsSource
+from r1searcher.engine.process import run_engine
 from r1searcher.errors import InputError
 from r1searcher.questions.named import open_dataset
 from r1searcher.report.live import RunView
 from r1searcher.report.plots import save_curves, terminal_curves
 from r1searcher.runs.folder import RunFolder
-from r1searcher.runs.records import read_metrics, read_summary
+from r1searcher.runs.records import StopDecision, read_metrics, read_summary
 from r1searcher.stages.held_out import evaluate_held_out
 from r1searcher.stages.prepare import prepare_stage
 
@@ -28,15 +28,10 @@ TITLES: Mapping[Stage, str] = {
 
 
 def run_stage(
-    stage: Stage,
-    file: Path | None,
-    preset: str | None,
-    overrides: Mapping[str, Any],
-    from_: Path | None = None,
-    console: SafeConsole | None = None,
+    stage: Stage, source: SettingsSource, from_: Path | None = None, console: SafeConsole | None = None
 ) -> RunFolder:
-    """Resolve settings and train one RL stage; `from_` is the run whose model it starts from."""
-    settings = load(stage, file, preset, {**overrides, **({"model.path": _model_of(from_)} if from_ else {})})
+    """Resolve the settings and train one RL stage; `from_` is the run whose model it starts from."""
+    settings = source.load(stage, {"model.path": _model_of(from_)} if from_ else None)
     run = RunFolder(Path(settings.output) / (settings.name or stage))
     console = console or terminal.console(stderr=True)
     train_stage(stage, settings, run, console)

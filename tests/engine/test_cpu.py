@@ -3,11 +3,15 @@
 import importlib
 import importlib.util
 import json
+import os
 import sys
 
 import pytest
 
-from r1searcher.engine import cpu, data, import_patches, watch
+from r1searcher.engine import cpu, environment, import_patches
+from r1searcher.engine.openrlhf import workers
+from r1searcher.engine.openrlhf.patches import cpu as cpu_patches
+from r1searcher.engine.openrlhf.patches import order, recording
 from r1searcher.errors import InputError, R1Error
 
 pytestmark = pytest.mark.training
@@ -22,7 +26,8 @@ def adapter():
         for name, value in cpu.ENVIRONMENT.items():
             patch.setenv(name, value)
         patch.setenv(cpu.CPU_ENV, cpu.CpuSettings(precision="fp32").to_env())
-        cpu.install()
+        patch.setenv(environment.RUN, os.devnull)
+        workers.setup()
         yield
 
 
@@ -38,7 +43,9 @@ def pristine(module: str):
 
 
 @pytest.mark.parametrize(
-    "patch", [p for p in [*cpu.PATCHES, *watch.PATCHES, *data.PATCHES] if p.replaces], ids=lambda p: p.module
+    "patch",
+    [p for p in [*workers.CPU_PATCHES, *recording.PATCHES, *order.PATCHES] if p.replaces],
+    ids=lambda p: p.module,
 )
 def test_every_name_that_is_patched_exists_and_has_its_reason(patch):
     module = importlib.import_module(patch.module)
@@ -54,17 +61,17 @@ def test_a_name_that_moved_is_one_clear_sentence():
         import_patches.Patch("json", ("loads_moved",), apply=print)(module)
 
 
-def test_other_versions_are_refused():
-    with pytest.raises(InputError, match=r"torch 1\.0\.0 \(here: 2\."):
-        cpu.require_tested_versions({"torch": "1.0.0"})
-    with pytest.raises(InputError, match="missing"):
-        cpu.require_tested_versions({"no-such-package": "1"})
-
-
-def test_nothing_is_patched_where_the_launcher_does_not_ask(monkeypatch):
+def test_nothing_is_patched_for_the_cpu_where_the_launcher_does_not_ask(monkeypatch):
     monkeypatch.delenv(cpu.CPU_ENV)
     monkeypatch.setattr(import_patches, "install", lambda patches: pytest.fail("patched without being asked"))
-    cpu.install_if_enabled()
+    workers.install_cpu_patches()
+
+
+def test_versions_for_gpus_are_not_those_installed_for_the_cpu(monkeypatch):
+    """Patches act on GPUs too: without a tested vLLM for CUDA nothing is patched."""
+    monkeypatch.delenv(cpu.CPU_ENV)
+    with pytest.raises(InputError, match=r"vllm 0\.29\.0 \(here: missing\)"):
+        workers.setup()
 
 
 def tiny_network():
@@ -122,7 +129,7 @@ def test_the_head_on_action_tokens_gives_the_stock_log_probabilities_and_gradien
 
 def test_frozen_lower_layers_get_no_gradient_and_the_others_do():
     network = tiny_network()
-    cpu.freeze_lower_layers(network, 2)
+    cpu_patches.freeze_lower_layers(network, 2)
     trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
     assert trained == {
         name
@@ -133,11 +140,11 @@ def test_frozen_lower_layers_get_no_gradient_and_the_others_do():
 
 def test_freezing_every_layer_is_refused():
     with pytest.raises(InputError, match="nothing to train"):
-        cpu.freeze_lower_layers(tiny_network(), 3)
+        cpu_patches.freeze_lower_layers(tiny_network(), 3)
 
 
 def test_data_comes_in_the_order_of_its_file_and_goes_on_there_after_a_checkpoint():
-    import_patches.install(data.PATCHES)
+    import_patches.install(order.PATCHES)
     from openrlhf.utils.deepspeed import DeepspeedStrategy
 
     rows = list(range(23))
@@ -155,24 +162,13 @@ def test_data_comes_in_the_order_of_its_file_and_goes_on_there_after_a_checkpoin
     assert taken + [row for [row] in resumed] == rows
 
 
-def test_an_update_keeps_its_rows_and_has_those_of_like_length_together():
-    rows = [f"row {i}" for i in range(22)]
-    lengths = [(i * 7) % 5 for i in range(22)]
-    laid_out = data.by_length_within_updates(rows, 4, lengths)
-    assert len(laid_out) == 20
-    for start in range(0, 20, 4):
-        update = laid_out[start : start + 4]
-        assert set(update) == set(rows[start : start + 4])
-        assert [lengths[rows.index(row)] for row in update] == sorted(lengths[start : start + 4])
-
-
 def test_a_warm_up_row_has_the_ids_of_an_episode_and_loss_on_its_turn_only(tmp_path):
     from datasets import Dataset
     from transformers import AutoTokenizer
 
     from tests.engine.toy import make_model
 
-    import_patches.install(data.PATCHES)
+    import_patches.install(order.PATCHES)
     from openrlhf.datasets import SFTDataset
 
     tokenizer = AutoTokenizer.from_pretrained(make_model(tmp_path))

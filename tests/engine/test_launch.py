@@ -1,88 +1,174 @@
-"""Needs no training packages."""
+"""Flags, placement, algorithms, checkpoints and explanations of failures. Needs no training packages."""
 
-import json
-from collections import Counter
+import tomllib
+from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from r1searcher.common.files import append_row, read_rows
-from r1searcher.config.settings import Data, Settings
-from r1searcher.engine import launch
-from r1searcher.engine.flags import argv, rl_flags
+from r1searcher.config.settings import RL, Settings
+from r1searcher.engine import topology as topologies
+from r1searcher.engine.environment import RUN, forwarded
+from r1searcher.engine.failures import explain
+from r1searcher.engine.openrlhf import workers
+from r1searcher.engine.openrlhf.algorithms import ALGORITHMS, require_algorithm
+from r1searcher.engine.openrlhf.checkpoints import rewind
+from r1searcher.engine.openrlhf.flags import EngineRun, Flags, argv, rl_flags
+from r1searcher.engine.openrlhf.versions import ALLOW_UNTESTED, TESTED_VERSIONS, require_tested_versions
+from r1searcher.engine.topology import Topology, device_of, topology_of
 from r1searcher.errors import InputError
-from r1searcher.models.folder import local_model
 from r1searcher.runs.folder import RunFolder
+from r1searcher.runs.records import trajectory_rows
 
-ROWS = [(f"prompt {i}", f"label {i}") for i in range(10)]
+REQUIREMENTS = Path(__file__).parents[2] / "requirements"
 
 
-def settings(**rl) -> Settings:
+def settings(**rl: Any) -> Settings:
     return Settings.model_validate(
         {"rl": {"questions_per_step": 4, "samples_per_question": 2, "batch_size": 8, "micro_batch_size": 2, **rl}}
     )
 
 
-def test_flags_stand_alone_are_left_out_or_carry_a_value():
+def placed(engine: dict[str, Any], **rl: Any) -> Topology:
+    return topology_of(settings(**rl).model_copy(update={"engine": Settings.model_validate({"engine": engine}).engine}))
+
+
+def flags(chosen: Settings, topology: Topology | None = None) -> Flags:
+    return rl_flags(
+        EngineRun(
+            settings=chosen, run=RunFolder(Path("run")), model=Path("m"), topology=topology or topology_of(chosen)
+        )
+    )
+
+
+def test_flags_have_no_value_are_left_out_or_have_one() -> None:
     assert argv({"a.b": 1, "c": True, "d": False, "e": None, "f": 2e-6}) == ["--a.b", "1", "--c", "--f", "2e-06"]
 
 
-def test_prompts_fill_whole_steps_and_every_question_comes_once_a_pass(tmp_path):
-    run = RunFolder(tmp_path)
-    assert launch.write_prompts(run, ROWS, settings()) == 2
-    assert len({row["input"] for row in read_rows(run.questions)}) == 8
-    assert launch.write_prompts(run, ROWS, settings(steps=5)) == 5
-    assert set(Counter(row["input"] for row in read_rows(run.questions)).values()) == {2}
+def test_the_learning_rate_stays_or_falls() -> None:
+    assert flags(settings())["actor.lr_scheduler"] == "constant"
+    assert flags(settings(lr_schedule="cosine"))["actor.lr_scheduler"] == "cosine_with_min_lr"
 
 
-def test_prompt_order_is_the_seeds(tmp_path):
-    def order(seed: int) -> list[str]:
-        launch.write_prompts(RunFolder(tmp_path), ROWS, settings().model_copy(update={"seed": seed}))
-        return [row["input"] for row in read_rows(RunFolder(tmp_path).questions)]
-
-    assert order(1) == order(1)
-    assert order(1) != order(2)
+def test_passes_without_training_have_a_micro_batch_of_their_own() -> None:
+    assert flags(settings())["rollout.micro_batch_size"] == 2
+    assert flags(settings(forward_micro_batch_size=8))["rollout.micro_batch_size"] == 8
 
 
-def test_prompt_order_is_the_files_where_nothing_is_shuffled(tmp_path):
-    kept = settings(steps=5)
-    launch.write_prompts(RunFolder(tmp_path), ROWS, kept.model_copy(update={"data": Data(shuffle=False)}))
-    order = [row["input"] for row in read_rows(RunFolder(tmp_path).questions)]
-    assert order == [ROWS[i % len(ROWS)][0] for i in range(20)]
+GPUS = {"device": "gpu", "ray_address": "auto"}
 
 
-def test_fewer_questions_than_a_step_takes_are_refused(tmp_path):
-    with pytest.raises(InputError, match="questions_per_step = 4"):
-        launch.write_prompts(RunFolder(tmp_path), ROWS[:3], settings())
+def test_cpu_runs_sync_weights_over_gloo_and_gpu_runs_over_nccl() -> None:
+    assert flags(settings(), placed({"device": "cpu"}))["vllm.sync_backend"] == "gloo"
+    assert flags(settings(), placed(GPUS))["vllm.sync_backend"] == "nccl"
 
 
-def test_savings_of_the_cpu_path_are_refused_for_gpus():
-    wanted = Settings.model_validate({"engine": {"device": "gpu", "ray_address": "auto", "precision": "mixed"}})
+def test_savings_of_the_cpu_path_are_refused_for_gpus() -> None:
     with pytest.raises(InputError, match="precision"):
-        launch.device(wanted)
+        placed({**GPUS, "precision": "mixed"})
 
 
-def test_the_learning_rate_stays_or_falls(tmp_path):
-    def scheduler(**rl) -> object:
-        return rl_flags(settings(**rl), RunFolder(tmp_path), tmp_path, "cpu")["actor.lr_scheduler"]
-
-    assert scheduler() == "constant"
-    assert scheduler(lr_schedule="cosine") == "cosine_with_min_lr"
-
-
-def test_passes_without_training_have_a_micro_batch_of_their_own(tmp_path):
-    run = RunFolder(tmp_path)
-
-    def size(**rl) -> object:
-        return rl_flags(settings(**rl), run, tmp_path, "cpu")["rollout.micro_batch_size"]
-
-    assert size() == 2
-    assert size(forward_micro_batch_size=8) == 8
+@pytest.mark.parametrize(
+    ("engine", "kl_coef", "gpus"),
+    [
+        ({"gpus": 2, "vllm_engines": 2}, 0.0, 4),  # trained model, two engines
+        ({"gpus": 2, "vllm_engines": 2}, 0.1, 6),  # and the reference
+        ({"gpus": 2, "vllm_engines": 1, "tensor_parallel": 4}, 0.0, 6),
+        ({"gpus": 8, "vllm_engines": 4, "tensor_parallel": 2, "colocate": True}, 0.1, 8),
+    ],
+)
+def test_how_many_gpus_a_placement_takes(engine: dict[str, Any], kl_coef: float, gpus: int) -> None:
+    """As OpenRLHF counts them: train_ppo_ray.py, lines 42 to 130 of 0.11.2."""
+    assert placed({**GPUS, **engine}, kl_coef=kl_coef).gpus == gpus
 
 
-def test_cpu_runs_sync_weights_over_gloo_and_gpu_runs_over_nccl(tmp_path):
-    run = RunFolder(tmp_path)
-    assert rl_flags(settings(), run, tmp_path, "cpu")["vllm.sync_backend"] == "gloo"
-    assert rl_flags(settings(), run, tmp_path, "gpu")["vllm.sync_backend"] == "nccl"
+def test_a_placement_that_logical_gpus_cannot_hold_is_refused() -> None:
+    assert placed({"device": "cpu", "gpus": 8, "vllm_engines": 8}).gpus == topologies.LOGICAL_GPUS
+    with pytest.raises(InputError, match="make 17 processes"):
+        placed({"device": "cpu", "gpus": 9, "vllm_engines": 8})
+
+
+def test_flags_follow_the_placement() -> None:
+    wanted = Topology(
+        device="gpu",
+        nodes=2,
+        gpus_per_node=8,
+        reference=True,
+        critic=True,
+        vllm_engines=4,
+        tensor_parallel=2,
+        colocate=False,
+        gpu_memory_utilization=0.5,
+    )
+    assert wanted.gpus == 16 * 3 + 8
+    found = flags(settings(), wanted)
+    for model in ("actor", "ref", "critic"):
+        assert (found[f"{model}.num_nodes"], found[f"{model}.num_gpus_per_node"]) == (2, 8)
+    assert (found["vllm.num_engines"], found["vllm.tensor_parallel_size"]) == (4, 2)
+    assert found["vllm.gpu_memory_utilization"] == 0.5
+    assert "--critic.num_gpus_per_node" not in argv(flags(settings()))
+
+
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS.builtin if name != "reinforce"])
+def test_an_algorithm_that_compares_samples_needs_two(name: str) -> None:
+    with pytest.raises(InputError, match="needs at least 2"):
+        require_algorithm(RL(algorithm=name, samples_per_question=1, batch_size=64))
+    assert require_algorithm(RL(algorithm="reinforce", samples_per_question=1, batch_size=64)).estimator == "reinforce"
+
+
+def test_an_unknown_algorithm_is_one_sentence_with_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"rl\.algorithm: there is no algorithm 'rlo' \(did you mean 'rloo'\?\)"):
+        require_algorithm(RL(algorithm="rlo"))
+
+
+def test_each_algorithm_of_ours_is_an_estimator_of_openrlhf() -> None:
+    estimators = {"gae", "reinforce", "rloo", "reinforce_baseline", "group_norm", "dr_grpo", "flash_reinforce"}
+    assert {algorithm.estimator for algorithm in ALGORITHMS.values()} <= estimators
+
+
+def pins() -> dict[str, str]:
+    """What scripts/install-training installs."""
+    files = ("torch", "training", "deepspeed", "engine-cpu", "engine-gpu")
+    lines = [line for name in files for line in (REQUIREMENTS / f"{name}.txt").read_text().splitlines()]
+    return dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+
+
+def test_tested_versions_are_the_pinned_ones() -> None:
+    pinned = pins()
+    for device, versions in TESTED_VERSIONS.items():
+        assert versions == {name: pinned[name] for name in versions}, device
+
+
+def test_another_version_is_refused_unless_the_user_takes_the_risk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ALLOW_UNTESTED, raising=False)
+    with pytest.raises(InputError, match=r"tested with pytest 1\.0 \(here: [2-9]\."):
+        require_tested_versions("cpu", {"pytest": "1.0"})
+    with pytest.raises(InputError, match=r"never run on a GPU.*install-training gpu.*R1S_ALLOW_UNTESTED_VERSIONS=1"):
+        require_tested_versions("gpu", {"no-such-package": "1"})
+    monkeypatch.setenv(ALLOW_UNTESTED, "1")
+    require_tested_versions("gpu", {"no-such-package": "1"})
+
+
+def test_a_clusters_workers_get_what_is_on_the_list_and_nothing_else() -> None:
+    here = {RUN: "/runs/a", "HOME": "/home/x", "SECRET_TOKEN": "s", ALLOW_UNTESTED: "1"}
+    assert forwarded(settings(), here) == {RUN: "/runs/a", ALLOW_UNTESTED: "1"}
+
+
+def test_the_entry_point_for_vllm_is_the_one_that_the_engine_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An editable installation keeps the metadata of its first day."""
+    project = tomllib.loads((REQUIREMENTS.parent / "pyproject.toml").read_text())["project"]
+    declared = [
+        EntryPoint(name, value, group)
+        for group, found in project["entry-points"].items()
+        for name, value in found.items()
+    ]
+    monkeypatch.setattr(workers, "entry_points", EntryPoints(declared).select)
+    workers.require_vllm_entry_point()
+    monkeypatch.setattr(workers, "entry_points", EntryPoints([]).select)
+    with pytest.raises(InputError, match=r"out of date.*scripts/install-training cpu"):
+        workers.require_vllm_entry_point()
 
 
 def make_checkpoint(run: RunFolder, step: int) -> None:
@@ -90,28 +176,31 @@ def make_checkpoint(run: RunFolder, step: int) -> None:
     (run.checkpoints / "_actor" / "latest").write_text(f"global_step{step}")
 
 
-def test_rewinding_drops_what_was_recorded_behind_the_checkpoint(tmp_path):
+EPISODE = {"question": "q", "gold_answers": [], "stop": "answered", "segments": [], "searches": []}
+
+
+def test_rewinding_drops_what_was_recorded_after_the_checkpoint(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     make_checkpoint(run, 2)
-    for step in (1, 2, 3):
+    for step in (1, 2, 3, 4):
         append_row(run.metrics, {"step": step})
-        append_row(run.trajectories(step), {"step": step})
-    append_row(run.trajectories(4), {"step": 4})
-    run.stop_note.write_text("the search engine was gone")
-    assert launch.rewind(run) == 2
+        for writer in ("a", "b"):
+            append_row(run.trajectories(step) / f"{writer}.jsonl", {**EPISODE, "step": step, "writer": writer})
+    for file in (run.stop_note, run.ending, run.stop_request):
+        file.touch()
+    assert rewind(run) == 2
     assert [row["step"] for row in read_rows(run.metrics)] == [1, 2]
-    assert sorted(file.name for file in run.trajectories(1).parent.iterdir()) == [
-        "step-000001.jsonl",
-        "step-000002.jsonl",
-    ]
-    assert not run.stop_note.exists()
+    assert run.recorded_steps() == [(1, run.trajectories(1)), (2, run.trajectories(2))]
+    assert [row["writer"] for row in trajectory_rows(run.trajectories(2))] == ["a", "b"]
+    assert list(trajectory_rows(run.trajectories(3))) == []
+    assert not any(file.exists() for file in (run.stop_note, run.ending, run.stop_request))
 
 
-def test_a_first_checkpoint_cut_short_is_taken_for_none(tmp_path):
+def test_a_first_checkpoint_cut_short_is_taken_for_none(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     (run.checkpoints / "_actor" / "global_step2").mkdir(parents=True)
     append_row(run.metrics, {"step": 1})
-    assert launch.rewind(run) == 0
+    assert rewind(run) == 0
     assert not (run.checkpoints / "_actor").exists()
     assert list(read_rows(run.metrics)) == []
 
@@ -129,29 +218,12 @@ LOGS = {
 
 
 @pytest.mark.parametrize("log", LOGS)
-def test_a_log_is_explained_by_its_first_cause(log):
-    assert LOGS[log] in launch.explain(log, 1)
+def test_a_log_is_explained_by_its_first_cause(log: str) -> None:
+    assert LOGS[log] in explain(log, 1)
 
 
-def make_model(folder, config=None, weights="model.safetensors"):
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(config or {"model_type": "qwen2"}))
-    (folder / weights).touch()
-    return str(folder)
-
-
-def test_a_model_that_brings_code_is_refused_unless_allowed(tmp_path):
-    model = make_model(tmp_path / "m", {"auto_map": {"AutoModel": "modeling_x.X"}})
-    with pytest.raises(InputError, match="trust_remote_code"):
-        local_model(model)
-    assert local_model(model, trust_remote_code=True) == tmp_path / "m"
-
-
-def test_pickled_weights_are_refused(tmp_path):
-    with pytest.raises(InputError, match="pickle"):
-        local_model(make_model(tmp_path / "m", weights="pytorch_model.bin"))
-
-
-def test_a_folder_without_a_model_is_one_clear_sentence(tmp_path):
-    with pytest.raises(InputError, match=r"no model folder: it has no config\.json"):
-        local_model(str(tmp_path))
+def test_the_device_is_the_cpu_where_nothing_else_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert device_of(Settings()) == "cpu"
+    with pytest.raises(InputError, match="shows no NVIDIA GPU"):
+        device_of(Settings.model_validate({"engine": {"device": "gpu"}}))

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 import pytest
 
 from r1searcher.common.files import read_rows
-from r1searcher.engine.launch import checkpoint_step
+from r1searcher.engine.openrlhf.checkpoints import checkpoint_step
+from r1searcher.runs.records import trajectory_rows
 from tests.engine.test_training import wait_for
 from tests.engine.toy import HANG, TOWNS, World
 
@@ -63,6 +64,6 @@ def test_an_outage_stops_the_run_with_its_checkpoint_and_never_becomes_a_reward(
     rows = list(read_rows(run.metrics))
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     for step in range(1, 5):
-        for episode in read_rows(run.trajectories(step)):
+        for episode in trajectory_rows(run.trajectories(step)):
             for search in episode["searches"]:  # a town is always found, unless an outage was taken for an answer
                 assert search["hits"] or search["query"] not in TOWNS

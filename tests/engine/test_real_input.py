@@ -14,10 +14,10 @@ import pytest
 import tomli_w
 
 from r1searcher.common.files import read_rows
-from r1searcher.engine.launch import checkpoint_step
+from r1searcher.engine.openrlhf.checkpoints import checkpoint_step
 from r1searcher.episodes.protocol import TAGS
 from r1searcher.episodes.trajectory import Author, StopReason, Trajectory
-from r1searcher.runs.records import from_row
+from r1searcher.runs.records import from_row, trajectory_rows
 from tests.engine.test_training import wait_for
 from tests.engine.toy import World, make_model, write_rows
 from tests.shared_data import DATA
@@ -97,7 +97,7 @@ def test_two_steps_of_each_stage_on_released_rows_and_real_passages(world: World
     for name in ("stage1", "stage2"):
         run = world.folder_of(name)
         assert [row["step"] for row in read_rows(run.metrics)] == [1, 2]
-        trajectories = [from_row(row) for step in (1, 2) for row in read_rows(run.trajectories(step))]
+        trajectories = [from_row(row) for step in (1, 2) for row in trajectory_rows(run.trajectories(step))]
         assert len(trajectories) == 2 * EPISODES
         assert any(trajectory.searches for trajectory in trajectories)
         for trajectory in trajectories:

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from r1searcher.common.files import read_rows
-from r1searcher.engine.launch import checkpoint_step
+from r1searcher.engine.openrlhf.checkpoints import checkpoint_step
 from r1searcher.runs.folder import RunFolder
+from r1searcher.runs.records import trajectory_rows
 from tests.engine.toy import HANG, one_thread
 
 pytestmark = pytest.mark.training
@@ -37,7 +38,7 @@ def test_the_engine_learns_to_search(world):
     assert min(rates[-2:]) > rates[0] + 0.27, rates
     assert all(abs(row["vllm_kl"]) < 1e-3 for row in rows), "rollouts come from the trained weights"
     for step, row in enumerate(rows, start=1):
-        episodes = list(read_rows(run.trajectories(step)))
+        episodes = list(trajectory_rows(run.trajectories(step)))
         assert len(episodes) == SAMPLES
         assert sum(bool(e["searches"]) for e in episodes) / SAMPLES == pytest.approx(row["retrieval"])
     assert (run.model / "model.safetensors").exists()
@@ -99,7 +100,7 @@ def until_step(step: int, run: RunFolder, command: list[str]) -> "subprocess.Pop
 
 
 def ids(run: RunFolder, step: int) -> list[str]:
-    episodes = [episode["id"] for episode in read_rows(run.trajectories(step))]
+    episodes = [episode["id"] for episode in trajectory_rows(run.trajectories(step))]
     assert len(episodes) == SAMPLES
     return sorted(set(episodes))
 

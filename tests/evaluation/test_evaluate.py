@@ -12,8 +12,9 @@ import pytest
 
 from r1searcher.common import terminal
 from r1searcher.errors import InputError, R1Error
-from r1searcher.evaluation.commands import AskRequest, run_ask
+from r1searcher.evaluation.ask import AskRequest, run_ask
 from r1searcher.evaluation.evaluate import EvaluationRequest, evaluate
+from r1searcher.evaluation.judge import JudgeRequest
 from r1searcher.evaluation.predictions import read_predictions
 from r1searcher.evaluation.target import find_target
 from tests.retrieval.serving import serving
@@ -70,7 +71,7 @@ def test_secrets_of_urls_are_in_no_file_and_in_no_output(
     with serving(str(index)) as address:
         request = request_for(
             model=f"{searcher.url}/v1?token=geheim",
-            judge=f"{judge.url}?token=geheim",
+            judge=JudgeRequest(url=f"{judge.url}?token=geheim", model="j"),
             overrides={"retrieval.url": f"{address}/retrieve?token=geheim"},
         )
         evaluate(request, terminal.console(stderr=True))
@@ -84,7 +85,8 @@ def test_secrets_of_urls_are_in_no_file_and_in_no_output(
 
 
 @pytest.mark.parametrize(
-    "changes", [{"model": "http://me:geheim@h"}, {"judge": "http://me:geheim@h"}, {"overrides": 1}]
+    "changes",
+    [{"model": "http://me:geheim@h"}, {"judge": JudgeRequest(url="http://me:geheim@h", model="j")}, {"overrides": 1}],
 )
 def test_user_and_password_in_a_url_are_refused_before_anything_is_played(
     request_for: Make, searcher: Any, changes: dict[str, Any]
@@ -104,7 +106,7 @@ def test_a_key_that_cannot_be_sent_is_refused_before_anything_is_played(
 ) -> None:
     monkeypatch.setenv("R1S_JUDGE_KEY", "geheim\n")
     with pytest.raises(InputError, match="R1S_JUDGE_KEY cannot be sent") as raised:
-        evaluate(request_for(judge="http://127.0.0.1:9"), QUIET)
+        evaluate(request_for(judge=JudgeRequest(url="http://127.0.0.1:9", model="j")), QUIET)
     assert "geheim" not in str(raised.value)
     assert searcher.calls == []
 
@@ -209,7 +211,7 @@ def test_several_data_sets_share_one_report(request_for: Make, questions: Path, 
 
 def test_a_judge_is_asked_once_for_each_answer(request_for: Make, serve: Any) -> None:
     judge = serve(lambda path, body: (200, {"choices": [{"message": {"content": " True."}}]}))
-    request = request_for(judge=judge.url, judge_model="j")
+    request = request_for(judge=JudgeRequest(url=judge.url, model="j"))
     assert evaluate(request, QUIET)["capitals"].metrics["judge"].value == 1
     assert len(judge.calls) == 6
     evaluate(request, QUIET)
@@ -219,7 +221,7 @@ def test_a_judge_is_asked_once_for_each_answer(request_for: Make, serve: Any) ->
 
 def test_a_judge_that_fails_is_counted_and_asked_again(request_for: Make, serve: Any) -> None:
     judge = serve(lambda path, body: (200, {"choices": [{"message": {"content": "Well"}}]}))
-    request = request_for(judge=judge.url)
+    request = request_for(judge=JudgeRequest(url=judge.url, model="j"))
     figures = evaluate(request, QUIET)["capitals"]
     assert figures.judge_failed == 6
     assert "judge" not in figures.metrics

@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 
 from r1searcher.common import terminal
+from r1searcher.common.files import write_rows
 from r1searcher.config.settings import Settings
 from r1searcher.config.template import write_template
-from r1searcher.engine import launch
+from r1searcher.engine.training_rows import Prompt, write_prompts
 from r1searcher.errors import FileError, InputError
 from r1searcher.evaluation.evaluate import EvaluationRequest, evaluate
 from r1searcher.evaluation.reports import records_of
+from r1searcher.questions.question import Question
 from r1searcher.report.plots import save_curves
 from r1searcher.report.write import write_report
 from r1searcher.runs.folder import RunFolder
@@ -118,7 +120,7 @@ def test_a_run_folder_on_a_full_disk_is_one_sentence(small_disk: Any) -> None:
     fill()
     settings = Settings.model_validate({"rl": {"questions_per_step": 4, "samples_per_question": 2, "batch_size": 8}})
     with pytest.raises(FileError, match=FULL):
-        launch.write_prompts(run, [("prompt" * 1000, "label")] * 100, settings)
+        write_prompts(run, [Prompt("prompt" * 1000, Question("1", "q", ("a",)))] * 100, settings)
     with pytest.raises(FileError, match=FULL):
         write_run_metadata(run, settings, {"stage": "stage1", "settings_sha256": "x"})
     with pytest.raises(FileError, match=FULL):
@@ -148,7 +150,7 @@ def test_a_folder_that_may_not_be_written_is_one_sentence(
     }
     actions: dict[str, Callable[[], Any]] = {
         "template": lambda: write_template(Path("settings.toml")),
-        "prompts": lambda: launch._write_jsonl(Path("run/rows.jsonl"), [{"a": 1}]),
+        "prompts": lambda: write_rows(Path("run/rows.jsonl"), [{"a": 1}]),
         "report": lambda: write_report(Path(), records_of({"model": "m"}, [row])),
         "evaluation": lambda: write_report(Path("to"), records_of({"model": "m"}, [row])),
     }

@@ -97,7 +97,7 @@ def test_held_out_rollouts_wait_out_an_outage(monkeypatch: pytest.MonkeyPatch) -
         found = b'{"result": [[{"id": "1", "title": "T", "text": "It lies on the Arden."}]]}'
         (answer(b"", "503 Starting") if len(server.requests) < 4 else answer(found))(connection, request)
 
-    monkeypatch.setattr("r1searcher.engine.inference.LocalModel", Local)
+    monkeypatch.setattr("r1searcher.engine.vllm.inference.LocalModel", Local)
     said: list[str] = []
     with raw_server(behave) as server:
         changes = {"retrieval.url": f"{server.url}/retrieve", "model.chat_template": False}

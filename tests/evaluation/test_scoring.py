@@ -7,8 +7,9 @@ import pytest
 
 from r1searcher.errors import InputError
 from r1searcher.evaluation import scoring
-from r1searcher.evaluation.commands import print_comparison, print_scores
+from r1searcher.evaluation.commands import ScoreRequest, print_comparison, print_scores
 from r1searcher.evaluation.comparison import compare
+from r1searcher.evaluation.judge import JudgeRequest
 from r1searcher.evaluation.predictions import parse
 from r1searcher.evaluation.scoring import score_file
 from r1searcher.report.intervals import interval, paired_difference
@@ -119,7 +120,7 @@ def test_a_judge_can_be_asked_about_any_file(tmp_path: Path, serve, capsys: pyte
     file = tmp_path / "p.jsonl"
     file.write_text('{"question": "?", "answer": "Oslo", "prediction": "Oslo"}\n')
     for _ in range(2):
-        print_scores([file], True, judge.url, "j")
+        print_scores(ScoreRequest(files=[file], as_json=True, judge=JudgeRequest(url=judge.url, model="j")))
         assert json.loads(capsys.readouterr().out)["judge"]["value"] == 0
     assert len(judge.calls) == 1
 
@@ -212,7 +213,7 @@ WRONG = {"question": "a", "answer": "Oslo", "prediction": "Bergen"}
 def test_files_of_the_same_name_are_both_shown(tmp_path: Path, capsys, as_json: bool) -> None:
     a = write(tmp_path / "A" / "predictions.jsonl", RIGHT)
     b = write(tmp_path / "B" / "predictions.jsonl", WRONG)
-    print_scores([a, b], as_json)
+    print_scores(ScoreRequest(files=[a, b], as_json=as_json))
     out = capsys.readouterr().out
     if as_json:
         rows = [json.loads(line) for line in out.splitlines()]
@@ -227,7 +228,7 @@ def test_a_file_of_several_datasets_is_scored_by_dataset(tmp_path: Path, capsys)
         {"question": "a", "gold_answers": ["u.s."], "prediction": "us", "dataset": "hotpotqa"},
         {"question": "b", "gold_answers": ["oslo"], "prediction": "in Oslo, Norway", "dataset": "popqa"},
     ]
-    print_scores([write(tmp_path / "p.jsonl", *rows)], True)
+    print_scores(ScoreRequest(files=[write(tmp_path / "p.jsonl", *rows)], as_json=True))
     hotpotqa, popqa = map(json.loads, capsys.readouterr().out.splitlines())
     assert (hotpotqa["dataset"], hotpotqa["em"]["value"], hotpotqa["official_em"]["value"]) == ("hotpotqa", 0, 1)
     assert (popqa["dataset"], popqa["em"]["value"], "official_em" in popqa) == ("popqa", 0, False)
@@ -274,9 +275,9 @@ def test_compare_shows_official_metrics_and_names_them(tmp_path: Path, capsys) -
 
 def test_text_from_outside_reaches_the_terminal_visible(tmp_path: Path, capsys) -> None:
     a = write(tmp_path / "\x1b[2J[bold]a[", {**RIGHT, "dataset": "\x9b[/]d"}, {**RIGHT, "question": "b"})
-    print_scores([a], False)
+    print_scores(ScoreRequest(files=[a]))
     print_comparison(a, a, False)
-    print_scores([a], True)
+    print_scores(ScoreRequest(files=[a], as_json=True))
     out = capsys.readouterr().out
     assert not {"\x1b", "\x9b"} & set(out)
     assert "[bold]a[: \\x9b[/]d" in out

@@ -15,7 +15,7 @@ import pytest
 from r1searcher.errors import InputError, R1Error, ServiceError
 from r1searcher.evaluation import engines, judge
 from r1searcher.evaluation.engines import CompletionsEngine, completions_client, open_completions
-from r1searcher.evaluation.judge import Judge
+from r1searcher.evaluation.judge import Judge, JudgeRequest
 from r1searcher.report.predictions import Prediction
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.base import hits_of
@@ -49,7 +49,7 @@ class Tokenizer:
 
 
 def verdict(url: str, folder: Path) -> Prediction:
-    ask = Judge(url, "j", folder / "judge.jsonl")
+    ask = Judge(JudgeRequest(url=url, model="j"), folder / "judge.jsonl")
     (judged,) = ask([Prediction("k", "Where?", ("Oslo",), "Oslo")])
     if judged.judge_failed:
         raise ServiceError(ask.failures[0])
@@ -253,7 +253,7 @@ def test_a_judge_that_answers_otherwise_has_failed_and_is_not_remembered(value: 
 
 def test_a_judge_is_asked_once_for_the_same_prompt(tmp_path: Path) -> None:
     with raw_server(TRUE) as server:
-        ask = Judge(server.url, "j", tmp_path / "judge.jsonl")
+        ask = Judge(JudgeRequest(url=server.url, model="j"), tmp_path / "judge.jsonl")
         judged = ask([Prediction(str(n), "Where?", ("Oslo",), "Oslo") for n in range(50)])
     assert [prediction.judge for prediction in judged] == [True] * 50
     assert len(server.requests) == 1
@@ -263,7 +263,7 @@ def test_a_judge_is_asked_once_for_the_same_prompt(tmp_path: Path) -> None:
 def test_a_damaged_memory_of_verdicts_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "judge.jsonl").write_text('{"key": "a", "verdict": true}\n{"key": 3}\n')
     with pytest.raises(InputError, match="row 2 is damaged"):
-        Judge("http://127.0.0.1:9", "j", tmp_path / "judge.jsonl")
+        Judge(JudgeRequest(url="http://127.0.0.1:9", model="j"), tmp_path / "judge.jsonl")
 
 
 @pytest.mark.parametrize("client", [verdict, completion])

@@ -42,7 +42,7 @@ def filled(folder: Path, steps: int) -> RunFolder:
     run = RunFolder(folder)
     for step in range(1, steps + 1):
         append_row(run.metrics, {"step": step, **ROW})
-        append_row(run.trajectories(step), to_row(HOSTILE, reward=0.5))
+        append_row(run.trajectories(step) / "a.jsonl", to_row(HOSTILE, reward=0.5))
     return run
 
 

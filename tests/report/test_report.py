@@ -42,7 +42,7 @@ def a_run(folder: Path, stage: str = "stage1", steps: int = 3) -> RunFolder:
         for sample in range(4):
             text = RIGHT if sample < step else WRONG
             row = episode(text, id="q", reward=float(sample < step), parts={"retrieval": 0.5})
-            append_row(run.trajectories(step), row)
+            append_row(run.trajectories(step) / "a.jsonl", row)
     return run
 
 

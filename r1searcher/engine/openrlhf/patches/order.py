@@ -1,27 +1,9 @@
-"""What the engine trains on, and in which order: the rows of the run's data file, from the first to the last.
+"""Rows in the order of their file, with the token ids of episodes."""
 
-Prompts of a stage are {"input", "label"}. Rows of the SFT are {"input": everything before a turn, "output": the
-turn}; loss falls on the output alone, so a document, which is never an output, is never trained.
-"""
-
-from collections.abc import Sequence
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 from r1searcher.engine.import_patches import Patch
-
-Row = TypeVar("Row")
-
-
-def by_length_within_updates(rows: Sequence[Row], batch: int, lengths: Sequence[int]) -> list[Row]:
-    """The same rows in each update of `batch`, shortest first, so that micro-batches hold little padding.
-
-    The loss of an update is one mean over its tokens, whatever their order. A last, incomplete update is left out.
-    """
-    order: list[int] = []
-    for start in range(0, len(rows) - batch + 1, batch):
-        order += sorted(range(start, start + batch), key=lambda i: lengths[i])
-    return [rows[i] for i in order]
 
 
 def _in_the_order_of_the_file(module: ModuleType) -> None:
@@ -45,10 +27,10 @@ def _in_the_order_of_the_file(module: ModuleType) -> None:
 
 
 def _rows_as_in_episodes(module: ModuleType) -> None:
-    """An episode's turn is tokenized apart from what stands before it, and ends where a tag ends.
+    """An episode's turn is tokenized separately from the text before it, and ends where a tag ends.
 
-    The stock dataset tokenizes both together, where newlines and the turn's first word get other ids than the ones
-    that the model meets, and the loss mask slips by a token; and it trains " <eos>" behind each turn, which none has.
+    The stock dataset tokenizes both together, where newlines and the turn's first word get other ids than in
+    episodes, and the loss mask slips by a token; and it trains " <eos>" after each turn, which none has.
     """
     import torch
 

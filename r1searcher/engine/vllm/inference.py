@@ -3,62 +3,71 @@
 import logging
 import os
 import uuid
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 from r1searcher.engine import cpu
-from r1searcher.engine.generator import VllmGenerator
+from r1searcher.engine.topology import Device
+from r1searcher.engine.vllm.generator import VllmGenerator
 from r1searcher.episodes.tokens import HuggingFaceTokenizer
 from r1searcher.errors import InputError
 
 
+@dataclass(kw_only=True)
 class LocalModel:
     """An asynchronous vLLM engine and its tokenizer; use with `async with`, on one event loop.
 
-    `model` is a Hugging Face folder or name. `max_context` is the longest trajectory in tokens, `concurrency` how many
-    episodes the engine batches; with 1, greedy tokens are the same in every repetition. vLLM is imported when the
-    block is entered, and holds its memory until the process ends: what samples a model once and goes on with other
-    work does it in a process of its own.
+    vLLM is imported when the block is entered, and holds its memory until the process ends: what samples a model once
+    and goes on with other work does it in a process of its own.
     """
 
-    def __init__(
-        self,
-        model: Path | str,
-        max_context: int,
-        device: Literal["cpu", "gpu"],
-        concurrency: int = 64,
-        dtype: str = "bfloat16",
-        seed: int = 0,
-        trust_remote_code: bool = False,
-        gpu_memory_utilization: float = 0.9,
-    ) -> None:
-        self._arguments: dict[str, Any] = {
-            "model": str(model),
-            "max_model_len": max_context,
-            "max_num_seqs": concurrency,
-            "dtype": dtype,
-            "seed": seed,
-            "trust_remote_code": trust_remote_code,
+    model: Path | str
+    """A Hugging Face folder or name."""
+
+    max_context: int
+    """The longest trajectory, in tokens."""
+
+    device: Device
+
+    concurrency: int = 64
+    """Episodes that the engine batches; with 1, greedy tokens are the same in every repetition."""
+
+    dtype: str = "bfloat16"
+    seed: int = 0
+    trust_remote_code: bool = False
+    gpu_memory_utilization: float = 0.9
+    """Share of a GPU's memory for vLLM."""
+
+    tokenizer: HuggingFaceTokenizer = field(init=False)
+
+    def _arguments(self) -> dict[str, Any]:
+        """What vLLM is started with."""
+        arguments: dict[str, Any] = {
+            "model": str(self.model),
+            "max_model_len": self.max_context,
+            "max_num_seqs": self.concurrency,
+            "dtype": self.dtype,
+            "seed": self.seed,
+            "trust_remote_code": self.trust_remote_code,
             # A turn's context is the turn before and its documents. One at a time, tokens are to depend on nothing but
             # their context: a prefix from the cache changes the last bits of what is computed after it.
-            "enable_prefix_caching": concurrency > 1,
-            **(
-                {
-                    "enforce_eager": True,
-                    # A prompt cut in two by the batch's budget rewinds its request's seeded generator, which no CPU
-                    # generator can: "CPU Generator does not use offset".
-                    "enable_chunked_prefill": False,
-                    "max_num_batched_tokens": max(2048, max_context),
-                }
-                if device == "cpu"
-                else {"gpu_memory_utilization": gpu_memory_utilization}
-            ),
+            "enable_prefix_caching": self.concurrency > 1,
         }
-        self._device = device
+        if self.device == "gpu":
+            return {**arguments, "gpu_memory_utilization": self.gpu_memory_utilization}
+        return {
+            **arguments,
+            "enforce_eager": True,
+            # A prompt cut in two by the batch's budget rewinds its request's seeded generator, which no CPU
+            # generator can: "CPU Generator does not use offset".
+            "enable_chunked_prefill": False,
+            "max_num_batched_tokens": max(2048, self.max_context),
+        }
 
     async def __aenter__(self) -> "LocalModel":
-        if self._device == "cpu":
+        if self.device == "cpu":
             os.environ.update({**cpu.ENVIRONMENT, "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))})
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
@@ -71,9 +80,9 @@ class LocalModel:
                 "r1s of its environment, or give the URL of a server"
             ) from None
         try:
-            self._engine = vllm.AsyncLLMEngine.from_engine_args(vllm.AsyncEngineArgs(**self._arguments))
+            self._engine = vllm.AsyncLLMEngine.from_engine_args(vllm.AsyncEngineArgs(**self._arguments()))
         except (OSError, ValueError) as error:
-            raise InputError(f"vLLM can't load {self._arguments['model']!r}: {str(error).splitlines()[0]}") from error
+            raise InputError(f"vLLM can't load {str(self.model)!r}: {str(error).splitlines()[0]}") from error
         self.tokenizer = HuggingFaceTokenizer(self.hf_tokenizer)
         return self
 

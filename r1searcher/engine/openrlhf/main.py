@@ -1,7 +1,7 @@
-"""The engine's process: `python -m r1searcher.engine.main rl|sft FLAGS`, as `launch.sh` in a run folder calls it.
+"""The engine's process: `python -m r1searcher.engine.openrlhf.main rl|sft FLAGS`, as a run's `launch.sh` calls it.
 
-Starts (or joins) Ray with our set-up in every worker, then runs OpenRLHF's own main on the flags. What it is to do
-beyond OpenRLHF's flags stands in the environment (see `launch.environment`).
+Starts (or joins) Ray with our setup in every worker, then runs OpenRLHF's own main on the flags. What it is told beyond
+OpenRLHF's flags is in environment variables (see `engine.environment`).
 """
 
 import os
@@ -11,19 +11,14 @@ import sys
 import threading
 from typing import Any, NoReturn
 
-from r1searcher.engine import cpu, watch, workers
+from r1searcher.engine import cpu
+from r1searcher.engine.environment import PARENT_PIPE, RAY_ADDRESS, RAY_FOLDER, forwarded, run_of_this_process
+from r1searcher.engine.openrlhf import workers
+from r1searcher.engine.topology import LOGICAL_GPUS
 from r1searcher.errors import R1Error
+from r1searcher.runs.resolved import read_run
 
 MODULES = {"rl": "openrlhf.cli.train_ppo_ray", "sft": "openrlhf.cli.train_sft"}
-
-RAY_ADDRESS = "R1S_RAY_ADDRESS"
-"""Environment variable: the cluster to join; none starts a local one."""
-
-RAY_FOLDER = "R1S_RAY_FOLDER"
-"""Environment variable: where a local Ray keeps its sockets and logs; a short path."""
-
-PARENT_PIPE = "R1S_PARENT_PIPE"
-"""Environment variable: the launcher holds our standard input open; end of file there means that it died."""
 
 
 def start_ray() -> None:
@@ -33,13 +28,13 @@ def start_ray() -> None:
     hook = f"{workers.__name__}.{workers.setup.__name__}"
     address = os.environ.get(RAY_ADDRESS)
     if address:
-        ours = {name: value for name, value in os.environ.items() if name in (watch.RUN_VARIABLE, cpu.CPU_ENV)}
-        ray.init(address=address, runtime_env={"worker_process_setup_hook": hook, "env_vars": ours})
+        variables = forwarded(read_run(run_of_this_process())[1])
+        ray.init(address=address, runtime_env={"worker_process_setup_hook": hook, "env_vars": variables})
         return
     without_gpu: dict[str, Any] = {
         # Logical resources: OpenRLHF asks Ray for a GPU for each of its models, and here each is some cores.
-        "num_gpus": 16,
-        "num_cpus": 32,
+        "num_gpus": LOGICAL_GPUS,
+        "num_cpus": 2 * LOGICAL_GPUS,
         "object_store_memory": 512 * 2**20,
     }
     for attempts_left in (2, 1, 0):
@@ -48,7 +43,7 @@ def start_ray() -> None:
                 include_dashboard=False,
                 _temp_dir=os.environ.get(RAY_FOLDER),
                 runtime_env={"worker_process_setup_hook": hook},
-                **(without_gpu if os.environ.get(cpu.CPU_ENV) else {}),
+                **(without_gpu if cpu.is_enabled() else {}),
             )
             return
         except Exception as error:  # Ray's own class for it is `Exception`
@@ -75,6 +70,8 @@ def main() -> NoReturn:
         stop_when_left_alone()
     try:
         workers.setup()
+        if cpu.is_enabled():
+            workers.require_vllm_entry_point()
     except R1Error as error:
         sys.exit(f"{type(error).__module__}.{type(error).__name__}: {error}")
     if kind == "rl":

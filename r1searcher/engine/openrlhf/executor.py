@@ -1,13 +1,12 @@
 """OpenRLHF's `AgentExecutor`, around our episode loop. Given to the engine with `--train.agent_func_path`.
 
-OpenRLHF 0.11.2 loads this file by its path in every rollout actor and calls `execute` once for each sample. Settings
-come from the run folder that the environment variable R1S_RUN names.
+OpenRLHF 0.11.2 loads this file by its path in every rollout actor and calls `execute` once per sample. Settings come
+from the run folder that an environment variable names, everything about the episode from its prompt and label.
 """
 
 import asyncio
-import json
-import os
 import time
+import uuid
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,28 +14,24 @@ from typing import Any
 from openrlhf.utils.agent import AgentExecutorBase
 
 from r1searcher.common.files import append_row, write_text
-from r1searcher.engine.generator import VllmGenerator
+from r1searcher.engine.environment import run_of_this_process
+from r1searcher.engine.vllm.generator import VllmGenerator
 from r1searcher.episodes.loop import run_episode
 from r1searcher.episodes.tokens import HuggingFaceTokenizer
 from r1searcher.episodes.trajectory import Author, StopReason, Trajectory
 from r1searcher.errors import R1Error
 from r1searcher.retrieval.links.retry import RetryingRetriever
-from r1searcher.rewards.measures import F1, episode_logs
-from r1searcher.runs.folder import RunFolder
-from r1searcher.runs.records import finished_steps, to_row
+from r1searcher.rewards.measures import episode_logs
+from r1searcher.runs.records import EpisodeLabel, to_row
 from r1searcher.runs.resolved import limits_of, read_run, retriever_of, reward_of
-
-RUN_VARIABLE = "R1S_RUN"
 
 
 class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is untyped
-    """One a rollout actor; episodes run concurrently on the actor's event loop."""
+    """One per rollout actor; episodes run concurrently on the actor's event loop."""
 
     def __init__(self) -> None:
-        folder = os.environ.get(RUN_VARIABLE)
-        if not folder:
-            raise R1Error(f"{RUN_VARIABLE} is not set: start the engine with `r1s stage1` or the run's launch.sh")
-        self.run = RunFolder(Path(folder))
+        self.run = run_of_this_process()
+        self.writer = uuid.uuid4().hex[:12]
         stage, self.settings = read_run(self.run)
         assert stage != "sft"  # no rollouts there
         self.reward = reward_of(self.settings, stage)
@@ -68,27 +63,34 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
         images: Any = None,
     ) -> dict[str, Any]:
         """Run, score and record one episode; see OpenRLHF's `MultiTurnAgentExecutor` for the fields returned."""
-        row = json.loads(label)
         started = time.perf_counter()
         try:
-            step = finished_steps(self.run) + 1
+            told = EpisodeLabel.model_validate_json(label)
             trajectory = await run_episode(
-                row["question"],
-                row["gold_answers"],
+                told.question,
+                told.gold_answers,
                 prompt,
                 VllmGenerator(llm_engine.generate, sampling_params),
                 self.retriever,
                 self._wrapped(hf_tokenizer),
                 self.limits,
-                question_id=row["id"],
-                step=step,
+                question_id=told.id,
+                step=told.step,
             )
             reward = self.reward(trajectory)
             seconds = time.perf_counter() - started
             logs = episode_logs(trajectory, reward.parts, seconds, self.settings.reward.max_answer_words)
             append_row(
-                self.run.trajectories(step),
-                to_row(trajectory, id=row["id"], reward=reward.total, parts=dict(reward.parts), logs=logs),
+                self._file_of(told),
+                to_row(
+                    trajectory,
+                    id=told.id,
+                    step=told.step,
+                    epoch=told.epoch,
+                    reward=reward.total,
+                    parts=dict(reward.parts),
+                    logs=logs,
+                ),
             )
         except asyncio.CancelledError:
             raise
@@ -99,6 +101,11 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
                 write_text(self.run.stop_note, reason + "\n")
             raise
         return as_openrlhf(prompt, label, trajectory, reward.total, logs)
+
+    def _file_of(self, label: EpisodeLabel) -> Path:
+        """This actor's own file in the folder of the label's step, or of the engine's evaluations."""
+        evaluated = label.split == "eval"
+        return (self.run.eval_trajectories if evaluated else self.run.trajectories(label.step)) / f"{self.writer}.jsonl"
 
 
 def as_openrlhf(
@@ -120,7 +127,7 @@ def as_openrlhf(
         "images": None,
         "mm_train_inputs": None,
         "reward": reward,
-        "scores": logs[F1.name],
+        "scores": reward,  # what dynamic filtering compares within a question
         "observation_tokens": tokens,
         "action_ranges": ranges,
         "rollout_log_probs": logprobs,

@@ -1,0 +1,59 @@
+"""`r1s`: all commands, and what happens when one fails."""
+
+import sys
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from r1searcher import __version__
+from r1searcher.cli import evaluate, search, train
+from r1searcher.common import last_resort
+from r1searcher.common.terminal import text_line
+from r1searcher.errors import InputError
+
+app = typer.Typer(
+    name="r1s",
+    help="Teach language models to search, with reinforcement learning.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+for part in (train, search, evaluate):
+    app.add_typer(part.app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        text_line(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _command() -> int:
+    """Run the command of `sys.argv`; returns its exit code. A usage error becomes an `InputError`."""
+    try:
+        code = app(prog_name="r1s", standalone_mode=False)
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    except typer.TyperException as error:  # every usage error
+        usage: Any = error  # what it raises for these has a message and a context, and no public name
+        if type(error).__name__ == "NoArgsIsHelpError":
+            usage.show()
+            return int(usage.exit_code)
+        command = usage.ctx.command_path if getattr(usage, "ctx", None) else "r1s"
+        raise InputError(f"{usage.format_message().rstrip('.')}; `{command} --help` lists what it takes") from None
+    return code if isinstance(code, int) else 0
+
+
+def main() -> NoReturn:
+    """Entry point. Whatever ends a command becomes one sentence and an exit code; see `common.last_resort`."""
+    sys.exit(last_resort.run(_command))

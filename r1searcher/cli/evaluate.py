@@ -1,0 +1,110 @@
+"""Commands that evaluate."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from r1searcher.cli.options import DATASETS, MODELS, DataDir, JsonObject, JudgeOptions, Limit, ModelOptions, command
+
+app = typer.Typer()
+_command = command(app, "Evaluate")
+
+DatasetOfRows = Annotated[
+    str | None,
+    typer.Option(help="Dataset of all rows, for its official metric. [as the rows or the file name say]"),
+]
+
+
+@_command
+def evaluate(
+    model: Annotated[str, typer.Argument(help=MODELS)],
+    *,
+    dataset: Annotated[list[str], typer.Option(help=f"{DATASETS} Repeatable.")],
+    options: ModelOptions,
+    judge: JudgeOptions,
+    to: Annotated[Path | None, typer.Option(help="Output folder. [a folder in runs/evaluate]")] = None,
+    data_dir: DataDir = None,
+    limit: Limit = None,
+    samples: Annotated[int, typer.Option(min=1, help="Answers sampled per question, for pass@k and mean@k.")] = 1,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, help="Sampling temperature. [0; 1 with several samples]")
+    ] = None,
+    concurrency: Annotated[
+        int, typer.Option(min=1, help="Episodes that run at the same time; with 1, greedy tokens are reproducible.")
+    ] = 64,
+) -> None:
+    """Evaluate a model on datasets; report metrics with 95 % confidence intervals."""
+    from r1searcher.evaluation.commands import run_evaluate
+    from r1searcher.evaluation.evaluate import EvaluationRequest
+
+    run_evaluate(
+        EvaluationRequest(
+            model=model,
+            datasets=dataset,
+            to=to,
+            data_dir=data_dir,
+            limit=limit,
+            samples=samples,
+            temperature=temperature,
+            judge=judge.request(),
+            concurrency=concurrency,
+            **options.request(),
+        )
+    )
+
+
+@_command
+def ask(
+    question: Annotated[str, typer.Argument(help="The question.")],
+    model: Annotated[str, typer.Option(help=MODELS)],
+    options: ModelOptions,
+    temperature: Annotated[float, typer.Option(min=0, help="Sampling temperature; 0 is greedy.")] = 0.0,
+) -> None:
+    """Ask one question and watch the model think, search and answer."""
+    from r1searcher.evaluation.ask import AskRequest, run_ask
+
+    run_ask(AskRequest(question=question, model=model, temperature=temperature, **options.request()))
+
+
+@_command
+def score(
+    predictions: Annotated[list[Path], typer.Argument(help="JSONL files of predictions: of r1s or of others.")],
+    judge: JudgeOptions,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object per file and dataset.")] = False,
+    dataset: DatasetOfRows = None,
+) -> None:
+    """Score predictions: EM, F1, cover EM, official metrics and a judge, with 95 % confidence intervals."""
+    from r1searcher.evaluation.commands import ScoreRequest, print_scores
+
+    print_scores(ScoreRequest(files=predictions, as_json=json_, judge=judge.request(), dataset=dataset))
+
+
+@_command
+def compare(
+    a: Annotated[Path, typer.Argument(help="JSONL file of predictions.")],
+    b: Annotated[Path, typer.Argument(help="JSONL file of predictions on the same questions.")],
+    json_: JsonObject = False,
+    dataset: DatasetOfRows = None,
+) -> None:
+    """Test whether B differs from A by more than chance (paired bootstrap over questions)."""
+    from r1searcher.evaluation.commands import print_comparison
+
+    print_comparison(a, b, json_, dataset)
+
+
+@_command
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run or of an evaluation.")],
+    step: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1, help="Step of a run whose trajectories are included. Repeatable. [the first and the last step]"
+        ),
+    ] = None,
+    to: Annotated[Path | None, typer.Option(help="Output folder. [FOLDER]")] = None,
+) -> None:
+    """Write report.html, report.md and report.json of a run or an evaluation."""
+    from r1searcher.evaluation.reports import run_report
+
+    run_report(folder, step or [], to)

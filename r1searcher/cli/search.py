@@ -1,0 +1,104 @@
+"""Commands around retrievers."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from r1searcher.cli.options import DATASETS, DataDir, JsonObject, Limit, Retriever, command
+
+app = typer.Typer()
+_command = command(app, "Search")
+
+
+@_command
+def index_corpus(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="File, folder, `-` for standard input, or a named corpus: hotpotqa-abstracts, kilt-100w, wiki-18. "
+            "See docs/retrieval.md."
+        ),
+    ],
+    *,
+    to: Annotated[str, typer.Option(help="Index to write: a folder, or es://host:9200/name.")],
+    format_: Annotated[
+        str | None, typer.Option("--format", help="Format of the corpus, if it is not to be detected: jsonl, …")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Use only the first N passages.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a finished index.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Discard an interrupted build.")] = False,
+    rejects: Annotated[Path | None, typer.Option(help="File for malformed rows. [TO.rejects.jsonl]")] = None,
+    bad_rows: Annotated[int, typer.Option(min=0, help="Abort after more than this many malformed rows.")] = 100,
+    analyzer: Annotated[str, typer.Option(help="english, or standard for other languages.")] = "english",
+    k1: Annotated[float, typer.Option(help="BM25's k1; other values need Elasticsearch.")] = 1.2,
+    b: Annotated[float, typer.Option(help="BM25's b; other values need Elasticsearch.")] = 0.75,
+    title_weight: Annotated[
+        float | None, typer.Option(help="Score the title as a field of its own, with this boost.")
+    ] = None,
+    shards: Annotated[int, typer.Option(min=1, help="Number of Elasticsearch shards.")] = 1,
+) -> None:
+    """Build a search index from a corpus."""
+    from r1searcher.retrieval.indexing import command
+    from r1searcher.retrieval.indexing.base import IndexOptions
+    from r1searcher.retrieval.indexing.manifest import IndexSettings
+
+    ranking = IndexSettings(analyzer, k1, b, title_weight)
+    command.index_corpus(
+        command.IndexRequest(
+            source=source,
+            to=to,
+            options=IndexOptions(settings=ranking, overwrite=overwrite, restart=restart, shards=shards),
+            format_=format_,
+            limit=limit,
+            rejects=rejects,
+            bad_rows=bad_rows,
+        )
+    )
+
+
+@_command
+def search(
+    retriever: Retriever,
+    query: Annotated[str | None, typer.Argument(help="The query.")] = None,
+    queries: Annotated[Path | None, typer.Option(help="File of queries, one per line; `-` is standard input.")] = None,
+    top_k: Annotated[int, typer.Option(min=1, max=1000, help="Passages per query.")] = 5,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON line per query: [[id, score], …].")] = False,
+) -> None:
+    """Run queries against a retriever."""
+    from r1searcher.retrieval import commands
+
+    commands.search(retriever, query, queries, top_k, json_)
+
+
+@_command
+def serve(
+    retriever: Retriever,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on. There is no access control.")] = "127.0.0.1",
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Number of processes. [one per core, at most 8]")
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Another name that clients may use for the server, such as a proxy's. Repeatable."),
+    ] = None,
+) -> None:
+    """Serve a retriever over HTTP: Search-R1's /retrieve, R1-Searcher's /queries, ASearcher's /access, /health."""
+    from r1searcher.retrieval import commands
+
+    commands.serve(retriever, host, port, workers, allowed_host or [])
+
+
+@_command
+def recall(
+    retriever: Retriever,
+    dataset: Annotated[str, typer.Option(help=DATASETS)],
+    data_dir: DataDir = None,
+    limit: Limit = None,
+    json_: JsonObject = False,
+) -> None:
+    """Measure how often a retriever finds the answers, before training with it."""
+    from r1searcher.evaluation.recall import run_recall
+
+    run_recall(retriever, dataset, data_dir, limit, json_)

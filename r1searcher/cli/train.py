@@ -1,0 +1,71 @@
+"""Commands that train."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from r1searcher.cli.options import RLOptions, RunOptions, Set, command, overrides
+from r1searcher.common.terminal import text_line
+
+app = typer.Typer()
+_command = command(app, "Train")
+
+From = Annotated[Path | None, typer.Option("--from", help="Start from the model of this run.")]
+Steps = Annotated[int | None, typer.Option(help="Number of training steps.")]
+
+
+@_command
+def init(file: Annotated[Path, typer.Argument(help="Settings file to create.")] = Path("settings.toml")) -> None:
+    """Write a settings file to start from, with every setting explained."""
+    from r1searcher.config.template import write_template
+
+    write_template(file)
+    text_line(f"{file}: set model.path, data.train and retrieval.url, then run `r1s stage1 {file}`")
+
+
+@_command
+def sft(options: RunOptions, steps: Steps = None) -> None:
+    """Supervised fine-tuning on example trajectories, before reinforcement learning."""
+    from r1searcher.stages.sft import run_sft
+
+    run_sft(options.source(sft__steps=steps))
+
+
+@_command
+def stage1(options: RLOptions, from_: From = None, steps: Steps = None) -> None:
+    """Stage 1: learn to search. Rewards searching and the right format."""
+    from r1searcher.stages.stage import run_stage
+
+    run_stage("stage1", options.source(rl__steps=steps), from_)
+
+
+@_command
+def stage2(options: RLOptions, from_: From = None, steps: Steps = None) -> None:
+    """Stage 2: learn to use what was found. Rewards the answer's F1 and penalizes a wrong format."""
+    from r1searcher.stages.stage import run_stage
+
+    run_stage("stage2", options.source(rl__steps=steps), from_)
+
+
+@_command
+def train(options: RLOptions) -> None:
+    """Stage 1, then stage 2; before them SFT, if the settings name traces."""
+    from r1searcher.stages.chain import run_chain
+
+    run_chain(options.source())
+
+
+@_command
+def demo(
+    output: Annotated[Path, typer.Option(help="Output folder.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the atlas, the traces and the training.")] = 7,
+    contrast: Annotated[
+        bool, typer.Option("--contrast", help="Skip stage 1, to see what it contributes: SFT, then stage 2.")
+    ] = False,
+    set_: Set = None,
+) -> None:
+    """Watch a 135M model learn to search an invented atlas, on a laptop's CPU."""
+    from r1searcher.demo.run import run_demo
+
+    run_demo(output, seed, contrast, overrides(set_, {}))

@@ -1,0 +1,78 @@
+"""Environment variables by which the engine's processes are told what is not a flag of OpenRLHF."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from r1searcher.config.settings import Settings
+from r1searcher.engine import cpu
+from r1searcher.engine.openrlhf.versions import ALLOW_UNTESTED
+from r1searcher.engine.topology import Topology
+from r1searcher.errors import R1Error
+from r1searcher.runs.folder import RunFolder
+
+RUN = "R1S_RUN"
+"""The run folder, which holds the settings of the run."""
+
+RAY_ADDRESS = "R1S_RAY_ADDRESS"
+"""The cluster to join; none starts a local one."""
+
+RAY_FOLDER = "R1S_RAY_FOLDER"
+"""Where a local Ray keeps its sockets and logs; a short path."""
+
+PARENT_PIPE = "R1S_PARENT_PIPE"
+"""The launcher holds the child's standard input open; end of file there means that the launcher died."""
+
+LAUNCH = "R1S_LAUNCH"
+"""By this every process of one launch is found again, whatever its parent is by then."""
+
+
+def run_of_this_process() -> RunFolder:
+    """The run that this process works for. Raises `R1Error` in a process that was not started for one."""
+    folder = os.environ.get(RUN)
+    if not folder:
+        raise R1Error(f"{RUN} is not set: start the engine with `r1s stage1` or the run's launch.sh")
+    return RunFolder(Path(folder))
+
+
+def environment(settings: Settings, run: RunFolder, topology: Topology) -> dict[str, str]:
+    """Everything that `launch.sh` exports."""
+    variables = {
+        RUN: str(run.path.resolve()),
+        "PYTHONUNBUFFERED": "1",
+        "TOKENIZERS_PARALLELISM": "false",  # tokenizers warn, and may hang, when a process that used them forks
+        "HF_HUB_OFFLINE": "1",  # models are local by now
+        "HF_DATASETS_CACHE": str((run.path / "cache").resolve()),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "VLLM_NO_USAGE_STATS": "1",
+        "RAY_DEDUP_LOGS": "0",
+    }
+    if settings.engine.ray_address:
+        variables[RAY_ADDRESS] = settings.engine.ray_address
+    if topology.device == "cpu":
+        engine = settings.engine
+        adapter = cpu.CpuSettings(engine.precision, engine.freeze_lower_layers, engine.head_on_action_tokens)
+        variables |= {
+            cpu.CPU_ENV: adapter.to_env(),
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0)))),
+            # Everything on this machine, so everything on its loopback interface.
+            "GLOO_SOCKET_IFNAME": "lo",
+            "VLLM_HOST_IP": "127.0.0.1",
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # the name is old: Ray keeps to the loopback interface
+            **cpu.ENVIRONMENT,
+        }
+    return variables
+
+
+def forwarded(settings: Settings, variables: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Those of `variables` that workers on a given cluster get: ours, and what the settings' retriever declares.
+
+    Workers of a local Ray inherit all of them. On a cluster nothing else of this machine's environment is passed on.
+    """
+    names = (RUN, cpu.CPU_ENV, ALLOW_UNTESTED, *required_environment(settings))
+    return {name: variables[name] for name in names if name in variables}
+
+
+def required_environment(settings: Settings) -> tuple[str, ...]:
+    """Names of the variables that the settings' retriever reads, such as the key of a web search engine: none yet."""
+    return ()

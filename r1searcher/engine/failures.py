@@ -1,0 +1,40 @@
+"""One sentence on why the engine failed, from what it printed."""
+
+import re
+import signal
+from collections.abc import Mapping
+
+EXPLANATIONS: Mapping[str, str] = {
+    r"No space left on device": "the disk is full",
+    r"CUDA out of memory": "a GPU ran out of memory: lower rl.micro_batch_size or engine.gpu_memory_utilization",
+    r"ray\.exceptions\.OutOfMemoryError|Cannot allocate memory|not enough memory: you tried to allocate": (
+        "the machine ran out of memory: lower rl.micro_batch_size or episode.max_context, or close other programs"
+    ),
+    r"insufficient resources|No available node types can fulfill": (
+        "the Ray cluster has too few GPUs for engine.gpus and engine.vllm_engines x engine.tensor_parallel"
+    ),
+}
+"""What some messages in the engine's log mean to the user. The first that is found is the cause."""
+
+_PREFIX = re.compile(r"^\((?:\w+ )?(?:pid|\w+ pid)=\d+[^)]*\)\s?")
+_COLOR = re.compile(r"\x1b\[[0-9;]*m")
+_OURS = re.compile(r"r1searcher\.errors\.\w+: (.+)")
+_ERROR = re.compile(r"^(?:[A-Za-z_]\w*\.)*(\w*(?:Error|Exception|Exit)): (.+)")
+
+
+def explain(log: str, returncode: int) -> str:
+    """One sentence on why the engine failed, from what it printed: its first error is the cause of all later ones."""
+    lines = [_PREFIX.sub("", _COLOR.sub("", line)).strip() for line in log.splitlines()]
+    for line in lines:
+        if found := _OURS.search(line):
+            return found[1]
+    for pattern, sentence in EXPLANATIONS.items():
+        if re.search(pattern, log):
+            return sentence
+    for line in lines:
+        if (found := _ERROR.match(line)) and "Ray" not in found[1] and "Actor" not in found[1]:
+            return f"the engine failed: {found[1]}: {found[2]}"
+    if returncode in (-signal.SIGKILL, -signal.SIGTERM):
+        return f"the engine was killed from outside (signal {-returncode}), perhaps because memory ran out"
+    last = next((line for line in reversed(lines) if line), "it printed nothing")
+    return f"the engine failed with exit code {returncode}: {last}"

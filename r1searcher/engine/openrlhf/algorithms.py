@@ -1,0 +1,84 @@
+"""What `rl.algorithm` names: how a trajectory's reward becomes an advantage, as OpenRLHF 0.11.2 computes it.
+
+Another package adds one by the entry-point group `r1searcher.algorithms`, whose entries are `Algorithm` objects.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from r1searcher.common.registry import Registry
+from r1searcher.config.settings import RL
+from r1searcher.errors import InputError
+
+FlagValue = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Algorithm:
+    """One algorithm: the estimator of OpenRLHF that computes it, and what else it takes."""
+
+    estimator: str
+    """Value of `--algo.advantage.estimator`."""
+
+    description: str
+    """Half a sentence, for the documentation."""
+
+    paper: str = ""
+    """arXiv number, or another place where it is described."""
+
+    flags: Mapping[str, FlagValue] = field(default_factory=dict)
+    """Further flags of OpenRLHF without their dashes; they take precedence over ours."""
+
+    needs_group: bool = False
+    """Whether it compares the samples of a question, of which it then needs two at least."""
+
+    needs_critic: bool = False
+    """Whether a value model is trained beside the policy."""
+
+
+ALGORITHMS: Registry[Algorithm] = Registry(
+    "algorithm",
+    "r1searcher.algorithms",
+    {
+        "reinforce": Algorithm(
+            estimator="reinforce",
+            description="REINFORCE++: the reward, normalized over the step",
+            paper="arXiv 2501.03262",
+        ),
+        "reinforce_baseline": Algorithm(
+            estimator="reinforce_baseline",
+            description="REINFORCE++ with the mean of the question's samples as baseline; the released Qwen script",
+            paper="arXiv 2501.03262",
+            needs_group=True,
+        ),
+        "rloo": Algorithm(
+            estimator="rloo",
+            description="the reward minus the mean of the question's other samples",
+            paper="arXiv 2402.14740",
+            needs_group=True,
+        ),
+        "group_norm": Algorithm(
+            estimator="group_norm",
+            description="GRPO: the reward minus the mean of the question's samples, over their standard deviation",
+            paper="arXiv 2402.03300",
+            needs_group=True,
+        ),
+        "dr_grpo": Algorithm(
+            estimator="dr_grpo",
+            description="Dr. GRPO: as GRPO, not divided by the standard deviation",
+            paper="arXiv 2503.20783",
+            needs_group=True,
+        ),
+    },
+)
+
+
+def require_algorithm(rl: RL) -> Algorithm:
+    """The algorithm that the settings name. Raises `InputError` for an unknown one, and for groups too small for it."""
+    algorithm = ALGORITHMS.require(rl.algorithm, "rl.algorithm")
+    if algorithm.needs_group and rl.samples_per_question < 2:
+        raise InputError(
+            f"rl.samples_per_question = {rl.samples_per_question}: rl.algorithm = {rl.algorithm!r} compares samples of "
+            "a question and needs at least 2"
+        )
+    return algorithm

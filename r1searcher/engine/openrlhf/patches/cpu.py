@@ -1,0 +1,274 @@
+"""OpenRLHF on a machine without a GPU: names replaced after import, each with its reason, no installed file edited."""
+
+import contextlib
+import importlib
+import os
+import re
+import socket
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
+from types import ModuleType
+from typing import Any
+from unittest import mock
+
+from r1searcher.engine.cpu import CpuSettings
+from r1searcher.engine.import_patches import Patch, after_import
+from r1searcher.errors import InputError
+
+PATCHES: list[Patch] = []
+
+after = after_import(PATCHES)
+
+
+@after("openrlhf")
+def torch_cuda_without_a_gpu(_openrlhf: ModuleType) -> None:
+    """OpenRLHF calls these four without asking for a GPU first; they raise without one.
+
+    `current_device()` is only used as the target of `.to()`. They can't be replaced behind the import of `torch.cuda`
+    itself, which torch imports in the middle of its own.
+    """
+    import torch
+
+    cpu = torch.device("cpu")
+    torch.cuda.current_device = lambda: cpu
+    for name in ("set_device", "synchronize", "current_stream"):
+        setattr(torch.cuda, name, lambda *_: None)
+
+
+@contextlib.contextmanager
+def _flash_attn_for_one_import() -> Iterator[None]:
+    """This module imports flash-attn at its top and uses it for packing and ring attention only.
+
+    The stand-in is gone behind the import: elsewhere flash-attn must look absent, as it is.
+    """
+
+    def refuse(*_: object, **__: object) -> None:
+        raise InputError("packing and ring attention need flash-attn, which needs a GPU")
+
+    names = {
+        "flash_attn": (),
+        "flash_attn.bert_padding": ("index_first_axis", "pad_input", "rearrange", "unpad_input"),
+        "flash_attn.utils": (),
+        "flash_attn.utils.distributed": ("all_gather",),
+    }
+    for name, functions in names.items():
+        module = sys.modules[name] = ModuleType(name)
+        for function in functions:
+            setattr(module, function, refuse)
+    try:
+        yield
+    finally:
+        for name in names:
+            del sys.modules[name]
+
+
+PATCHES.append(Patch("openrlhf.models.ring_attn_utils", (), around=_flash_attn_for_one_import))
+
+
+@after("openrlhf.utils.deepspeed.deepspeed", "init_device_mesh", "get_train_ds_config", "get_eval_ds_config")
+def deepspeed_on_cpu(module: ModuleType) -> None:
+    """The mesh's device is the literal "cuda", and the precision can only be bf16 or fp16.
+
+    DeepSpeed's fused Adam and shared-memory collectives would be compiled for minutes on the first run: "torch_adam"
+    is its own switch for torch's AdamW, and an op marked incompatible falls back to gloo.
+    """
+    import deepspeed.ops
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    mesh, train, evaluate = module.init_device_mesh, module.get_train_ds_config, module.get_eval_ds_config
+    half = CpuSettings.from_env().precision == "bf16"
+
+    def with_precision(config: dict[str, Any]) -> dict[str, Any]:
+        return config if half else {**config, "bf16": {"enabled": False}, "fp16": {"enabled": False}}
+
+    def train_config(*args: Any, **kwargs: Any) -> dict[str, Any]:
+        config = train(*args, **kwargs)
+        if config.get("optimizer", {}).get("type") in ("Adam", "AdamW"):
+            config["optimizer"]["params"]["torch_adam"] = True
+        return with_precision(config)
+
+    module.init_device_mesh = lambda _device, *args, **kwargs: mesh("cpu", *args, **kwargs)  # type: ignore[attr-defined]
+    module.get_train_ds_config = train_config  # type: ignore[attr-defined]
+    module.get_eval_ds_config = lambda *a, **k: with_precision(evaluate(*a, **k))  # type: ignore[attr-defined]
+
+
+@after("openrlhf.utils.utils", "convert_to_torch_dtype")
+def weights_in_fp32(module: ModuleType) -> None:
+    """The command line knows bf16 and fp16 only, and Adam's small steps are lost on bf16 weights."""
+    import torch
+
+    if CpuSettings.from_env().precision != "bf16":
+        module.convert_to_torch_dtype = lambda _param_dtype: torch.float32  # type: ignore[attr-defined]
+
+
+@after("openrlhf.trainer.ray.vllm_engine", "vllm.AsyncEngineArgs")
+def vllm_in_fp32(module: ModuleType) -> None:
+    """The sampler's dtype is the literal "bfloat16"."""
+    if CpuSettings.from_env().precision == "fp32":
+        stock = module.vllm.AsyncEngineArgs
+        module.vllm.AsyncEngineArgs = lambda *args, **kwargs: stock(*args, **{**kwargs, "dtype": "float32"})
+
+
+@after("openrlhf.trainer.ppo_utils.replay_buffer", "NaiveReplayBuffer.__init__")
+def replay_buffer_on_cpu(module: ModuleType) -> None:
+    """Its device is f"cuda:{current_device()}"."""
+    import torch
+
+    stock = module.NaiveReplayBuffer.__init__
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        with mock.patch.object(torch.cuda, "current_device", return_value=0):
+            stock(self, *args, **kwargs)
+        self.target_device = torch.device("cpu")
+
+    module.NaiveReplayBuffer.__init__ = __init__
+
+
+def _store(address: str, port: int, rank: int, world_size: int, timeout: timedelta) -> Any:
+    """A TCP store for processes to meet in, listening on `address` alone; torch's own listens on every interface."""
+    dist: Any = importlib.import_module("torch.distributed")
+    listening = socket.create_server((address, port)).detach() if rank == 0 else None
+    return dist.TCPStore(address, port, world_size, is_master=rank == 0, timeout=timeout, master_listen_fd=listening)
+
+
+@after("openrlhf.utils.deepspeed.deepspeed", "deepspeed.init_distributed")
+def trainers_meet_on_one_interface(module: ModuleType) -> None:
+    """DeepSpeed lets torch open the store that the trainer's processes meet in, on every interface."""
+    stock = module.deepspeed.init_distributed
+
+    def init_distributed(*args: Any, timeout: timedelta = timedelta(minutes=60), **kwargs: Any) -> None:
+        dist: Any = importlib.import_module("torch.distributed")
+        if not dist.is_initialized():
+            rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+            store = _store(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), rank, world_size, timeout)
+            dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size, timeout=timeout)
+        stock(*args, timeout=timeout, **kwargs)  # takes over what is initialized
+
+    module.deepspeed.init_distributed = init_distributed
+
+
+class _GlooBroadcast:
+    """The one method that OpenRLHF uses of the NCCL communicator, over gloo."""
+
+    def __init__(self, address: str, port: int, rank: int, world_size: int) -> None:
+        self.dist: Any = importlib.import_module("torch.distributed")
+        timeout = timedelta(minutes=10)
+        self.store = _store(address, port, rank, world_size, timeout)
+        prefixed = self.dist.PrefixStore("r1searcher_weights", self.store)
+        self.group = self.dist.ProcessGroupGloo(prefixed, rank, world_size, timeout)
+
+    def broadcast(self, tensor: Any, src: int, stream: object = None) -> None:
+        options = self.dist.BroadcastOptions()
+        options.rootRank, options.rootTensor = src, 0
+        self.group.broadcast([tensor], options).wait()
+
+
+@after("openrlhf.utils.distributed_util", "stateless_init_process_group")
+def weight_sync_over_gloo(module: ModuleType) -> None:
+    """Weights travel from the trainer to vLLM through NCCL, whatever --vllm.sync_backend says."""
+    module.stateless_init_process_group = (  # type: ignore[attr-defined]
+        lambda address, port, rank, world_size, _device: _GlooBroadcast(address, port, rank, world_size)
+    )
+
+
+@after("openrlhf.trainer.ray.vllm_worker_wrap", "WorkerWrap.update_weight")
+def receive_weights_on_cpu(module: ModuleType) -> None:
+    """The buffer for a weight is made on "cuda", and its dtype must be vLLM's (mixed sends fp32 into bf16)."""
+    import torch
+
+    def update_weight(self: Any, name: str, dtype: Any, shape: Any, empty_cache: bool = False) -> None:
+        weight = torch.empty(shape, dtype=dtype)
+        self._model_update_group.broadcast(weight, src=0)
+        self.model_runner.model.load_weights(weights=[(name, weight)])
+
+    module.WorkerWrap.update_weight = update_weight
+
+
+class _Trained:
+    """Where a token is trained: what the vocabulary's head has to be computed for.
+
+    `loss_mask` (rows x tokens - 1) is set by the SFT trainer's loop, whose forward pass isn't told; `keep` (rows x
+    tokens) holds while one forward pass runs.
+    """
+
+    loss_mask: Any = None
+    keep: Any = None
+
+
+@after("openrlhf.models.actor", "Actor.__init__", "Actor.forward", "log_probs_from_logits")
+def actor_on_cpu(module: ModuleType) -> None:
+    """Three savings: bf16 arithmetic on fp32 weights, no logits that nobody needs, no backward into frozen layers.
+
+    The logits of a vocabulary of 49,152 are a fifth of a 135M model's work, and most positions are documents.
+    """
+    import torch
+
+    settings = CpuSettings.from_env()
+    init, stock_forward, stock_log_probs = module.Actor.__init__, module.Actor.forward, module.log_probs_from_logits
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        init(self, *args, **kwargs)
+        if settings.freeze_lower_layers:
+            freeze_lower_layers(self.model, settings.freeze_lower_layers)
+
+    def log_probs_from_logits(logits: Any, labels: Any, temperature: float = 1.0) -> Any:
+        if _Trained.keep is None:
+            return stock_log_probs(logits, labels, temperature)
+        found = stock_log_probs(logits, labels[_Trained.keep], temperature)
+        return found.new_zeros(labels.shape).masked_scatter(_Trained.keep, found)
+
+    def forward(self: Any, sequences: Any, action_mask: Any = None, attention_mask: Any = None, **options: Any) -> Any:
+        mask = action_mask
+        if mask is None and options.get("return_logprobs"):
+            mask = _Trained.loss_mask
+        autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.precision == "mixed")
+        if mask is None or options.get("return_entropy") or not settings.head_on_action_tokens:
+            with autocast:
+                return stock_forward(self, sequences, action_mask, attention_mask, **options)
+        keep = torch.zeros_like(sequences, dtype=torch.bool)
+        keep[:, sequences.shape[1] - 1 - mask.shape[1] : -1] = mask.bool()  # position t predicts token t + 1
+        network = getattr(self.model, "module", self.model)
+        hook = network.get_output_embeddings().register_forward_pre_hook(lambda _head, inputs: (inputs[0][keep],))
+        _Trained.keep = keep
+        try:
+            with autocast:
+                return stock_forward(self, sequences, action_mask, attention_mask, **options)
+        finally:
+            _Trained.keep = None
+            hook.remove()
+
+    module.Actor.__init__, module.Actor.forward = __init__, forward
+    module.log_probs_from_logits = log_probs_from_logits  # type: ignore[attr-defined]
+
+
+@after("openrlhf.trainer.sft_trainer", "iter_grad_accum_global_norm")
+def sft_tells_its_loss_mask(module: ModuleType) -> None:
+    """The SFT trainer asks for the log-probabilities of all tokens and drops those outside its loss mask afterwards."""
+    stock = module.iter_grad_accum_global_norm
+
+    def told(batches: Iterable[Any], strategy: Any, accumulated: int, mask_of: Callable[[Any], Any]) -> Iterator[Any]:
+        for batch, info in stock(batches, strategy, accumulated, mask_of):
+            _Trained.loss_mask = mask_of(batch)
+            try:
+                yield batch, info
+            finally:
+                _Trained.loss_mask = None
+
+    module.iter_grad_accum_global_norm = told  # type: ignore[attr-defined]
+
+
+def freeze_lower_layers(network: Any, layers: int) -> None:
+    """Take the gradient from the embeddings (and a head tied to them) and from the lowest `layers` layers."""
+    found = {
+        int(match[1]) for name, _ in network.named_parameters() if (match := re.search(r"\.layers\.(\d+)\.", name))
+    }
+    if layers >= len(found):
+        raise InputError(
+            f"engine.freeze_lower_layers = {layers} leaves nothing to train of a model with {len(found)} layers"
+        )
+    frozen = {id(parameter) for parameter in network.get_input_embeddings().parameters()}
+    for name, parameter in network.named_parameters():
+        layer = re.search(r"\.layers\.(\d+)\.", name)
+        if id(parameter) in frozen or (layer and int(layer[1]) < layers):
+            parameter.requires_grad_(False)

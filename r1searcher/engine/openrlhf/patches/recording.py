@@ -1,0 +1,66 @@
+"""What happens after each step, inside the trainer's process: metrics recorded, rules asked, the loop ended.
+
+OpenRLHF builds its `TensorboardLogger` in the process that holds the training loop and calls it once per step, before
+it saves a checkpoint. The one here does the same and then hands the metrics to a `StepMonitor`. Where that decides to
+end the stage, OpenRLHF saves this step's checkpoint, and finds no prompts left, so that the loop ends in its own way
+and OpenRLHF saves the model. The decision is in the run folder (`ending.json`), where the process that generates
+samples reads it: in asynchronous training that is another one.
+"""
+
+from types import ModuleType
+from typing import Any
+
+from r1searcher.engine.environment import run_of_this_process
+from r1searcher.engine.import_patches import Patch
+from r1searcher.runs.resolved import read_run
+from r1searcher.watch.monitor import StepMonitor, record
+
+
+def _record_steps(module: ModuleType) -> None:
+    """OpenRLHF's metrics of a step leave its process through TensorBoard or wandb only, and neither can stop a run."""
+    stock = module.TensorboardLogger
+
+    class Recorder(stock):  # type: ignore[misc,valid-type]
+        def __init__(self, args: Any) -> None:
+            super().__init__(args)
+            run = run_of_this_process()
+            self.args, self.monitor = args, StepMonitor(run, read_run(run)[1])
+
+        def log_train(self, global_step: int, logs_dict: dict[str, Any]) -> None:
+            super().log_train(global_step, logs_dict)
+            self.writer.flush()
+            if self.monitor.step(global_step, logs_dict) is not None:
+                self.args.ckpt.save_steps = 1  # OpenRLHF looks at it next: this step's checkpoint is saved
+
+    module.TensorboardLogger = Recorder  # type: ignore[attr-defined]
+
+
+def _end_the_loop(module: ModuleType) -> None:
+    """OpenRLHF's loop ends where no prompts are left, and nowhere else."""
+    stock = module.SamplesGenerator.generate_samples
+    ending = run_of_this_process().ending
+
+    def generate_samples(self: Any, **options: Any) -> tuple[list[Any], float | None, int, bool]:
+        return ([], None, 0, True) if ending.exists() else stock(self, **options)
+
+    module.SamplesGenerator.generate_samples = generate_samples
+
+
+def _record_sft_steps(module: ModuleType) -> None:
+    """The SFT trainer writes TensorBoard events in blocks of two minutes; a progress view needs each step."""
+    stock = module.SFTTrainer.save_logs_and_checkpoints
+    run = run_of_this_process()
+
+    def save_logs_and_checkpoints(self: Any, args: Any, global_step: int, *rest: Any, **options: Any) -> None:
+        if self.strategy.is_rank_0():
+            record(run, global_step, rest[1] if len(rest) > 1 else options["logs_dict"])
+        stock(self, args, global_step, *rest, **options)
+
+    module.SFTTrainer.save_logs_and_checkpoints = save_logs_and_checkpoints
+
+
+PATCHES = [
+    Patch("openrlhf.trainer.ppo_trainer", ("TensorboardLogger",), apply=_record_steps),
+    Patch("openrlhf.trainer.ppo_utils.samples_generator", ("SamplesGenerator.generate_samples",), apply=_end_the_loop),
+    Patch("openrlhf.trainer.sft_trainer", ("SFTTrainer.save_logs_and_checkpoints",), apply=_record_sft_steps),
+]

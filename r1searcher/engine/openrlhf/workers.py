@@ -1,0 +1,49 @@
+"""What every process of the engine does before it imports OpenRLHF or vLLM.
+
+Called by their public extension points: `main` in the driver, Ray in its workers (`worker_process_setup_hook`), vLLM in
+its own processes (entry point group `vllm.general_plugins`).
+"""
+
+import os
+from importlib.metadata import entry_points
+
+from r1searcher.engine import cpu, environment, import_patches
+from r1searcher.engine.openrlhf.patches import cpu as cpu_patches
+from r1searcher.engine.openrlhf.patches import order, recording
+from r1searcher.engine.openrlhf.versions import require_tested_versions
+from r1searcher.engine.vllm import patches as vllm_patches
+from r1searcher.errors import InputError
+
+CPU_PATCHES = [*cpu_patches.PATCHES, *vllm_patches.PATCHES]
+
+VLLM_GROUP, VLLM_ENTRY = "vllm.general_plugins", "r1searcher_cpu"
+"""Under which vLLM's processes find `install_cpu_patches`; pyproject.toml declares it, `cpu.ENVIRONMENT` allows it."""
+
+
+def setup() -> None:
+    """Register the patches; imports nothing heavy. Raises `InputError` where a package has an untested version."""
+    require_tested_versions("cpu" if cpu.is_enabled() else "gpu")
+    install_cpu_patches()
+    if os.environ.get(environment.RUN):
+        import_patches.install(recording.PATCHES)
+    import_patches.install(order.PATCHES)
+
+
+def require_vllm_entry_point() -> None:
+    """Raises `InputError` where vLLM's processes would not find `install_cpu_patches`.
+
+    That is so after an update of an editable installation, whose metadata stays as it was. The engine would wait for
+    weights that vLLM cannot receive, without an error.
+    """
+    wanted = f"{__name__}:{install_cpu_patches.__name__}"
+    if not any(entry.value == wanted for entry in entry_points(group=VLLM_GROUP, name=VLLM_ENTRY)):
+        raise InputError(
+            f"the installed metadata of r1searcher is out of date: its entry point {VLLM_ENTRY} is not {wanted}; run "
+            "`scripts/install-training cpu` again"
+        )
+
+
+def install_cpu_patches() -> None:
+    """Those for machines without a GPU, in a process that was told so by `cpu.CPU_ENV`."""
+    if cpu.is_enabled():
+        import_patches.install(CPU_PATCHES)

@@ -1,0 +1,107 @@
+"""Where a run trains: the device, and which GPUs the trained model, its reference and vLLM get.
+
+Computed once per run from the settings and from what this machine shows. Flags, launch script and the checks before a
+run read it; nothing else computes a placement.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from r1searcher.config.settings import Settings
+from r1searcher.engine.openrlhf.algorithms import ALGORITHMS
+from r1searcher.errors import InputError
+
+Device = Literal["cpu", "gpu"]
+
+LOGICAL_GPUS = 16
+"""On CPU: how many GPUs Ray is told that there are. OpenRLHF asks for one per process; each is some cores."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topology:
+    """A placement. On `device` "cpu" a GPU is a logical one: a share of the cores."""
+
+    device: Device
+    nodes: int
+    gpus_per_node: int
+    """Of the trained model; reference model and critic get as many."""
+
+    reference: bool
+    """Whether a reference model is loaded."""
+
+    critic: bool
+    """Whether a critic is trained."""
+
+    vllm_engines: int
+    tensor_parallel: int
+    """GPUs per vLLM engine."""
+
+    colocate: bool
+    """Trained model, reference, critic and vLLM share the same GPUs."""
+
+    gpu_memory_utilization: float
+    """Share of a GPU's memory for vLLM."""
+
+    @property
+    def trainer_gpus(self) -> int:
+        """GPUs of the trained model on all nodes."""
+        return self.nodes * self.gpus_per_node
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of everything together; with fewer, Ray waits for ever."""
+        vllm = self.vllm_engines * self.tensor_parallel
+        if self.colocate:
+            return max(self.trainer_gpus, vllm)
+        return self.trainer_gpus * (1 + self.reference + self.critic) + vllm
+
+
+def topology_of(settings: Settings) -> Topology:
+    """The placement that the settings ask for.
+
+    Raises `InputError` where they ask for what the machine does not have, and for an unknown `rl.algorithm`.
+    """
+    engine = settings.engine
+    topology = Topology(
+        device=device_of(settings),
+        nodes=1,
+        gpus_per_node=engine.gpus,
+        reference=settings.rl.kl_coef > 0,
+        critic=ALGORITHMS.require(settings.rl.algorithm, "rl.algorithm").needs_critic,
+        vllm_engines=engine.vllm_engines,
+        tensor_parallel=engine.tensor_parallel,
+        colocate=engine.colocate,
+        gpu_memory_utilization=engine.gpu_memory_utilization,
+    )
+    if topology.device == "cpu" and topology.gpus > LOGICAL_GPUS:
+        raise InputError(
+            f"engine.gpus = {engine.gpus}, engine.vllm_engines = {engine.vllm_engines} and engine.tensor_parallel = "
+            f"{engine.tensor_parallel} make {topology.gpus} processes; without GPUs there can be {LOGICAL_GPUS}"
+        )
+    return topology
+
+
+def device_of(settings: Settings) -> Device:
+    """Where this run trains and samples. Raises `InputError` where the machine lacks what the settings ask for."""
+    engine = settings.engine
+    present = has_gpu()
+    if engine.device == "gpu" and not present and not engine.ray_address:
+        raise InputError('engine.device = "gpu": this machine shows no NVIDIA GPU; use "auto" or "cpu"')
+    if engine.device == "gpu" or (engine.device == "auto" and (present or engine.ray_address)):
+        if engine.precision != "bf16" or engine.freeze_lower_layers:
+            raise InputError(
+                f"engine.precision = {engine.precision!r} and engine.freeze_lower_layers = "
+                f"{engine.freeze_lower_layers} are savings of the CPU path; on GPUs use bf16 and 0"
+            )
+        return "gpu"
+    if engine.attention == "flash_attention_2":
+        raise InputError('engine.attention = "flash_attention_2" needs a GPU; use "sdpa"')
+    return "cpu"
+
+
+def has_gpu() -> bool:
+    """Whether this machine shows an NVIDIA GPU to this process."""
+    gpus = Path("/proc/driver/nvidia/gpus")
+    return os.environ.get("CUDA_VISIBLE_DEVICES") != "" and gpus.is_dir() and any(gpus.iterdir())

@@ -1,0 +1,58 @@
+"""What happens with a step's metrics: recorded, shown to the rules, their decision written into the run folder."""
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from r1searcher.common.files import append_row, write_json, write_text
+from r1searcher.config.settings import Settings
+from r1searcher.errors import RunStopped
+from r1searcher.runs.folder import RunFolder
+from r1searcher.runs.records import StopDecision, read_ending, read_metrics
+from r1searcher.watch.rules import RULES, Alarm, Rule
+
+
+class StepMonitor:
+    """Watches the run whose folder is `run`, in the process that trains it. `rules` are asked in their order."""
+
+    def __init__(self, run: RunFolder, settings: Settings, rules: Mapping[str, Rule] = RULES) -> None:
+        self.run, self.settings = run, settings
+        self.rules = dict(rules)  # imported now, so that one that cannot be is reported before anything is trained
+
+    def step(self, step: int, metrics: Mapping[str, Any]) -> StopDecision | None:
+        """Record one step; a `StopDecision` when the stage is to end with it. Raises `RunStopped` for an alarm.
+
+        Where rollouts run ahead of training, steps that were generated before a decision are trained after it: they
+        move its `step`, and nothing is decided again.
+        """
+        earlier = read_metrics(self.run)
+        row = record(self.run, step, metrics)
+        decision = read_ending(self.run) or self._asked()
+        for rule in self.rules.values():
+            found = rule([*earlier, row], self.settings)
+            if isinstance(found, Alarm):
+                sentence = f"step {step}: {found.message}"
+                write_text(self.run.stop_note, sentence + "\n")
+                raise RunStopped(sentence)
+            if found is not None and decision is None:
+                decision = StopDecision(reason=found.reason, step=step, detail=found.detail)
+        if decision is None:
+            return None
+        decision = decision.model_copy(update={"step": step})
+        write_json(self.run.ending, decision.model_dump())
+        return decision
+
+    def _asked(self) -> StopDecision | None:
+        return StopDecision(reason="asked", step=0) if self.run.stop_request.exists() else None
+
+
+def record(run: RunFolder, step: int, metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Append a step to `metrics.jsonl`: all numbers of it; one that is not finite becomes null there.
+
+    Returns the row with every number as it was.
+    """
+    row = {key: float(value) for key, value in metrics.items() if isinstance(value, (int, float))}
+    written = {key: value if math.isfinite(value) else None for key, value in row.items()}
+    append_row(run.metrics, {"step": step, "time": time.time(), **written})
+    return {"step": step, **row}

@@ -1,0 +1,93 @@
+"""Rules over the metrics of a stage: each is a function of the rows until now, asked after every step.
+
+A rule returns an `Alarm` where the run can't be trusted any more, a `Stop` where the stage has reached what it is for,
+and None otherwise. It reads nothing else and keeps nothing. Another package adds one by the entry-point group
+`r1searcher.watch_rules`; every rule of an installed package is asked.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from r1searcher.common.registry import Registry
+from r1searcher.config.settings import Settings
+from r1searcher.errors import R1Error
+from r1searcher.rewards.measures import View, shown_in
+
+Rows = Sequence[Mapping[str, float]]
+"""A mapping per step, oldest first: `step` and every number that was reported. A number that was not finite is missing
+from all rows but the last, which has it as it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """The run is to be stopped before this step's checkpoint is written. `message` says why, without the step."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The stage is to end with this step, saved. `reason` in two words, `detail` with numbers."""
+
+    reason: str
+    detail: str = ""
+
+
+Rule = Callable[[Rows, Settings], Alarm | Stop | None]
+
+VLLM_KL_LIMITS: Mapping[str, float] = {"fp32": 1e-3, "mixed": 1e-2, "bf16": 1e-2}
+"""Largest |vllm_kl| by precision: ten and more times what synchronous runs show."""
+
+
+def rollout_drift(rows: Rows, settings: Settings) -> Alarm | None:
+    """Whether the rollouts still come from the weights that are trained.
+
+    `vllm_kl` is OpenRLHF's own metric: the mean, over the tokens of a step, of the log-probability that vLLM sampled a
+    token with, minus the one that the trainer gives it before its update. With the same weights on both sides it is
+    rounding noise; weights that no longer reach vLLM show in it, and nowhere else.
+
+    >>> rollout_drift([{"step": 1, "vllm_kl": 0.2}], Settings())
+    Alarm(message='vllm_kl is 0.2, over the limit of 0.01: the rollouts no longer come from the trained weights')
+    """
+    engine = settings.engine
+    limit = VLLM_KL_LIMITS[engine.precision] if engine.vllm_kl_limit is None else engine.vllm_kl_limit
+    kl = rows[-1].get("vllm_kl")
+    if kl is None:
+        return Alarm(
+            "the engine did not report vllm_kl, so nothing tells whether the rollouts come from the trained weights"
+        )
+    if math.isfinite(kl) and abs(kl) <= limit:
+        return None
+    return Alarm(
+        f"vllm_kl is {kl:.3g}, over the limit of {limit:g}: the rollouts no longer come from the trained weights"
+    )
+
+
+def rates_passed(rows: Rows, settings: Settings) -> Stop | None:
+    """Whether every rate in `[stop]` was reached in the last `stop.patience` steps.
+
+    Raises `R1Error` for a rate that no step reports.
+    """
+    stop = settings.stop
+    wanted = {measure.name: getattr(stop, f"{measure.name}_rate", None) for measure in shown_in(View.STOP)}
+    rates = {name: rate for name, rate in wanted.items() if rate is not None}
+    recent = rows[-stop.patience :]
+    if not rates or len(recent) < stop.patience:
+        return None
+    for name, rate in rates.items():
+        if all(name not in row for row in recent):
+            raise R1Error(
+                f"the stage is to end by {name!r}, and no metric has this name: {', '.join(map(str, recent[-1]))}"
+            )
+        if not all(row.get(name, -math.inf) >= rate for row in recent):
+            return None
+    return Stop("rates passed", ", ".join(f"{name} {recent[-1][name]:.2f}" for name in rates))
+
+
+RULES: Registry[Rule] = Registry(
+    "watch rule",
+    "r1searcher.watch_rules",
+    {"rollout_drift": rollout_drift, "rates_passed": rates_passed},
+)
+"""Asked in this order: alarms of ours come first."""

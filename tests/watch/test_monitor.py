@@ -1,0 +1,118 @@
+"""Rules over metrics, and what a step's monitor does with what they say. Needs no training packages."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1searcher.common.files import read_rows
+from r1searcher.config.settings import Settings
+from r1searcher.errors import R1Error, RunStopped
+from r1searcher.runs.folder import RunFolder
+from r1searcher.runs.records import StopDecision, read_ending
+from r1searcher.watch.monitor import StepMonitor
+from r1searcher.watch.rules import Alarm, Rows, Stop, rollout_drift
+
+
+def monitor(folder: Path, **settings: Any) -> StepMonitor:
+    return StepMonitor(RunFolder(folder), Settings.model_validate(settings))
+
+
+def drift(kl: float, precision: str = "bf16") -> Alarm | None:
+    return rollout_drift([{"step": 1, "vllm_kl": kl}], Settings.model_validate({"engine": {"precision": precision}}))
+
+
+def test_rounding_noise_of_each_precision_passes_and_ten_times_more_does_not() -> None:
+    # Largest values seen in synchronous runs: fp32 7e-5, bf16 and mixed 3e-3.
+    for precision, noise in (("fp32", 7e-5), ("bf16", 3e-3), ("mixed", 3e-3)):
+        assert drift(noise, precision) is None
+        assert drift(-noise, precision) is None
+        assert drift(-10 * noise - 1e-3, precision)
+
+
+@pytest.mark.parametrize("metrics", [{}, {"vllm_kl": float("nan")}, {"vllm_kl": float("inf")}])
+def test_a_metric_that_says_nothing_is_an_alarm(metrics: dict[str, float]) -> None:
+    assert rollout_drift([{"step": 1, **metrics}], Settings())
+
+
+def test_a_run_is_stopped_with_the_reason_where_rollouts_come_from_other_weights(tmp_path: Path) -> None:
+    with pytest.raises(RunStopped, match="no longer come from the trained weights"):
+        monitor(tmp_path, engine={"precision": "fp32"}).step(3, {"vllm_kl": 0.03})
+    assert "step 3" in RunFolder(tmp_path).stop_note.read_text()
+    assert [row["step"] for row in read_rows(RunFolder(tmp_path).metrics)] == [3]
+    assert read_ending(RunFolder(tmp_path)) is None
+
+
+def test_the_limit_in_the_settings_counts(tmp_path: Path) -> None:
+    assert monitor(tmp_path, engine={"vllm_kl_limit": 0.1}).step(1, {"vllm_kl": 0.03}) is None
+
+
+def test_a_stage_ends_when_all_its_rates_were_reached_for_patience_steps(tmp_path: Path) -> None:
+    here = monitor(tmp_path, stop={"retrieval_rate": 0.9, "format_rate": 0.8, "patience": 2})
+    rows = [(0.95, 0.85), (0.95, 0.7), (0.9, 0.8), (0.92, 0.9)]
+    decisions = [
+        here.step(step, {"vllm_kl": 0.0, "retrieval": retrieval, "format": format_})
+        for step, (retrieval, format_) in enumerate(rows, start=1)
+    ]
+    expected = StopDecision(reason="rates passed", step=4, detail="format 0.90, retrieval 0.92")
+    assert decisions == [None, None, None, expected]
+    assert read_ending(RunFolder(tmp_path)) == expected
+
+
+def test_a_stage_that_is_to_end_by_a_rate_nobody_reports_says_so(tmp_path: Path) -> None:
+    with pytest.raises(R1Error, match="'retrieval'"):
+        monitor(tmp_path, stop={"retrieval_rate": 0.9}).step(1, {"vllm_kl": 0.0})
+
+
+def test_a_rate_that_was_not_a_number_was_not_reached(tmp_path: Path) -> None:
+    here = monitor(tmp_path, stop={"retrieval_rate": 0.9, "patience": 2})
+    for step, rate in enumerate((0.95, float("nan"), 0.95), start=1):
+        assert here.step(step, {"vllm_kl": 0.0, "retrieval": rate}) is None
+    assert here.step(4, {"vllm_kl": 0.0, "retrieval": 0.95}) is not None
+
+
+def test_a_stop_request_ends_the_run_after_the_step(tmp_path: Path) -> None:
+    here = monitor(tmp_path)
+    assert here.step(1, {"vllm_kl": 0.0}) is None
+    here.run.stop_request.touch()
+    assert here.step(2, {"vllm_kl": 0.0}) == StopDecision(reason="asked", step=2)
+
+
+def test_steps_that_were_generated_before_a_decision_move_its_step_and_decide_nothing(tmp_path: Path) -> None:
+    """In asynchronous training the generator is some steps ahead of the trainer when the decision is made."""
+    here = monitor(tmp_path, stop={"retrieval_rate": 0.9})
+    assert here.step(1, {"vllm_kl": 0.0, "retrieval": 0.95}) is not None
+    here.run.stop_request.touch()
+    after = here.step(2, {"vllm_kl": 0.0, "retrieval": 0.1})
+    assert after == read_ending(here.run) == StopDecision(reason="rates passed", step=2, detail="retrieval 0.95")
+    with pytest.raises(RunStopped):  # what is trained is still watched
+        here.step(3, {"vllm_kl": 1.0, "retrieval": 0.1})
+
+
+def test_rules_see_all_steps_until_now_and_alarms_come_before_decisions(tmp_path: Path) -> None:
+    seen: list[list[float]] = []
+
+    def stops(rows: Rows, _settings: Settings) -> Stop | None:
+        seen.append([row["step"] for row in rows])
+        return Stop("enough", f"{len(rows)} steps") if len(rows) == 3 else None
+
+    def alarms(rows: Rows, _settings: Settings) -> Alarm | None:
+        return Alarm("too long") if len(rows) == 3 and rows[-1]["loss"] > 1 else None
+
+    def run(folder: Path, last_loss: float) -> StopDecision | None:
+        here = StepMonitor(RunFolder(folder), Settings(), {"stops": stops, "alarms": alarms})
+        return [here.step(step, {"loss": loss}) for step, loss in enumerate((0.0, 0.0, last_loss), start=1)][-1]
+
+    assert run(tmp_path / "a", 0.0) == StopDecision(reason="enough", step=3, detail="3 steps")
+    assert seen == [[1], [1, 2], [1, 2, 3]]
+    with pytest.raises(RunStopped, match="step 3: too long"):
+        run(tmp_path / "b", 2.0)
+
+
+def test_a_metrics_row_is_json_whatever_the_numbers_are(tmp_path: Path) -> None:
+    monitor(tmp_path).step(1, {"vllm_kl": 0.0, "grad": float("nan"), "sample": ["text", 1.0]})
+    [line] = RunFolder(tmp_path).metrics.read_text().splitlines()
+    row = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert row["grad"] is None
+    assert "sample" not in row

@@ -1,6 +1,4 @@
-"""Run one episode: a scripted model searches a real index and answers.
-
-    python examples/run_an_episode.py
+"""Run one episode, with `python examples/run_an_episode.py`: a scripted model searches a real index and answers.
 
 Training and evaluation run the same loop with a language model as the `TokenGenerator` and its `Tokenizer`.
 """
@@ -12,7 +10,7 @@ from pathlib import Path
 
 from r1searcher.corpora.passage import Passage
 from r1searcher.episodes.loop import EpisodeLimits, FinishReason, Generation, run_episode
-from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
+from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.indexing.bm25 import build
 
 PASSAGES = [Passage("1", "Silver Harbor", "Silver Harbor is a film of 1987, directed by Ada Quill.")]
@@ -46,7 +44,7 @@ class Script:
 
 async def main(folder: Path) -> None:
     build(PASSAGES, folder)
-    index = EmbeddedIndex(folder)
+    index = open_retriever(str(folder))
     question, prompt = "Who directed Silver Harbor?", "Question: Who directed Silver Harbor?\n<think>"
     trajectory = await run_episode(question, ["Ada Quill"], prompt, Script(TURNS), index, CodePoints(), EpisodeLimits())
     await index.aclose()

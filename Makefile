@@ -3,44 +3,44 @@ DEVICE ?= cpu
 BIN = $(VENV)/bin
 
 .PHONY: help install test test-long test-elasticsearch test-light check-light demo check lint layers docs pin clean
-help:               ## what can be made
+help:               ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
-install:            ## the environment with everything pinned; does nothing when it is up to date
+install:            ## install the environment with all versions pinned; does nothing if it is up to date
 	@scripts/install-training $(DEVICE) $(VENV)
 
-test: install       ## the test suite
+test: install       ## run the test suite
 	$(BIN)/python -m pytest
 
-test-light:         ## every test that needs no torch
+test-light:         ## run the tests that do not need torch
 	@scripts/install-light check && .venv-check/bin/python -m pytest -m "not (training or long or packaging or elasticsearch)"
 
-test-long: install  ## the tests that make test leaves out: more minutes of training
+test-long: install  ## run the tests that make test leaves out: longer training
 	$(BIN)/python -m pytest -m long
 
-test-elasticsearch: install ## the tests that need Elasticsearch, with a server started for them
+test-elasticsearch: install ## run the tests that need Elasticsearch, on a server started for them
 	@PYTHON=$(BIN)/python scripts/test-elasticsearch
 
-check-light: install ## what `pip install .` alone brings, in a fresh environment
+check-light: install ## test `pip install .` alone in a fresh environment
 	$(BIN)/python -m pytest -m packaging
 
-demo: install       ## a small language model learns to search, from SFT to evaluation
+demo: install       ## train a small language model to search, from SFT to evaluation
 	$(BIN)/r1s demo
 
-check:              ## lint, types, layers, duplicates, links, Dockerfiles, examples, package: no torch needed
+check:              ## check lint, types, layers, duplicates, links, Dockerfiles, examples, package (does not need torch)
 	@scripts/check
 
-lint:               ## ruff alone
+lint:               ## run only ruff
 	@scripts/check lint
 
-layers:             ## both import contracts, with every import that breaks one
+layers:             ## check both import contracts and show every violation
 	@scripts/install-light check && .venv-check/bin/lint-imports --no-logo
 
-docs:               ## the documentation site, in site/; no torch needed
+docs:               ## build the documentation site in site/ (does not need torch)
 	@scripts/install-light docs && .venv-docs/bin/zensical build --clean --strict
 
-pin:                ## requirements/check.txt and docs.txt again, from pyproject.toml and the .in files (needs uv)
+pin:                ## update requirements/check.txt and docs.txt from pyproject.toml and the .in files (needs uv)
 	@scripts/pin
 
-clean:              ## remove the environments and what tools left
+clean:              ## remove the environments and tool caches
 	rm -rf $(VENV) .venv-check .venv-docs build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

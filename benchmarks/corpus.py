@@ -1,7 +1,7 @@
-"""A corpus of any size for benchmarks: real passages as templates, their words drawn anew from a Zipfian vocabulary.
+"""A benchmark corpus of any size: real passages as templates, their words redrawn from a Zipfian vocabulary.
 
-Without real passages (`shared/data/retrieval/c20k.jsonl` beside the checkout) templates are drawn from the vocabulary
-alone. The same seed gives the same corpus.
+Without real passages (`shared/data/retrieval/c20k.jsonl` next to the checkout), templates use only the vocabulary. The
+same seed gives the same corpus.
 """
 
 import json
@@ -18,7 +18,7 @@ _COMMON = ["the", "of", "and", "in", "a", "to", "was", "is", "for", "on", "as", 
 
 
 def write_corpus(path: Path, passages: int, seed: int = 7) -> None:
-    """JSONL of `id`, `title`, `text`; about 500 bytes a passage."""
+    """JSONL of `id`, `title`, `text`; about 500 bytes per passage."""
     if path.exists():
         return
     draw = random.Random(seed)
@@ -32,7 +32,7 @@ def write_corpus(path: Path, passages: int, seed: int = 7) -> None:
     with new.open("w", encoding="utf-8") as file:
         for number in range(passages):
             words = draw.choice(templates)
-            replaced: dict[str, str] = {}  # a word is replaced alike inside a passage, so that it can occur twice
+            replaced: dict[str, str] = {}  # the same replacement throughout a passage, so that words can repeat
             for word in words:
                 if word not in frequent and word not in replaced:
                     drawn = vocabulary[min(bisect(weights, draw.random() * weights[-1]), len(vocabulary) - 1)]
@@ -44,7 +44,7 @@ def write_corpus(path: Path, passages: int, seed: int = 7) -> None:
 
 
 def queries(kind: str, count: int = 200) -> list[str]:
-    """`questions`, or `queries` (keywords): real ones where they are to be had."""
+    """`questions`, or `queries` (keywords): real ones if available."""
     real = SHARED / f"bench_{kind}.txt"
     if real.exists():
         return real.read_text(encoding="utf-8").splitlines()[:count]

@@ -1,10 +1,11 @@
-"""Damages an index while `r1s serve` has it open, and before it is opened; counts answers that are right, wrong, late.
+"""Damages an index while `r1s serve` has it open, and before it is opened; counts right, wrong and late responses.
 
     python benchmarks/damaged_index.py --positions 200
 
 Each of the positions in each file of an index of 2,000 passages is damaged in place (a bit flipped, 64 bytes zeroed,
 the rest cut off, in turn; --all-kinds: each position in all three ways) and restored. After each damage five queries
-are asked, and two more clients ask all the time. Right: the hits and scores of the intact index. Ends with SIGTERM.
+are sent, and two more clients send queries continuously. Right: the hits and scores of the intact index. Ends with
+SIGTERM.
 """
 
 import argparse
@@ -29,7 +30,7 @@ Tally = Counter[tuple[str, str, str]]
 
 
 def before_opening(index: Path, cases: list[Damage]) -> Tally:
-    """Every file is read when it is opened: as `r1s serve` opens it."""
+    """Every file is read when it is opened, as in `r1s serve`."""
     intact = {query: EmbeddedIndex(index).search_one(query, 3) for query in QUERIES}
     tally: Tally = Counter()
     for case in cases:
@@ -46,7 +47,7 @@ def before_opening(index: Path, cases: list[Damage]) -> Tally:
 
 
 def while_served(index: Path, cases: list[Damage]) -> tuple[Tally, Counter[str], float]:
-    """The tally, what two clients met that asked all the time, and the seconds that SIGTERM took."""
+    """The tally, the outcomes of two clients that query continuously, and the seconds that SIGTERM took."""
     tally: Tally = Counter()
     meanwhile: Counter[str] = Counter()
     over = threading.Event()
@@ -89,7 +90,7 @@ def show(title: str, tally: Tally) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--positions", type=int, default=200, help="In each file.")
+    parser.add_argument("--positions", type=int, default=200, help="Per file.")
     parser.add_argument("--all-kinds", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -103,7 +104,7 @@ def main() -> None:
         cases = every
     tally, meanwhile, seconds = while_served(index, cases)
     show(f"While it is served, {len(cases):,} cases, {len(QUERIES)} queries each", tally)
-    print(f"\nOther clients meanwhile: {json.dumps(meanwhile)}; none later than {LONGEST_ANSWER:.0f} s.")
+    print(f"\nOther clients: {json.dumps(meanwhile)}; none later than {LONGEST_ANSWER:.0f} s.")
     print(f"SIGTERM: {seconds:.1f} s.")
     shutil.rmtree(folder)
 

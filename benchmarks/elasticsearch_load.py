@@ -1,8 +1,8 @@
-"""Loading Elasticsearch: ours beside the client's own `parallel_bulk` over bare dicts.
+"""Loading Elasticsearch: our loader compared with the client's own `parallel_bulk` over bare dicts.
 
     python benchmarks/elasticsearch_load.py http://127.0.0.1:9200 --passages 100000
 
-Both get one shard, two threads and the same passages; each runs --rounds times, by turns, and the best round counts.
+Both get one shard, two threads and the same passages; each runs --rounds times, alternating, and the best round counts.
 """
 
 import argparse

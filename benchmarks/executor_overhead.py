@@ -1,11 +1,11 @@
-"""What our executor costs a training step, against OpenRLHF's stock multi-turn executor on the same environment.
+"""Time per training step of our executor, compared with OpenRLHF's stock multi-turn executor in the same environment.
 
     python -m benchmarks.executor_overhead [--pairs 60]
 
-One run of the whole engine on the tests' toy world, in which both executors take turns step by step: same process,
-model, index, documents, stops and limits, and a learning rate so small that the policy stays what it is. (In runs of
-their own, minutes apart, the ratio was anything from .61 to 1.21.) Prints seconds a step (median), of it the rollouts,
-tokens a sample, and the ratio with the interval that holds 95 % of its bootstrap; the first steps of both are left out.
+One run of the whole engine on the tests' toy world, in which both executors alternate step by step: same process,
+model, index, documents, stops and limits, and a learning rate so small that the policy does not change. (In separate
+runs, minutes apart, the ratio varied from .61 to 1.21.) Prints seconds per step (median), of which rollouts, tokens per
+sample, and the ratio with its 95 % bootstrap interval; the first steps of both are excluded.
 """
 
 import argparse
@@ -32,7 +32,7 @@ Row = dict[str, float]
 
 
 def measure(world: World, pairs: int) -> list[tuple[Row, Row]]:
-    """The metric rows of both, a step of each at a time."""
+    """The metric rows of both, one step of each at a time."""
     overrides = {
         "name": "overhead",
         "model.path": str(world.folder_of("sft").model),
@@ -50,13 +50,13 @@ def measure(world: World, pairs: int) -> list[tuple[Row, Row]]:
 
 
 def ratio(steps: Iterable[tuple[Row, Row]]) -> float:
-    """Of the medians; each entry is a step of the stock executor's and ours behind it."""
+    """Ratio of the medians; each entry is a step of the stock executor and the following step of ours."""
     stock, ours = (statistics.median(row["timing/step_total"] for row in rows) for rows in zip(*steps, strict=True))
     return ours / stock
 
 
 def interval(steps: Sequence[tuple[Row, Row]], draws: int = 2000) -> tuple[float, float]:
-    """Neighbouring steps are drawn together, since the machine's speed drifts."""
+    """Adjacent steps are drawn together, since the machine's speed drifts."""
     rng = random.Random(0)
     ratios = sorted(ratio(rng.choices(steps, k=len(steps))) for _ in range(draws))
     return ratios[draws // 40], ratios[-draws // 40]
@@ -82,7 +82,7 @@ def main() -> None:
         )
     Console().print(table)
     low, high = interval(steps)
-    print(f"ours / stock, seconds a step: {ratio(steps):.3f} ({low:.3f} to {high:.3f})")
+    print(f"ours / stock, seconds per step: {ratio(steps):.3f} ({low:.3f} to {high:.3f})")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""The embedded index beside its peers: build, memory, query, open. Each step runs in a process of its own.
+"""The embedded index compared with others: build, memory, query, open. Each step runs in its own process.
 
-    python benchmarks/index.py --passages 1000000 --work /tmp/bench      (pip install bm25s numba for that peer)
-    python benchmarks/index.py --elasticsearch http://127.0.0.1:9200     (a running server, as one more peer)
+    python benchmarks/index.py --passages 1000000 --work /tmp/bench      (pip install bm25s numba for that engine)
+    python benchmarks/index.py --elasticsearch http://127.0.0.1:9200     (a running server, as another engine)
 
-CPU seconds are of the whole process and its threads, and of Elasticsearch's own process where that is the engine, so
-that a busy machine changes them little. `x fastest` is the passages a CPU second over those of the fastest engine of
-the same run.
+CPU seconds are those of the whole process with its threads, and of Elasticsearch's process for that engine, so that a
+busy machine changes them little. `x fastest` is passages per CPU second relative to the fastest engine of the same run.
 """
 
 import argparse
@@ -73,7 +72,7 @@ def build_bm25s(corpus: Path, index: Path) -> None:
 
 
 def build_elasticsearch(corpus: Path, server: str) -> None:
-    """The client's own bulk helper over bare dicts, into one shard."""
+    """The client's own bulk helper with bare dicts, into one shard."""
     from elasticsearch import Elasticsearch
     from elasticsearch.helpers import parallel_bulk
 
@@ -91,7 +90,7 @@ def build_elasticsearch(corpus: Path, server: str) -> None:
 
 
 def elasticsearch_figures(server: str) -> dict[str, float]:
-    """What the server's process has used: CPU seconds so far, its heap's peak, bytes of the index."""
+    """Resources of the server's process: CPU seconds so far, peak heap, bytes of the index."""
     from elasticsearch import Elasticsearch
 
     with Elasticsearch(server) as client:
@@ -120,7 +119,7 @@ def open_r1searcher(index: Path) -> Callable[[str], Any]:
 
 
 def open_raw(index: Path) -> Callable[[str], Any]:
-    """Our index by tantivy's bindings alone: what the wrapper adds is measured against this."""
+    """Our index through tantivy's bindings alone, the baseline for the cost of the wrapper."""
     import tantivy
 
     from r1searcher.retrieval.indexing.analyzer import Analyzer
@@ -191,7 +190,7 @@ def measure_queries(engine: str, index: Path) -> dict[str, float]:
     openers = {"r1searcher": open_r1searcher, "tantivy": open_tantivy, "bm25s": open_bm25s}
     server = engine if engine.startswith("http") else None
     opened = (lambda: open_elasticsearch(server)) if server else (lambda: openers[engine](index))
-    opened()  # imports and page cache are not what is timed
+    opened()  # exclude imports and page cache from the timing
 
     def cpu_now() -> float:
         return time.process_time() + (elasticsearch_figures(server)["cpu_s"] if server else 0.0)
@@ -214,7 +213,7 @@ def measure_queries(engine: str, index: Path) -> dict[str, float]:
 
 
 def measure_wrapper(index: Path) -> dict[str, float]:
-    """CPU of our search over the same search by tantivy's bindings alone, asked by turns in one process."""
+    """CPU of our search relative to tantivy's bindings alone, alternating in one process."""
     searches = (open_r1searcher(index), open_raw(index))
     result = {}
     for kind in ("questions", "queries"):
@@ -244,7 +243,7 @@ def main() -> None:
     parser.add_argument("--passages", type=int, default=100_000)
     parser.add_argument("--work", type=Path, default=Path("/tmp/r1s-bench"))
     parser.add_argument("--engines", default=",".join(ENGINES))
-    parser.add_argument("--elasticsearch", help="A running server, as one more engine: http://127.0.0.1:9200.")
+    parser.add_argument("--elasticsearch", help="A running server, as another engine: http://127.0.0.1:9200.")
     parser.add_argument("--step", nargs="*", help=argparse.SUPPRESS)
     options = parser.parse_args()
     corpus = options.work / f"corpus-{options.passages}.jsonl"

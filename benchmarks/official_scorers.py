@@ -1,11 +1,11 @@
-"""Official metrics beside the datasets' own programs, on fuzzed pairs of answer and gold_answers.
+"""Official metrics compared with the datasets' own programs, on fuzzed pairs of answer and gold answers.
 
     python benchmarks/official_scorers.py FOLDER [--pairs 100000] [--trajectories FILE.jsonl ...]
 
-FOLDER holds checkouts named hotpot (hotpotqa), 2wikimultihop (Alab-NII), triviaqa (mandarjoshi90), musique
+FOLDER contains checkouts named hotpot (hotpotqa), 2wikimultihop (Alab-NII), triviaqa (mandarjoshi90), musique
 (StonyBrookNLP), DPR (facebookresearch), adaptive-retrieval (AlexTMallen) and FlashRAG (RUC-NLPIR). Their functions run
-Answers and gold answers of FILE.jsonl (R1-Searcher's `eval_results`) are mixed into the invented ones.
-Ends with exit code 1 where any metric differs. `--write FILE.jsonl` writes the pairs with the programs' metrics, for
+unmodified. Answers and gold answers of FILE.jsonl (R1-Searcher's `eval_results`) are mixed with the generated ones.
+Exits with 1 if any metric differs. `--write FILE.jsonl` writes the pairs with the programs' metrics, for
 `tests/data/official`.
 """
 
@@ -55,7 +55,7 @@ def text(draw: random.Random, longest: int = 6) -> str:
 
 
 def changed(draw: random.Random, answer: str) -> str:
-    """An answer like the given one: other case, punctuation, words added, left out or moved."""
+    """A variant of the given answer: other case or punctuation, words added, removed or moved."""
     words = answer.split()
     draw.shuffle(words)
     return draw.choice(
@@ -77,7 +77,7 @@ def changed(draw: random.Random, answer: str) -> str:
 
 
 def pairs(released: Sequence[Pair], count: int, seed: int) -> Iterator[Pair]:
-    """The released pairs as they are, then answers made from gold answers or invented (one to four of them)."""
+    """The released pairs unchanged, then answers derived from gold answers or generated (one to four gold answers)."""
     yield from released[:count]
     draw = random.Random(seed)
     for _ in range(count - len(released)):
@@ -89,7 +89,7 @@ def pairs(released: Sequence[Pair], count: int, seed: int) -> Iterator[Pair]:
 
 
 def programs(folder: Path) -> dict[str, Program]:
-    """The datasets' own metrics for one answer and its gold_answers, by the names of `SCORERS`."""
+    """The datasets' own metrics for one answer and its gold answers, by the names of `SCORERS`."""
     hotpot = definitions(folder / "hotpot" / "hotpot_evaluate_v1.py")
     wiki = definitions(folder / "2wikimultihop" / "2wikimultihop_evaluate_v1.1.py")
     trivia = definitions(folder / "triviaqa" / "evaluation" / "triviaqa_evaluation.py")
@@ -141,7 +141,7 @@ def programs(folder: Path) -> dict[str, Program]:
 
 
 def popqa(file: Path) -> Program:
-    """PopQA's loop over possible answers, which stands in the middle of its program."""
+    """PopQA's loop over possible answers, which is in the middle of its program."""
     loops = [
         node
         for node in ast.walk(parsed(file))
@@ -186,7 +186,7 @@ def main() -> None:
     for answer, gold_answers in pairs(released_pairs(arguments.trajectories), arguments.pairs, arguments.seed):
         expected = {}
         for name, program in theirs.items():
-            known = gold_answers[:1] if name == "hotpotqa" else gold_answers  # HotpotQA's program knows one gold
+            known = gold_answers[:1] if name == "hotpotqa" else gold_answers  # HotpotQA's program supports one
             expected[name] = program(answer, known)
             found = SCORERS[name](answer, known)
             if found.keys() != expected[name].keys() or any(

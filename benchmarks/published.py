@@ -1,7 +1,7 @@
-"""Functions of other projects' programs, taken out of the reader's own checkout while a comparison runs.
+"""Functions of other projects' programs, loaded from the user's checkout during a comparison.
 
-Nothing of those programs is kept here. A program is parsed and only its standard-library imports and the wanted
-functions and classes are run, so that none of its other dependencies needs to be installed.
+This repository has no copy of those programs. A program is parsed and only its standard-library imports and the
+requested functions and classes are executed, so that its other dependencies need not be installed.
 """
 
 import ast
@@ -15,12 +15,12 @@ from typing import Any
 
 def parsed(file: Path) -> ast.Module:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # some of them hold invalid escapes
+        warnings.simplefilter("ignore")  # some contain invalid escapes
         return ast.parse(file.read_text("utf-8"), str(file))
 
 
 def definitions(file: Path, names: Sequence[str] = (), **given: Any) -> dict[str, Any]:
-    """The namespace of a program's functions and classes: those named, or all. `given` stands for what it imports."""
+    """The namespace of a program's functions and classes: those named, or all. `given` replaces its imports."""
     space: dict[str, Any] = {"json": json, "__name__": file.stem, **given}
     for node in parsed(file).body:
         wanted = isinstance(node, ast.FunctionDef | ast.ClassDef) and (not names or node.name in names)
@@ -35,9 +35,9 @@ def definitions(file: Path, names: Sequence[str] = (), **given: Any) -> dict[str
 
 
 def run(node: ast.stmt, space: dict[str, Any]) -> None:
-    """One statement of a program in a namespace."""
+    """Executes one statement of a program in a namespace."""
     module = ast.fix_missing_locations(ast.Module([node], []))
-    exec(compile(module, "<published>", "exec"), space)  # the reader's own checkout, which the reader asked to run
+    exec(compile(module, "<published>", "exec"), space)  # the user's own checkout, which the user asked to run
 
 
 def _is_standard_import(node: ast.stmt) -> bool:

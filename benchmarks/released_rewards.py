@@ -1,11 +1,11 @@
-"""Rewards of `released-*` and `search-r1*` beside those that the projects' own functions give, on mutated trajectories.
+"""Rewards of `released-*` and `search-r1*` compared with the projects' own functions, on mutated trajectories.
 
     python benchmarks/released_rewards.py R1-SEARCHER SEARCH-R1 --trajectories FILE.jsonl ... [--cases 50000]
 
-R1-SEARCHER and SEARCH-R1 are checkouts of RUCAIBox/R1-Searcher and PeterGriffinJin/Search-R1. Their functions run as
-they stand there. FILE.jsonl are released trajectories (R1-Searcher's `eval_results`). Half of the cases mutate one of
-them, half are composed of tags and words. Ends with exit code 1 where any reward differs. `--write FILE.jsonl.gz`
-writes the cases with the projects' rewards, for `tests/data/rewards`.
+R1-SEARCHER and SEARCH-R1 are checkouts of RUCAIBox/R1-Searcher and PeterGriffinJin/Search-R1. Their functions run
+unmodified. FILE.jsonl are released trajectories (R1-Searcher's `eval_results`). Half of the cases mutate one of them,
+half are composed of tags and words. Exits with 1 if any reward differs. `--write FILE.jsonl.gz` writes the cases with
+the projects' rewards, for `tests/data/rewards`.
 """
 
 import argparse
@@ -97,7 +97,7 @@ ANSWERS = (
 
 @dataclass(frozen=True)
 class Case:
-    """Everything that followed a prompt, and the gold answers. The released servers know only one gold."""
+    """Everything that followed a prompt, and the gold answers. The released servers support only one."""
 
     text: str
     gold_answers: tuple[str, ...]
@@ -119,7 +119,7 @@ def _insert(draw: random.Random, text: str, gold: str) -> str:
 
 
 def _at_tag(draw: random.Random, text: str) -> int:
-    """A place right before or after a tag."""
+    """A position right before or after a tag."""
     tag = draw.choice(TAGS)
     places = [place for place in range(len(text)) if text.startswith(tag, place)]
     return draw.choice(places) + draw.choice([0, len(tag)]) if places else len(text)
@@ -180,7 +180,7 @@ CHANGES: tuple[Callable[[random.Random, str, str], str], ...] = (
 
 
 def composed(draw: random.Random) -> Case:
-    """A short text of tags and words: right in its order, then changed or not; or of pieces in any order."""
+    """A short text of tags and words: in the right order, possibly changed; or of pieces in any order."""
     gold = draw.choice(GOLDS)
     if draw.random() < 0.3:
         return Case("".join(draw.choice(WORDS + ANSWERS) for _ in range(draw.randint(0, 12))), (gold,))
@@ -190,7 +190,7 @@ def composed(draw: random.Random) -> Case:
 
 
 def cases(files: Sequence[Path], count: int, seed: int) -> Iterator[Case]:
-    """Every released trajectory as it is, then mutated and composed ones in turns. Nothing else depends on `files`."""
+    """Every released trajectory unchanged, then alternating mutated and composed ones. Only the former use `files`."""
     rows = [json.loads(line) for file in files for line in file.open(encoding="utf-8")]
     released = [(row["gen_text_store"], str(row["answer"])) for row in rows][:count]
     yield from (Case(text, (gold,)) for text, gold in released)
@@ -203,7 +203,7 @@ Scorer = Callable[[Case], float | None]
 
 
 def released_server(file: Path, before: str, after: str, end_token: str) -> Scorer:
-    """The reward that a server answers for a case; None where a case has several gold answers: servers know one."""
+    """A server's reward for a case; None if the case has several gold answers: servers support one."""
     space = definitions(file, logger=SimpleNamespace(info=lambda text: None))
     server: Any = object.__new__(space["MathRuleProxy"])
     server.tokenizer = SimpleNamespace(pad_token=end_token, eos_token=end_token)
@@ -241,7 +241,7 @@ def search_r1(file: Path, **weights: float) -> Scorer:
 
 
 def published_scorers(r1_searcher: Path, search_r1_checkout: Path) -> dict[str, Scorer]:
-    """By the recipe and stage that must equal them."""
+    """The projects' functions by the recipe and stage that must equal them."""
     llama = ("<|start_header_id|>user<|end_header_id|>\n\n", PROMPT_ENDS[1], "<|eot_id|>")
     train, score = r1_searcher / "train", search_r1_checkout / "verl" / "utils" / "reward_score"
     return {
@@ -298,7 +298,7 @@ def main() -> None:
 
 
 def write(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    lines = sorted(json.dumps(row) for row in rows)  # like beside like, which compresses better
+    lines = sorted(json.dumps(row) for row in rows)  # sorted rows compress better
     file.write_bytes(gzip.compress("".join(line + "\n" for line in lines).encode(), mtime=0))
 
 

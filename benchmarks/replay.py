@@ -1,4 +1,4 @@
-"""Trajectories made elsewhere through every recipe: how many each finds broken, and where they differ from `paper`.
+"""Scores existing trajectories with every recipe: how many have a broken format, and how rewards differ from `paper`.
 
 python benchmarks/replay.py FILE.jsonl ...
 """

@@ -1,9 +1,9 @@
-"""How long headless Chromium takes to open a report of 1,000 trajectories, from `file://`, ready to be read.
+"""How long headless Chromium takes to open a report of 1,000 trajectories from `file://` until it is readable.
 
     python -m benchmarks.report_page PREDICTIONS.jsonl [--trajectories 1000]
 
 PREDICTIONS are rows with trajectories that `r1s score` reads, repeated until there are enough. Each
-opening is in a browser of its own.
+opening uses a new browser.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""Scoring answers: our metrics against a line-by-line port of the reference formulas, and whole trajectories a second.
+"""Scoring speed: our metrics compared with a line-by-line port of the reference formulas, and trajectories per second.
 
     python benchmarks/scoring.py PREDICTIONS.jsonl [--trajectories 100000]
 
-PREDICTIONS are rows that `r1s score` reads. Both scorers get the same answers in the same process, in turns; the table
-gives the best of five rounds of each. The second part writes a file of that many trajectories and scores it as
-`r1s score` does.
+PREDICTIONS are rows that `r1s score` reads. Both scorers get the same answers in the same process, alternating; the
+table shows the best of five rounds of each. The second part writes a file of that many trajectories and scores it
+like `r1s score`.
 """
 
 import argparse
@@ -31,7 +31,7 @@ Four = tuple[float, float, float, float]
 
 
 def normalized(text: str) -> str:
-    """The reference's steps one after the other, everything built where it is used."""
+    """The reference's steps in sequence, everything built where it is used."""
 
     def boolean(text: str) -> str:
         return {"True": "yes", "False": "no"}.get(text, text)
@@ -99,8 +99,8 @@ def main() -> None:
     pairs = [(p.answer or "", p.gold_answers) for p in predictions]
     wrong = sum(any(abs(x - y) > 1e-12 for x, y in zip(score(*pair), reference(*pair), strict=True)) for pair in pairs)
     ours, theirs = best_of_turns(lambda: [score(*pair) for pair in pairs], lambda: [reference(*pair) for pair in pairs])
-    table = Table(title=f"{len(pairs)} answers, best of 5 rounds each, in turns")
-    for heading in ("scorer", "µs an answer", "ratio"):
+    table = Table(title=f"{len(pairs)} answers, best of 5 alternating rounds")
+    for heading in ("scorer", "µs per answer", "ratio"):
         table.add_column(heading, justify="right")
     table.add_row("reference, line by line", f"{theirs / len(pairs) * 1e6:.1f}", "1")
     table.add_row("r1searcher", f"{ours / len(pairs) * 1e6:.1f}", f"{theirs / ours:.1f}x")
@@ -111,7 +111,7 @@ def main() -> None:
 
 
 def best_of_turns(*work: Callable[[], object]) -> list[float]:
-    """Seconds of CPU time of each piece of work, the best of five rounds in which they take turns."""
+    """CPU seconds of each piece of work, the best of five alternating rounds."""
     best = [float("inf")] * len(work)
     for _ in range(5):
         for place, piece in enumerate(work):

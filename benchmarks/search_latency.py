@@ -1,9 +1,9 @@
-"""Continuous batching: the same episodes with a search engine that answers at once and with one that takes 200 ms.
+"""Continuous batching: the same episodes with a search engine that responds at once and with one that takes 200 ms.
 
     python benchmarks/search_latency.py MODEL QUESTIONS.jsonl --retriever INDEX [--set section.key=value ...]
 
-MODEL is a run or a Hugging Face folder, as for `r1s evaluate`; one vLLM engine plays all episodes, greedily, 64 in
-flight. Both kinds take turns after a round that warms up; the table gives the medians and their ratio.
+MODEL is a run or a Hugging Face folder, as for `r1s evaluate`; one vLLM engine runs all episodes with greedy decoding,
+64 at a time. Both kinds alternate after a warm-up round; the table shows the medians and their ratio.
 """
 
 import argparse
@@ -18,19 +18,18 @@ from rich.console import Console
 from rich.table import Table
 
 from r1searcher.config.overrides import from_assignments
-from r1searcher.evaluation.rollouts import prompt_maker, roll_out, tasks_for
+from r1searcher.evaluation.rollouts import request_maker, roll_out, rollout_requests
 from r1searcher.evaluation.target import ModelRequest, find_target, open_engine
 from r1searcher.questions.read import read_question_file
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.base import Retriever, SearchResult
 from r1searcher.retrieval.links.base import Link
-from r1searcher.runs.resolved import limits_of
 
 LATENCY = 0.2
 
 
 class Slow(Link):
-    """The same engine, some seconds later. Searches wait side by side."""
+    """The same engine with added latency in seconds. Searches wait concurrently."""
 
     def __init__(self, retriever: Retriever, seconds: float) -> None:
         super().__init__(retriever)
@@ -46,7 +45,8 @@ async def measure(arguments: argparse.Namespace) -> None:
     overrides = {"retrieval.url": arguments.retriever, **from_assignments(arguments.set)}
     request = ModelRequest(model=arguments.model, overrides=overrides, concurrency=64)
     target = find_target(arguments.model, overrides)
-    tasks = tasks_for(read_question_file(arguments.questions, limit=arguments.episodes, strict=True).questions)
+    questions = read_question_file(arguments.questions, limit=arguments.episodes, strict=True).questions
+    tasks = rollout_requests(questions)
     seconds: dict[float, list[float]] = {0.0: [], LATENCY: []}
     searches = []
     async with AsyncExitStack() as stack:
@@ -59,8 +59,7 @@ async def measure(arguments: argparse.Namespace) -> None:
                 tasks,
                 engine,
                 Slow(retriever, latency),
-                prompt_maker(target.settings, engine),
-                limits_of(target.settings),
+                request_maker(target.settings, engine),
                 64,
             )
             played = [trajectory async for _, trajectory, _ in rollouts]

@@ -1,10 +1,10 @@
-"""`r1s serve` beside the shape of the reference servers: Flask's own server, one request at a time, the same index.
+"""`r1s serve` compared with a server like the reference ones: Flask, one request at a time, the same index.
 
     python benchmarks/server.py --requests 10000 --clients 64      (pip install flask)
-    python benchmarks/server.py --elasticsearch 127.0.0.1:9200     (a running server, which both then ask)
+    python benchmarks/server.py --elasticsearch 127.0.0.1:9200     (a running server, used by both)
 
 Both serve the embedded index of --passages passages, or the same index in Elasticsearch; each client sends one question
-a request, as clients of the protocol do by default. Prints requests a second and errors of both, from one run.
+per request, as clients of the protocol do by default. Prints requests per second and errors of both, from one run.
 """
 
 import argparse
@@ -64,7 +64,7 @@ app.run("127.0.0.1", int(sys.argv[2]), threaded=False)
 
 def wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
     for _ in range(600):
-        if process.poll() is not None:  # and whoever answers at its port is somebody else
+        if process.poll() is not None:  # another process may respond at its port
             raise SystemExit(f"the server for port {port} has ended: is the port in use?")
         try:
             uvloop.run(client(port, [message("ready")], []))
@@ -81,8 +81,8 @@ def message(query: str) -> bytes:
 
 
 class Client(asyncio.Protocol):
-    """Sends one message after the other, over one connection if the server keeps it. The clients share two cores with
-    what they measure, so they do no more than that: HTTP libraries take as long as the servers themselves."""
+    """Sends messages in sequence, over one connection if the server keeps it open. The clients share two cores with the
+    servers they measure, so they do only that: HTTP libraries take as much time as the servers."""
 
     def __init__(self, messages: Iterator[bytes], errors: list[str], done: asyncio.Future[None]) -> None:
         self.messages, self.errors, self.done = messages, errors, done
@@ -118,7 +118,7 @@ class Client(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         if self.waits:
-            self.errors.append(f"hung up on: {error!r}")
+            self.errors.append(f"disconnected: {error!r}")
         if not self.done.done():
             self.done.set_exception(ConnectionResetError())
 
@@ -136,7 +136,7 @@ async def client(port: int, messages: list[bytes], errors: list[str]) -> None:
 
 
 async def load(port: int, clients: int, requests: int) -> tuple[float, list[str]]:
-    """Requests a second and what went wrong."""
+    """Requests per second, and errors."""
     asked = [message(query) for query in queries("questions")]
     errors: list[str] = []
     turns = requests // clients

@@ -3,13 +3,13 @@
 #   docker run --rm -it -v "$PWD/runs:/work/runs" r1searcher:cpu demo
 FROM python:3.12-slim-bookworm
 
-# g++: torch compiles kernels while it runs.
+# g++: torch compiles kernels at run time.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends g++ \
     && rm -rf /var/lib/apt/lists/*
 
-# A build of torch for CPUs saves 2.7 GB where pip finds one: --build-arg PIP_EXTRA_INDEX_URL=URL
+# A CPU build of torch saves 2.7 GB if pip finds one: --build-arg PIP_EXTRA_INDEX_URL=URL
 ARG PIP_EXTRA_INDEX_URL
 ENV PIP_NO_CACHE_DIR=1 PYTHONUNBUFFERED=1
 

@@ -3,7 +3,7 @@
 #   docker run --rm -it --gpus all --shm-size 16g -v "$PWD:/work" r1searcher:gpu stage1 settings.toml
 FROM nvidia/cuda:13.0.1-devel-ubuntu24.04
 
-# Python 3.12 of the distribution; g++ and the CUDA headers of the image: kernels are compiled while training runs.
+# Python 3.12 from the distribution; g++ and the image's CUDA headers: kernels are compiled during training.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends g++ python3 python3-dev python3-venv \

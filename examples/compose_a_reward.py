@@ -2,7 +2,7 @@
 
     python examples/compose_a_reward.py
 
-In a settings file the same composition is a list of [[reward.parts]] tables; docs/rewards.md lists all parts.
+In a settings file, the same composition is a list of [[reward.parts]] tables; docs/rewards.md lists all parts.
 """
 
 from r1searcher.evaluation.predictions import from_text

@@ -1,6 +1,6 @@
-"""Run one episode, with `python examples/run_an_episode.py`: a scripted model searches a real index and answers.
+"""Run one episode: a scripted model searches a real index and answers.
 
-Training and evaluation run the same loop with a language model as the `TokenGenerator` and its `Tokenizer`.
+python examples/run_an_episode.py
 """
 
 import asyncio
@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from r1searcher.corpora.passage import Passage
-from r1searcher.episodes.loop import EpisodeLimits, FinishReason, Generation, run_episode
+from r1searcher.episodes.loop import EpisodeRequest, FinishReason, Generation, run_episode
+from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.indexing.bm25 import build
 
@@ -33,12 +34,12 @@ class CodePoints:
 
 
 class Script:
-    """A generator that writes the given turns, one per call."""
+    """A generator that writes the given turns. Training and evaluation run the same loop with a language model."""
 
     def __init__(self, turns: Sequence[str]) -> None:
         self._turns = iter(turns)
 
-    async def generate(self, token_ids: Sequence[int], max_new_tokens: int) -> Generation:
+    async def generate(self, token_ids: Sequence[int], max_new_tokens: int, stops: Sequence[str]) -> Generation:
         return Generation(tuple(map(ord, next(self._turns))), FinishReason.STOP)
 
 
@@ -46,7 +47,8 @@ async def main(folder: Path) -> None:
     build(PASSAGES, folder)
     index = open_retriever(str(folder))
     question, prompt = "Who directed Silver Harbor?", "Question: Who directed Silver Harbor?\n<think>"
-    trajectory = await run_episode(question, ["Ada Quill"], prompt, Script(TURNS), index, CodePoints(), EpisodeLimits())
+    request = EpisodeRequest(question=question, gold_answers=["Ada Quill"], prompt=prompt, protocol=R1_SEARCHER)
+    trajectory = await run_episode(request, Script(TURNS), index, CodePoints())
     await index.aclose()
     for segment in trajectory.segments:
         print(f"[{segment.author}] {segment.text.strip()}")

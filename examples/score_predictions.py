@@ -1,8 +1,8 @@
-"""Score predictions: each answer, and means with 95 % confidence intervals.
+"""Score predictions: metrics per answer, and means with 95 % confidence intervals.
 
     python examples/score_predictions.py
 
-The same from a shell, for one or more JSONL files: `r1s score predictions.jsonl`.
+From a shell, for one or more JSONL files: `r1s score predictions.jsonl`.
 """
 
 import json
@@ -17,7 +17,7 @@ ROWS = [
     {"id": "2", "question": "Where was she born?", "golden_answers": ["Foxford"], "prediction": "the town of Foxford"},
     {
         "id": "3",
-        "question": "Which river is there?",
+        "question": "Which river flows there?",
         "golden_answers": ["Moy", "River Moy"],
         "prediction": "Shannon",
     },

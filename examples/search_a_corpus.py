@@ -2,7 +2,7 @@
 
     python examples/search_a_corpus.py
 
-The same from a shell: `r1s index-corpus passages.jsonl --to index` and `r1s search index "QUERY"`.
+From a shell: `r1s index-corpus passages.jsonl --to index` and `r1s search index "QUERY"`.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""Every error a user can meet, in one small tree.
+"""The hierarchy of errors that a user can see.
 
-The command line prints the sentence of an `R1Error`, without a traceback, and leaves with its exit code. Code that
-calls into another library catches that library's exceptions at one boundary and raises one of these, with `from`.
+The command line prints the sentence of an `R1Error`, without a traceback, and exits with its exit code. Code that
+calls another library catches that library's exceptions at one boundary and raises one of these, with `from`.
 """
 
 
@@ -12,7 +12,7 @@ class R1Error(Exception):
 
 
 class InputError(R1Error):
-    """A setting, a file or an argument is wrong; nothing was started."""
+    """A setting, file or argument is wrong; nothing was started."""
 
     exit_code = 2
 
@@ -24,8 +24,8 @@ class FileError(R1Error):
 class ServiceError(R1Error):
     """Something on the network could not answer: a search engine, a model server, a judge, a download.
 
-    `transient` says whether the same request may succeed later (no connection, time-out, 408, 429, 5xx) or never will
-    (any other 4xx, an answer of the wrong shape). `retry_after` holds the seconds that the server asked to wait.
+    `transient` says whether the same request may succeed later (no connection, timeout, 408, 429, 5xx) or never will
+    (any other 4xx, a response of the wrong shape). `retry_after` is the wait that the server asked for, in seconds.
     """
 
     def __init__(self, message: str, *, transient: bool = False, retry_after: float | None = None) -> None:
@@ -39,4 +39,4 @@ class RetrieverError(ServiceError):
 
 
 class RunStopped(R1Error):
-    """A run was stopped on purpose (retriever lost for too long, rollouts no longer from the trained weights, …)."""
+    """A run was deliberately stopped (retriever down for too long, rollouts not from the trained weights, …)."""

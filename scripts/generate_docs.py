@@ -1,16 +1,16 @@
-"""Rewrites the parts of the docs that are made from the code, such as tables of registries.
+"""Updates the parts of the docs that are generated from the code, such as tables of registries.
 
-    python scripts/generate_docs.py            # rewrites them in README.md, CONTRIBUTING.md and docs/
+    python scripts/generate_docs.py            # updates them in README.md, CONTRIBUTING.md and docs/
     python scripts/generate_docs.py --check    # changes nothing; exit code 1 if a page is out of date
 
-Such a part is a region of a page between two marks:
+Such a part is a region of a page between two markers:
 
     <!-- generated: reward-parts -->
     …
     <!-- end: reward-parts -->
 
-To add one, write a function that returns Markdown, add it to `REGIONS`, and put the two marks where it belongs. Tables
-list what comes with the package (`Registry.builtin`), not what other installed packages add.
+To add one, write a function that returns Markdown, add it to `REGIONS`, and put the two markers in a page. Tables
+list the built-in entries (`Registry.builtin`), not those of other installed packages.
 """
 
 import inspect
@@ -74,12 +74,18 @@ def recipes() -> str:
     return table(("recipe", "stage 1", "stage 2"), rows)
 
 
-def named_corpora() -> str:
-    from r1searcher.corpora.named import NAMED
+def corpus_formats() -> str:
+    from r1searcher.corpora.formats import FORMATS
 
-    sizes = {corpus.name: f"{corpus.bytes_ / 1e9:,.1f} GB" if corpus.bytes_ else "" for corpus in NAMED.values()}
-    rows = ((code(name), corpus.about, sizes[name]) for name, corpus in NAMED.items())
-    return table(("name", "what it is", "download"), rows)
+    return table(("format", "what a row is"), ((code(name), FORMATS[name].about) for name in FORMATS.builtin))
+
+
+def named_corpora() -> str:
+    from r1searcher.corpora.named import CORPORA
+
+    entries = ((name, CORPORA[name]) for name in CORPORA.builtin)
+    sizes = ((name, corpus, f"{corpus.bytes_ / 1e9:,.1f} GB" if corpus.bytes_ else "") for name, corpus in entries)
+    return table(("name", "what it is", "download"), ((code(name), corpus.about, size) for name, corpus, size in sizes))
 
 
 def datasets() -> str:
@@ -102,24 +108,66 @@ def official_scorers() -> str:
     return table(("dataset", "scorer", "source", "metrics"), rows)
 
 
+def algorithms() -> str:
+    from r1searcher.engine.openrlhf.algorithms import ALGORITHMS
+
+    entries = ((name, ALGORITHMS[name]) for name in ALGORITHMS.builtin)
+    rows = ((code(name), a.description, "2 or more" if a.needs_group else "1 or more", a.paper) for name, a in entries)
+    return table(("`rl.algorithm`", "advantage of a trajectory", "samples per question", "paper"), rows)
+
+
+def watch_rules() -> str:
+    from r1searcher.watch.rules import RULES
+
+    def first(name: str) -> str:
+        return " ".join((RULES[name].__doc__ or "").partition("\n\n")[0].split())
+
+    return table(("rule", "asked after each step"), ((code(name), first(name)) for name in RULES.builtin))
+
+
 def settings() -> str:
     from r1searcher.config.template import template
 
     return f"```toml\n{template()}```\n"
 
 
+def measures() -> str:
+    from r1searcher.rewards.measures import MEASURES, View
+
+    def unit(low: float, high: float, unit: str) -> str:
+        if unit:
+            return unit
+        return "0 to 1" if (low, high) == (0.0, 1.0) else "number"
+
+    rows = (
+        (
+            code(m.name),
+            m.label,
+            m.meaning,
+            unit(*m.range, m.unit),
+            ", ".join(v.value for v in View if v in m.shown) or "logs",
+        )
+        for m in (MEASURES[name] for name in MEASURES.builtin)
+    )
+    return table(("name", "label", "meaning", "unit", "where it is shown"), rows)
+
+
 REGIONS: Mapping[str, Callable[[], str]] = {
     "reward-parts": reward_parts,
     "recipes": recipes,
+    "corpus-formats": corpus_formats,
     "named-corpora": named_corpora,
     "datasets": datasets,
     "official-scorers": official_scorers,
+    "algorithms": algorithms,
+    "watch-rules": watch_rules,
     "settings": settings,
+    "measures": measures,
 }
 
 
 class RegionError(ValueError):
-    """A mark that has no function in `REGIONS`, or no counterpart in its page."""
+    """A marker without a function in `REGIONS`, or without a counterpart in its page."""
 
 
 def pages() -> list[Path]:
@@ -128,7 +176,7 @@ def pages() -> list[Path]:
 
 
 def regenerated(text: str, regions: Mapping[str, Callable[[], str]] = REGIONS) -> str:
-    """The text of a page with every region as it should be. Raises `RegionError` for marks that do not fit."""
+    """The text of a page with every region up to date. Raises `RegionError` for mismatched markers."""
 
     def replaced(match: re.Match[str]) -> str:
         name, _, end = match.groups()
@@ -138,7 +186,7 @@ def regenerated(text: str, regions: Mapping[str, Callable[[], str]] = REGIONS) -
 
     found = len(_REGION.findall(text))
     if len(_MARK.findall(text)) != 2 * found:
-        raise RegionError("a mark `<!-- generated: … -->` or `<!-- end: … -->` has no counterpart")
+        raise RegionError("a marker `<!-- generated: … -->` or `<!-- end: … -->` is unpaired")
     return _REGION.sub(replaced, text)
 
 
@@ -151,7 +199,7 @@ def main() -> int:
             if "--check" not in sys.argv:
                 page.write_text(new, "utf-8")
     for name in stale:
-        print(f"{name} {'is out of date' if '--check' in sys.argv else 'rewritten'}")
+        print(f"{name} {'is out of date' if '--check' in sys.argv else 'updated'}")
     return int(bool(stale) and "--check" in sys.argv)
 
 

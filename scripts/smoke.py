@@ -3,7 +3,7 @@
 
     scripts/smoke.py R1S       R1S: the command, for example .venv/bin/r1s
 
-Imports nothing of r1searcher and works in a folder of its own, so that only what is installed is tried.
+Does not import r1searcher and runs in a temporary folder, so that only the installed package is tested.
 """
 
 import json
@@ -22,12 +22,12 @@ from typing import Any
 PASSAGES = [
     {"id": "1", "title": "Silver Harbor", "text": "Silver Harbor is a film directed by Ada Quill."},
     {"id": "2", "title": "Ada Quill", "text": "Ada Quill was born in Foxford."},
-    {"id": "3", "title": "Foxford", "text": "Foxford lies on the river Moy."},
+    {"id": "3", "title": "Foxford", "text": "Foxford is a town on the river Moy."},
 ]
 QUESTION = "Who directed Silver Harbor?"
 ROW = {"id": "q", "question": QUESTION, "golden_answers": ["Ada Quill"]}
 DEADLINE = 60.0
-"""Seconds that the server has to start: only a server that never starts reaches them."""
+"""Seconds that the server has to start; only a server that never starts takes this long."""
 
 
 def main(r1s: Path, folder: Path) -> None:
@@ -40,7 +40,7 @@ def main(r1s: Path, folder: Path) -> None:
 
     def expect(what: str, holds: bool, output: object) -> None:
         if not holds:
-            sys.exit(f"r1s {what} printed something else than expected:\n{output}")
+            sys.exit(f"r1s {what} printed unexpected output:\n{output}")
         print(f"r1s {what}: as expected")
 
     write(folder / "passages.jsonl", PASSAGES)
@@ -65,7 +65,7 @@ def write(file: Path, rows: Sequence[Mapping[str, object]]) -> None:
 
 
 def serve_once(r1s: Path, folder: Path) -> Any:
-    """The answer of `r1s serve` to one request in Search-R1's protocol."""
+    """The response of `r1s serve` to one request in Search-R1's protocol."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{probe.getsockname()[1]}"

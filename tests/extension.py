@@ -58,7 +58,8 @@ def code_lines(source: str) -> int:
 
 def environment(where: Path) -> dict[str, str]:
     """The environment of a process that sees the package in `where` and this repository."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(where), str(ROOT)])}
+    already = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(where), str(ROOT), *already])}
 
 
 def r1s(arguments: Sequence[str], where: Path, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":

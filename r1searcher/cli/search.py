@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 
 from r1searcher.cli.options import DATASETS, DataDir, JsonObject, Limit, Retriever, command
+from r1searcher.corpora.formats import FORMATS
+from r1searcher.corpora.named import CORPORA
 
 app = typer.Typer()
 _command = command(app, "Search")
@@ -16,14 +18,15 @@ def index_corpus(
     source: Annotated[
         str,
         typer.Argument(
-            help="File, folder, `-` for standard input, or a named corpus: hotpotqa-abstracts, kilt-100w, wiki-18. "
+            help=f"File, folder, `-` for standard input, or a named corpus: {', '.join(CORPORA.builtin)}. "
             "See docs/retrieval.md."
         ),
     ],
     *,
     to: Annotated[str, typer.Option(help="Index to write: a folder, or es://host:9200/name.")],
     format_: Annotated[
-        str | None, typer.Option("--format", help="Format of the corpus, if it is not to be detected: jsonl, …")
+        str | None,
+        typer.Option("--format", help=f"Format of the corpus, if not detected: {', '.join(FORMATS.builtin)}."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Use only the first N passages.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a finished index.")] = False,

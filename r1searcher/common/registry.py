@@ -17,10 +17,12 @@ import difflib
 import importlib
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from r1searcher.errors import InputError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 T = TypeVar("T")
 
@@ -67,7 +69,9 @@ class Registry(Mapping[str, T], Generic[T]):
         raise InputError(f"{setting}: there is no {self.noun} {name[:100]!r}{hint}; choose one of {', '.join(self)}")
 
     @cached_property
-    def _entry_points(self) -> dict[str, EntryPoint]:
+    def _entry_points(self) -> "dict[str, EntryPoint]":
+        from importlib.metadata import entry_points
+
         found: dict[str, EntryPoint] = {}
         for entry in entry_points(group=self.group):
             if entry.name in self._builtin or (entry.name in found and entry.value != found[entry.name].value):
@@ -97,5 +101,5 @@ def _imported(path: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def _package(entry: EntryPoint) -> str:
+def _package(entry: "EntryPoint") -> str:
     return f"the package {entry.dist.name}" if entry.dist is not None else f"the entry point {entry.value}"

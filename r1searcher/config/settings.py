@@ -22,6 +22,8 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from r1searcher.common.files import read_text
 from r1searcher.common.section import Section, explain, keys_of, short
+from r1searcher.episodes.protocol import PROTOCOLS
+from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
 from r1searcher.errors import InputError
 from r1searcher.questions.datasets import DATASETS
 from r1searcher.retrieval.base import EngineSettings
@@ -50,8 +52,8 @@ class Model(Section):
     """Folder in Hugging Face format, hub name, or "demo" (SmolLM2-135M-Instruct, from a package of 98 MB, cached)."""
 
     prompt: str = "chat"
-    """Prompt text: "chat", "base", "bare" (question only), "chatml" (question in chat markup), or a file with
-    {question} in it."""
+    """Prompt text: "chat" or "base" of the episode's protocol, "bare" (question only), "chatml" (question in chat
+    markup), or a file with {question} in it."""
 
     chat_template: bool = True
     """Put the prompt through the tokenizer's chat template as the user's message; false uses the text as it stands."""
@@ -140,6 +142,12 @@ class Retrieval(Section):
 
 
 class Episode(Section):
+    protocol: str = Field(
+        R1_SEARCHER.name,
+        description="Tags, turns and prompts by which the model searches and answers: "
+        f"{', '.join(PROTOCOLS.builtin)}, or a protocol of another package.",
+    )
+
     max_searches: int = Field(8, ge=0, le=10_000)
     """Searches an episode may run; asking for one more ends it."""
 
@@ -167,6 +175,9 @@ class Reward(Section):
 
     max_answer_words: int = Field(10, ge=1, le=MANY)
     """Longer answers break the format."""
+
+    format_rules: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Format rules of other packages that are judged beside those of docs/rewards.md."""
 
 
 class RL(Section):

@@ -1,16 +1,18 @@
 """Which format a file is in, by its first bytes; and what a well-known file is that holds no passages.
 
-A JSON file is told by the keys of its first object, which are read without parsing: a page may be longer than what was
-looked at.
+A JSON file is recognized by the keys of its first object, which are read without parsing: a page may be longer than
+what was looked at.
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 
-from r1searcher.corpora.formats import FORMATS, ID_KEYS, PARAGRAPHS
+from r1searcher.corpora.formats import FORMATS
+from r1searcher.corpora.rows import UnusableShapeError
 
-_QUESTION_KEYS = {"question", "query", "question_text", "golden_answers", "reward_model"}
+QUESTION_KEYS = frozenset({"question", "query", "question_text", "golden_answers", "reward_model"})
+
 _INSTEAD = "index the corpus that they were made from, such as wiki-18 or hotpotqa-abstracts"
 _QUESTIONS = f"holds questions and not passages: give it as a dataset (data.train, --dataset), and {_INSTEAD}"
 _DPR = "is DPR's training data, which holds single passages per question: index DPR's psgs_w100.tsv instead"
@@ -31,89 +33,98 @@ _PACKED: Mapping[bytes, str] = {
 }
 
 
-class UnusableShapeError(ValueError):
-    """A file of no corpus format. The message goes on after the file's name, and says what would work."""
+class Sample:
+    """The start of a file, as formats look at it to recognize their own: its first bytes (64 KiB, or all of a shorter
+    file), and its name."""
+
+    def __init__(self, start: bytes, name: str = "") -> None:
+        self.start = start
+        self.name = name
+
+    @cached_property
+    def text(self) -> str:
+        """The bytes as UTF-8, without a byte order mark and leading white space."""
+        return self.start.decode("utf-8", "replace").removeprefix("\ufeff").lstrip()
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """Those of the first 20 lines that are not blank."""
+        return [line for line in self.text.split("\n", 20)[:20] if line.strip()]
+
+    @property
+    def header(self) -> list[str]:
+        """The cells of the first line, separated by tabs; empty for a blank file."""
+        return self.lines[0].rstrip("\r").split("\t") if self.lines else []
+
+    @property
+    def is_array(self) -> bool:
+        return self.text.startswith("[")
+
+    @cached_property
+    def is_json(self) -> bool:
+        """An array, or a line that begins like a JSON object."""
+        return self._packed is None and (self.is_array or any(line.startswith("{") for line in self.lines))
+
+    @cached_property
+    def keys(self) -> Mapping[str, str]:
+        """The keys of the first JSON object, each with the character that its value begins with; empty without one."""
+        if not self.is_json:
+            return {}
+        line = "" if self.is_array else next(line for line in self.lines if line.startswith("{"))
+        return _keys(self.text[self.text.index(line) :])
+
+    @cached_property
+    def problem(self) -> str | None:
+        """What a well-known file is that holds no passages; None for any other."""
+        if self._packed or self.is_json:
+            return self._packed or problem_of_keys(self.keys, self.text, self.name)
+        return _problem_of_lines(self.lines, self.header)
+
+    @cached_property
+    def _packed(self) -> str | None:
+        return next((problem for magic, problem in _PACKED.items() if self.start.startswith(magic)), None)
 
 
 def detect_format(start: bytes, name: str = "") -> str:
     """The format of a file by its first bytes (64 KiB, or all of a shorter file) and, for BEIR's queries, its name.
 
-    Raises `UnusableShapeError` for anything else.
+    Formats of other packages are asked first. Raises `UnusableShapeError` for a file of no format.
 
     >>> detect_format(b'{"id": 1, "contents": "Oslo"}')
     'jsonl'
     """
-    if start.startswith(b"PAR1"):
-        return "parquet"
-    for magic, problem in _PACKED.items():
-        if start.startswith(magic):
-            raise UnusableShapeError(problem)
-    text = start.decode("utf-8", "replace").removeprefix("\ufeff").lstrip()
-    lines = [line for line in text.split("\n", 20)[:20] if line.strip()]
-    if text.startswith("["):
-        return _by_keys(_keys(text), text, name, "hipporag")
-    for line in lines:
-        if line.startswith("{"):
-            return _by_keys(_keys(text[text.index(line) :]), text, name, "jsonl")
-    if lines:
-        return _by_lines(lines)
-    raise UnusableShapeError("holds nothing but white space")
+    sample = Sample(start, name)
+    for known in _in_order():
+        detects = FORMATS[known].detects
+        if detects is not None and detects(sample):
+            return known
+    if sample.problem:
+        raise UnusableShapeError(sample.problem)
+    if not sample.lines:
+        raise UnusableShapeError("holds nothing but white space")
+    raise UnusableShapeError(f"is in no corpus format that is known: name one with --format ({', '.join(FORMATS)})")
 
 
-def check_columns(schema: Any) -> bool:
-    """Whether the columns of a Parquet file (an Arrow schema) are questions that carry their paragraphs.
-
-    Raises `UnusableShapeError` where they make no passages at all.
-    """
-    kinds = {field.name: str(field.type) for field in schema}
-    marks = {name: '"' if "string" in kind or "binary" in kind else kind[:1] for name, kind in kinds.items()}
-    nested = any("sentences" in kinds.get(name, "") for name in ("context", "metadata"))
-    if nested or "list" in kinds.get("paragraphs", ""):
-        return True
-    if not set(marks) & {"text", "contents"} or _QUESTION_KEYS & set(marks):
-        if problem := _problem(marks, "", ""):
-            raise UnusableShapeError(problem)
-        columns = ", ".join(kinds)[:200]
-        raise UnusableShapeError(f"has the columns {columns}: id, title, text or id, contents are needed")
-    return False
+def _in_order() -> Iterator[str]:
+    yield from (name for name in FORMATS if name not in FORMATS.builtin)
+    yield from FORMATS.builtin
 
 
-def _by_keys(keys: Mapping[str, str], text: str, name: str, otherwise: str) -> str:
-    """`keys`: those of the first object, each with the character that its value begins with."""
-    if "wikipedia_title" in keys and "text" in keys:
-        return "kilt"
-    if _QUESTION_KEYS & set(keys) and _carries_paragraphs(keys, text):
-        return PARAGRAPHS
-    if problem := _problem(keys, text, name):
-        raise UnusableShapeError(problem)
-    if "title" in keys and "[" in (keys.get("text"), keys.get("sentences")):
-        return "hotpotqa"
-    if otherwise == "hipporag" and set(keys) & {*ID_KEYS, "contents"} and "idx" not in keys:
-        return "jsonl"
-    return otherwise
-
-
-def _carries_paragraphs(keys: Mapping[str, str], text: str) -> bool:
-    if keys.get("paragraphs") == "[" or keys.get("context") in ("[", "{"):
-        return True
-    return keys.get("metadata") == "{" and bool(re.search(r'"context"\s*:\s*\{', text)) and '"sentences"' in text
-
-
-def _problem(keys: Mapping[str, str], text: str, name: str) -> str | None:
-    """What a known file is that makes no passages."""
+def problem_of_keys(keys: Mapping[str, str], text: str = "", name: str = "") -> str | None:
+    """What a well-known file of objects with these keys is that holds no passages; None for any other."""
     if "positive_ctxs" in keys:
         return _DPR
     if keys.get("data") == "[" and '"qas"' in text:
         return _SQUAD
-    if {"question", "answers"} <= set(keys) and keys.get("context") == '"':  # SQuAD as Hugging Face has it
+    if {"question", "answers"} <= keys.keys() and keys.get("context") == '"':  # SQuAD as Hugging Face has it
         return _SQUAD
-    if {"document_text", "document_html", "document_tokens", "document"} & set(keys) and (
-        {"question_text", "annotations"} & set(keys)
+    if {"document_text", "document_html", "document_tokens", "document"} & keys.keys() and (
+        {"question_text", "annotations"} & keys.keys()
     ):
         return _NQ
-    if {"query-id", "corpus-id"} <= set(keys):
+    if {"query-id", "corpus-id"} <= keys.keys():
         return _QRELS
-    if keys.get("Data") == "[" or (_QUESTION_KEYS & set(keys) and not {"contents", "text"} & set(keys)):
+    if keys.get("Data") == "[" or (QUESTION_KEYS & keys.keys() and not {"contents", "text"} & keys.keys()):
         return _QUESTIONS
     if "_id" in keys and "title" not in keys and re.search(r"(^|[/:])queries[^/]*$", name):
         return _QUERIES
@@ -141,17 +152,14 @@ def _keys(text: str) -> dict[str, str]:
     return keys
 
 
-def _by_lines(lines: Sequence[str]) -> str:
-    header = lines[0].rstrip("\r").split("\t")
-    if {"id", "text"} <= set(header):
-        return "dpr"
+def _problem_of_lines(lines: list[str], header: list[str]) -> str | None:
+    if not lines:
+        return None
     if {"query-id", "corpus-id"} <= set(header) or all(_QREL.match(line) for line in lines[:3]):
-        raise UnusableShapeError(_QRELS)
+        return _QRELS
     if all(re.match(r"[^\t]+\t\"?\[['\"]", line) for line in lines[:3]):  # DPR's question and list of answers
-        raise UnusableShapeError(_QUESTIONS)
-    if any(re.match(r"[^\t]{1,100}\t\S", line) for line in lines):
-        return "r1-searcher"
-    raise UnusableShapeError(f"is in no corpus format that is known: name one with --format ({', '.join(FORMATS)})")
+        return _QUESTIONS
+    return None
 
 
 _QREL = re.compile(r"\S+[ \t]+(?:Q?0[ \t]+)?\S+[ \t]+-?\d+\s*$")

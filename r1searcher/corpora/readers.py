@@ -1,4 +1,4 @@
-"""A corpus on disk, whatever its shape: file, folder, archive or standard input -> `Passage` rows."""
+"""Reads a corpus from a file, folder, archive or standard input as `Passage` rows."""
 
 import bz2
 import gzip
@@ -17,31 +17,31 @@ from pathlib import Path
 from typing import IO, Any, Self, cast
 
 from r1searcher.common.files import cause_of, writing
-from r1searcher.corpora.detect import UnusableShapeError, check_columns, detect_format
-from r1searcher.corpora.formats import FORMATS, PARAGRAPHS, open_parquet
-from r1searcher.corpora.passage import Passage
-from r1searcher.corpora.rows import BadRow, BrokenFileError
+from r1searcher.corpora.detect import detect_format
+from r1searcher.corpora.formats import FORMATS
+from r1searcher.corpora.passage import Passage, SharedPassage
+from r1searcher.corpora.rows import BadRow, BrokenFileError, UnusableShapeError
 from r1searcher.errors import FileError, InputError
 
 BAD_ROWS_ALLOWED = 100
 MAX_LAYERS = 4
-"""How often a file may be compressed or archived over (HotpotQA's abstracts: bz2 in tar in bz2)."""
+"""Maximum nesting of compression and archives (HotpotQA's abstracts: bz2 in tar in bz2)."""
 
 _PEEKED = 1 << 16
 _BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, BrokenFileError)
 
 
 class Corpus:
-    """Passages of a source, to be iterated once.
+    """The passages of a source; can be iterated once.
 
-    `source` is a file, a folder (its files in the order of their names; of a BEIR dataset only its corpus), a tar
-    archive (in its own order), a pipe, or `-` for standard input; `.gz`, `.bz2` and `.zst` are recognized by content.
-    `format` names the format of all of it; None detects each file's. `limit` ends after so many passages.
+    `source` is a file, a folder (its files in name order; only the corpus of a BEIR dataset), a tar archive (in its
+    own order), a pipe, or `-` for standard input; `.gz`, `.bz2` and `.zst` are detected by content. `format_` names
+    the format of all files; None detects each file's. `limit` is the maximum number of passages.
 
-    Rows that are not passages are counted in `bad`, written to the file `rejects` (JSON lines of file, line, reason,
-    row; made only if there are any), and past `bad_allowed` of them the reading stops with `InputError`. So it does,
-    whatever is allowed, for a file that is cut short, damaged or of another kind, and for a corpus without a passage.
-    Paragraphs that questions share are passages once; `repeated` counts the others.
+    Rows that are not passages are counted in `bad` and written to the file `rejects` (JSON lines of file, line, reason,
+    row; created only if there are any); more than `bad_allowed` of them raise `InputError`. So do, regardless of
+    `bad_allowed`, a file that is truncated, damaged or of another kind, and a corpus without passages. Paragraphs
+    that several questions share become one passage; `repeated` counts the duplicates.
     """
 
     def __init__(
@@ -53,8 +53,8 @@ class Corpus:
         rejects: Path | None = None,
         bad_allowed: int = BAD_ROWS_ALLOWED,
     ) -> None:
-        if format_ is not None and format_ not in FORMATS:
-            raise InputError(f"There is no corpus format {format_!r}: choose one of {', '.join(FORMATS)}.")
+        if format_ is not None:
+            FORMATS.require(format_, "--format")
         self._source = str(source)
         self._format = format_
         self._limit = limit
@@ -115,8 +115,8 @@ class Corpus:
     def _nothing(self) -> str:
         name = "Standard input" if self._files is None else self._source
         if not self.bad:
-            return f"{name} holds no passage: it is empty."
-        return f"{name} holds no passage: all of its {self.bad} rows were rejected, the first ({self._first_bad})."
+            return f"{name} does not contain a passage: it is empty."
+        return f"{name} does not contain a passage: all {self.bad} rows were rejected, the first ({self._first_bad})."
 
     def _items(self) -> Iterator[tuple[str, Passage | BadRow]]:
         if self._files is None:
@@ -148,31 +148,30 @@ class Corpus:
             if isinstance(error, OSError) and error.errno:
                 raise FileError(f"{name} cannot be read: {cause_of(error)}") from error
             raise InputError(
-                f"{name} is damaged or cut short ({error}): fetch or make it again, and give the same command."
+                f"{name} is damaged or truncated ({error}): download or create it again, and repeat the command."
             ) from error
 
     def _rows_of(
         self, name: str, file: IO[bytes], plain: IO[bytes] | None, start: bytes
     ) -> Iterator[tuple[str, Passage | BadRow]]:
-        format_ = self._format or detect_format(start, name)
-        shared = format_ == PARAGRAPHS
-        if format_ == "parquet":
+        format_ = FORMATS[self._format or detect_format(start, name)]
+        if format_.seekable:
             file = _seekable(file, plain)
-            shared = check_columns(open_parquet(file).schema_arrow)
         rows = 0
-        for item in FORMATS[format_](file, self._rows):
+        for item in format_.read(file, self._rows):
             rows += 1
-            if shared and isinstance(item, Passage):
+            if isinstance(item, SharedPassage):
                 if item.id in self._seen:
                     self.repeated += 1
                     continue
                 self._seen.add(item.id)
+                item = Passage(item.id, item.title, item.text)
             yield name, item
         self._rows += rows
 
 
 class _Rejects:
-    """The file of rejected rows, made at the first of them."""
+    """The file of rejected rows, created at the first of them."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -183,7 +182,7 @@ class _Rejects:
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
-            with suppress(OSError):  # `write` has flushed, and said what was wrong
+            with suppress(OSError):  # `write` has flushed and reported errors
                 self._file.close()
 
     def write(self, name: str, item: BadRow) -> None:
@@ -191,7 +190,7 @@ class _Rejects:
         if self._path is None:
             return
         row = {"file": name, "line": item.line, "reason": item.reason, "row": item.row}
-        with writing(self._path, "--rejects names another file"):
+        with writing(self._path, "use --rejects to name another file"):
             if self._file is None:
                 self._file = self._path.open("w", encoding="utf-8", errors="surrogateescape")
             self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -208,7 +207,7 @@ def _list_files(source: str) -> list[Path] | None:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError, ValueError):
         there = (
-            "Fetch it first, and give the file" if "://" in source else "Give a file, a folder, `-`, or a known name"
+            "Download it first, and give the file" if "://" in source else "Give a file, a folder, `-`, or a known name"
         )
         raise InputError(f"There is no corpus {source}. {there}.") from None
     except OSError as error:
@@ -218,7 +217,7 @@ def _list_files(source: str) -> list[Path] | None:
         return [path]
     files = _beir_corpus(path) or _walk(path)
     if not files:
-        raise InputError(f"The folder {path} holds no file: give a corpus file, a folder of them, or a name.")
+        raise InputError(f"The folder {path} has no files: give a corpus file, a folder of them, or a name.")
     return files
 
 
@@ -231,25 +230,25 @@ def _walk(folder: Path) -> list[Path]:
 
 
 def _beir_corpus(folder: Path) -> list[Path]:
-    """The corpus of a BEIR dataset, which lies beside its queries and judgments."""
+    """The corpus of a BEIR dataset, which is next to its queries and judgments."""
     if not any((folder / name).exists() for name in ("qrels", "queries.jsonl", "queries.jsonl.gz")):
         return []
     return sorted(file for file in folder.glob("corpus.jsonl*") if file.is_file())
 
 
 def _members(file: IO[bytes]) -> Iterator[tuple[str, IO[bytes]]]:
-    """Name and content of the files of a tar archive, up to its end mark. Raises `BrokenFileError` where it is cut."""
+    """Names and contents of the files of a tar archive, up to its end mark. Raises `BrokenFileError` if it is cut."""
     with tarfile.open(fileobj=file, mode="r|", tarinfo=_StrictTarInfo) as archive:
         for member in archive:
             if member.isfile() and (content := archive.extractfile(member)) is not None:
                 yield member.name, content
-    while piece := file.read(1 << 20):  # to the end, where a compressed file keeps its checksum
+    while piece := file.read(1 << 20):  # to the end, where a compressed file has its checksum
         if piece.strip(b"\0"):
             raise BrokenFileError("something follows the end of the archive")
 
 
 class _StrictTarInfo(tarfile.TarInfo):
-    """tarfile takes a header that is cut off or damaged, and the end of the file, for the end of the archive."""
+    """tarfile treats a truncated or damaged header, and the end of the file, as the end of the archive."""
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
@@ -262,11 +261,11 @@ class _StrictTarInfo(tarfile.TarInfo):
 
 
 class _LayersError(ValueError):
-    """Too many compressions, or archives, one inside the other. The message goes on after the file's name."""
+    """Compression or archives nested too deeply. The message continues after the file's name."""
 
 
 class _Rest(io.RawIOBase):
-    """A stream with the bytes that were already taken from it put back."""
+    """A stream with the bytes that were already read from it in front."""
 
     def __init__(self, start: bytes, rest: IO[bytes]) -> None:
         self._start = start
@@ -283,13 +282,13 @@ class _Rest(io.RawIOBase):
 
 
 def _open(raw: IO[bytes], layers: int) -> tuple[IO[bytes], bytes, int]:
-    """A stream of the decompressed content, its first bytes, and how many layers are opened now."""
+    """A stream of the decompressed content, its first bytes, and the number of layers opened so far."""
     while True:
         start = _peek(raw)
         file = cast(IO[bytes], io.BufferedReader(_Rest(start, raw), 1 << 20))
         unpack = next((unpack for magic, unpack in _COMPRESSIONS.items() if start.startswith(magic)), None)
         if layers > MAX_LAYERS:
-            raise _LayersError(f"is compressed or archived more than {MAX_LAYERS} times over: unpack it first")
+            raise _LayersError(f"is compressed or archived more than {MAX_LAYERS} times: unpack it first")
         if unpack is None:
             return file, start, layers
         raw, layers = unpack(file), layers + 1
@@ -303,11 +302,11 @@ def _peek(raw: IO[bytes]) -> bytes:
 
 
 _ZSTD_PIECE = 1 << 10
-"""Bytes decompressed at once: zstd makes at most some 32,000 of one, and its object hands out all of them."""
+"""Bytes decompressed at a time: zstd expands one to at most about 32,000, and its object returns all of them."""
 
 
 class _Zstd(io.RawIOBase):
-    """Decompresses zstd frames, one after the other. zstandard's own reader takes a file cut short for a whole one."""
+    """Decompresses consecutive zstd frames. zstandard's own reader treats a truncated file as complete."""
 
     def __init__(self, file: IO[bytes]) -> None:
         import zstandard
@@ -351,19 +350,19 @@ _COMPRESSIONS: dict[bytes, Callable[[IO[bytes]], IO[bytes]]] = {
 
 
 def _seekable(file: IO[bytes], plain: IO[bytes] | None) -> IO[bytes]:
-    """Parquet is read from its end: a plain file as it is, anything else from a temporary copy on disk."""
+    """A file in which the reader may seek: a plain file directly, anything else as a temporary copy on disk."""
     if isinstance(plain, io.BufferedReader) and isinstance(plain.raw, io.FileIO) and plain.seekable():
         plain.seek(0)
         return plain
-    with writing(tempfile.gettempdir(), "TMPDIR names another folder"):
+    with writing(tempfile.gettempdir(), "set TMPDIR to another folder"):
         copy = cast(IO[bytes], tempfile.TemporaryFile(buffering=0))  # noqa: SIM115  # the reader keeps it
     while piece := file.read(1 << 20):
-        with writing(tempfile.gettempdir(), "TMPDIR names another folder"):
+        with writing(tempfile.gettempdir(), "set TMPDIR to another folder"):
             copy.write(piece)
     copy.seek(0)
     return copy
 
 
 def read_passages(path: Path) -> Iterator[Passage]:
-    """The passages of a corpus in which every row must be one. Raises `InputError` with the first that is not."""
+    """The passages of a corpus in which every row must be one. Raises `InputError` with the first row that is not."""
     return iter(Corpus(path, bad_allowed=0))

@@ -1,6 +1,6 @@
-"""A file's bytes -> its rows: lines, quoted lines, the elements of a JSON array. Memory is bounded, whatever the file.
+"""Splits a file's bytes into rows: lines, quoted lines, the elements of a JSON array. Memory is always bounded.
 
-What cannot be read is never passed over in silence: a bad row becomes a `BadRow`, and a file that ends too early or
+Nothing unreadable is skipped silently: a bad row becomes a `BadRow`, and a file that ends too early or
 cannot be read from some point on raises `BrokenFileError`.
 """
 
@@ -17,14 +17,14 @@ from r1searcher.common.files import json_problem
 from r1searcher.corpora.passage import Passage
 
 MAX_ROW_BYTES = 64 << 20
-"""The longest row that is read. A longer one is rejected, so that a file without line ends cannot fill the memory."""
+"""The longest row that is read. Longer ones are rejected, so that a file without line ends cannot exhaust memory."""
 
 TOO_LONG = f"the row is longer than {MAX_ROW_BYTES >> 20} MB"
 
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that is not a passage: its place (line, or index in an array, from 1), why, and how it begins."""
+    """A row that is not a passage: its position (line, or index in an array, from 1), the reason, and its beginning."""
 
     line: int
     reason: str
@@ -38,8 +38,12 @@ class BrokenFileError(Exception):
     """The file ends too early, or cannot be read from here on. The message says where and why."""
 
 
+class UnusableShapeError(ValueError):
+    """A file of no corpus format. The message goes on after the file's name, and says what would work."""
+
+
 def excerpt(row: bytes) -> str:
-    """How a row begins, as text."""
+    """The beginning of a row, as text."""
     return row[:200].decode("utf-8", "replace").strip()
 
 
@@ -60,10 +64,10 @@ def lines(file: IO[bytes]) -> Iterator[tuple[int, bytes | BadRow]]:
 
 
 def quoted_lines(file: IO[bytes], quoted: bytes) -> Iterator[tuple[int, bytes | BadRow]]:
-    """Rows of a tab-separated file whose fields may hold line ends inside double quotes.
+    """Rows of a tab-separated file whose fields may contain line ends inside double quotes.
 
-    A row that holds `quoted` goes on until its quotes are even, but never into a line that begins a row of its own, so
-    that one stray quote costs one row and not the rest of the file.
+    A row that contains `quoted` continues until its quotes are balanced, but never into a line that starts a new row,
+    so that a stray quote loses one row and not the rest of the file.
     """
     row, first = b"", 0
     for number, line in lines(file):
@@ -92,9 +96,9 @@ _ROW_START = re.compile(rb"[^\t\s\"]+\t")
 
 
 def json_values(file: IO[bytes]) -> Iterator[tuple[int, Any | BadRow, str]]:
-    """The values of a JSON lines file, or the elements of one JSON array: number from 1, value, how it begins.
+    """The values of a JSON lines file, or the elements of one JSON array: number from 1, value, beginning.
 
-    Raises `BrokenFileError` where an array ends too early or cannot be read on; a bad line is only a `BadRow`.
+    Raises `BrokenFileError` if an array ends too early or becomes unreadable; a bad line is only a `BadRow`.
     """
     buffered = file if isinstance(file, io.BufferedReader) else io.BufferedReader(cast(io.RawIOBase, file))
     start = buffered.peek(1 << 16).removeprefix(codecs.BOM_UTF8).lstrip()
@@ -102,7 +106,7 @@ def json_values(file: IO[bytes]) -> Iterator[tuple[int, Any | BadRow, str]]:
 
 
 _ARRAY = re.compile(rb"\[\s*(?:$|[^\s\d\[])")
-"""A JSON array of objects or strings. A line such as `[1]` or `[[…` is a bad row of a file of lines."""
+"""Whether it is a JSON array of objects or strings. A line such as `[1]` or `[[…` is a bad row of a file of lines."""
 
 
 def _line_values(file: IO[bytes]) -> Iterator[tuple[int, Any | BadRow, str]]:
@@ -113,13 +117,13 @@ def _line_values(file: IO[bytes]) -> Iterator[tuple[int, Any | BadRow, str]]:
             try:
                 value = json.loads(line.decode())
             except (ValueError, RecursionError) as error:
-                cut = "" if line.endswith(b"\n") else ", and the file ends here: it may be cut short"
+                cut = "" if line.endswith(b"\n") else ", and the file ends here: it may be truncated"
                 value = BadRow(number, json_problem(error) + cut, excerpt(line))
             yield number, value, excerpt(line)
 
 
 def _elements(file: IO[bytes]) -> Iterator[tuple[int, Any, str]]:
-    """The elements of one JSON array, read piece by piece: the array may be larger than memory."""
+    """The elements of one JSON array, read in pieces: the array may be larger than memory."""
     window = _Window(file)
     window.skip_one("[", 0)
     number = 0
@@ -135,8 +139,8 @@ def _elements(file: IO[bytes]) -> Iterator[tuple[int, Any, str]]:
 
 
 class _Window:
-    """The part of a UTF-8 text that is in memory. Bytes that are not UTF-8 become lone surrogates, which no passage may
-    hold, so that they are rejected with their row."""
+    """The part of a UTF-8 text that is in memory. Bytes that are not UTF-8 become lone surrogates, which passages may
+    not contain, so that they are rejected with their row."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -161,7 +165,7 @@ class _Window:
             self._more()
 
     def skip_one(self, expected: str, number: int) -> None:
-        """Raises `BrokenFileError` where another character is next."""
+        """Raises `BrokenFileError` if the next character is another one."""
         found = self.next_character()
         if not found:
             raise BrokenFileError(f"the array ends after element {number}, without its closing bracket")
@@ -186,7 +190,7 @@ class _Window:
             except (ValueError, RecursionError) as error:
                 raise BrokenFileError(f"element {number} of the array: {json_problem(error)}") from None
             else:
-                if end < len(self._text) or self._ended:  # a number at the very end could go on
+                if end < len(self._text) or self._ended:  # a number at the very end may be incomplete
                     self._at = end
                     return value
             size = len(self._text) - self._at

@@ -1,8 +1,8 @@
 """An invented atlas in plain English: films, the people who made them, the towns they come from.
 
-Nothing in it can be known without a search, so a right answer proves that one was made. Every relation is told in
-several ways, in passages and in questions. Training and held-out questions speak of different films, people and towns,
-while one index holds them all.
+None of it can be known without a search, so a correct answer proves that the model searched. Every relation is phrased
+in several ways, in passages and in questions. Training and held-out questions are about different films, people and
+towns, in one index.
 """
 
 import random
@@ -28,7 +28,7 @@ class Hop:
 
 @dataclass(frozen=True, slots=True)
 class AtlasQuestion:
-    """A question, the answers that count, and the facts that lead to them in order (the last one's answer is gold)."""
+    """A question, its gold answers, and the facts that lead to them in order (the last one's answer is gold)."""
 
     id: str
     question: str
@@ -38,7 +38,7 @@ class AtlasQuestion:
 
 @dataclass(frozen=True, slots=True)
 class Atlas:
-    """Passages of the whole world; questions of one and two hops in random order, in two disjoint parts of it."""
+    """Passages of the whole world; one-hop and two-hop questions in random order, in two disjoint parts of it."""
 
     passages: tuple[Passage, ...]
     train: tuple[AtlasQuestion, ...]
@@ -49,7 +49,7 @@ def _words(text: str) -> list[str]:
     return text.split()
 
 
-# Whole words of common vocabularies, so that a name is two or three tokens and not a heap of fragments.
+# Words of common vocabularies, so that a name is two or three tokens and not many fragments.
 _FIRST_NAMES = _words(
     "Anna Clara Felix Hugo Leon Maria Rosa Simon Tara Agnes Martha Edith Oscar Ruth Alma Vera Walter Hugh Frank "
     "Arthur Peter Victor Edgar Ivan Harold Julia Helen Laura Emma Lucy Alice Martin Oliver Adam Paul Louis Henry Carl "
@@ -97,8 +97,8 @@ _TOWN_PASSAGES = (
     "With {size} people, {town} is one of the smaller towns on the river {river}. It is famous for its {craft}.",
 )
 
-# How a relation is asked of a subject, and, where a second fact can hang on it, how its answer is paraphrased. Each
-# paraphrase is a clause: that a question needs two searches can be seen from its words, as in questions people ask.
+# How a question asks for a relation of a subject, and, if a second fact can follow from it, how its answer is
+# paraphrased. Each paraphrase is a clause, so that the words show that two searches are needed, as in real questions.
 _ASKED = {
     "director": ("Who directed {x}?", "Who was the director of {x}?", "By whom was {x} directed?"),
     "composer": ("Who composed the music of {x}?", "Who was the composer of {x}?", "Whose music is heard in {x}?"),
@@ -120,7 +120,7 @@ _Facts = dict[str, dict[str, str]]
 
 
 def make_atlas(seed: int = 0, *, films: int = 400, people: int = 480, towns: int = 120, held_out: float = 0.2) -> Atlas:
-    """Invents a world: the same `seed` and sizes give the same one. `held_out` is the share of entities kept apart.
+    """Generates a world: the same `seed` and sizes give the same one. `held_out` is the share of held-out entities.
 
     >>> len(make_atlas(0).passages)
     1000
@@ -135,8 +135,8 @@ def make_atlas(seed: int = 0, *, films: int = 400, people: int = 480, towns: int
     def part(name: str, of: Callable[[list[str]], list[str]]) -> tuple[AtlasQuestion, ...]:
         asked = list(_ask(rng, _invent(rng, of(titles), of(persons), of(places), passages)))
         rng.shuffle(asked)
-        # One hop and two by turns, so that every training step sees as many of each: a step of mostly one kind would
-        # teach the plan of that kind for all.
+        # One-hop and two-hop questions alternate, so that every training step has equally many of each: a step of
+        # mostly one kind would teach the plan of that kind for all questions.
         kinds = ([question for question in asked if len(question[1]) == hops] for hops in (1, 2))
         mixed = [question for pair in zip_longest(*kinds) for question in pair if question]
         return tuple(
@@ -159,7 +159,7 @@ def _draw(rng: random.Random, starts: Sequence[str], glue: str, ends: Sequence[s
 def _invent(
     rng: random.Random, films: Sequence[str], people: Sequence[str], towns: Sequence[str], passages: list[Passage]
 ) -> _Facts:
-    """Gives every name its facts, and writes a passage about each to `passages`."""
+    """Assigns facts to every name, and appends a passage about each to `passages`."""
     facts: _Facts = {}
 
     def write(title: str, forms: Sequence[str], **words: str) -> None:
@@ -184,7 +184,7 @@ def _invent(
 
 
 def _ask(rng: random.Random, facts: _Facts) -> Iterator[tuple[str, tuple[Hop, ...]]]:
-    """Every question of one hop, and every question of two that starts from a film or a person."""
+    """Every one-hop question, and every two-hop question that starts from a film or a person."""
     for subject, relations in facts.items():
         name = rng.choice((subject, f"the film {subject}")) if "director" in relations else subject
         for relation, answer in relations.items():

@@ -37,6 +37,7 @@ from r1searcher.rewards.measures import View, shown_in
 from r1searcher.rewards.metrics import score
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import read_metrics, to_row
+from r1searcher.runs.resolved import protocol_of
 from r1searcher.stages.held_out import evaluate_held_out, read_trajectories
 from r1searcher.stages.sft import train_sft
 from r1searcher.stages.stage import TITLES, train_stage
@@ -167,13 +168,15 @@ def make_world(folder: Path, seed: int, console: SafeConsole) -> Path:
 def _traces(atlas: Atlas, index: Path, seed: int) -> list[Trace]:
     """SFT traces with what the demo's own settings would show the model."""
     settings = load("sft", preset="demo")
-    prompt = PromptMaker(prompt_text(settings.model.prompt), chat_template=False, tokenizer=None)
+    protocol = protocol_of(settings)
+    prompt = PromptMaker(prompt_text(settings.model.prompt, protocol), protocol, chat_template=False, tokenizer=None)
     return asyncio.run(
         make_traces(
             atlas.train,
             EmbeddedIndex(index),
             prompt,
             TRACES,
+            protocol=protocol,
             top_k=settings.episode.top_k,
             max_document_words=settings.episode.max_document_words,
             seed=seed,

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from r1searcher.demo.atlas import AtlasQuestion
-from r1searcher.episodes import documents
-from r1searcher.episodes.protocol import ANSWER, END_ANSWER, END_QUERY, END_THINK, QUERY
+from r1searcher.episodes.documents import block_of, documents_of
+from r1searcher.episodes.protocol import EpisodeProtocol
 from r1searcher.episodes.trajectory import Author
 from r1searcher.retrieval.base import Retriever, hits_of
 
@@ -50,6 +50,7 @@ async def make_traces(
     prompt: Callable[[str], str],
     count: int,
     *,
+    protocol: EpisodeProtocol,
     top_k: int,
     max_document_words: int,
     mixture: Mixture | None = None,
@@ -68,10 +69,7 @@ async def make_traces(
 
     async def found(query: str) -> str:
         [hits] = await hits_of(retriever, [query], top_k)
-        return documents.render(
-            [(documents.sanitize(hit.passage.title), documents.sanitize(hit.passage.text)) for hit in hits],
-            max_document_words,
-        )
+        return block_of(documents_of(hits, protocol), protocol, max_document_words)
 
     traces = []
     shares = zip(*(_flags(rng, share) for share in (mixture.two_hop, mixture.searching, mixture.broken)), strict=True)
@@ -80,13 +78,15 @@ async def make_traces(
         segments = [(Author.PROMPT, prompt(question.question))]
         if searching:
             for thought, query in _searches(question):
-                segments.append((Author.MODEL, f"{thought}\n{QUERY} {query}{END_QUERY}"))
+                segments.append((Author.MODEL, protocol.write_query(thought, query)))
                 segments.append((Author.ENVIRONMENT, await found(query)))
             last = question.hops[-1]
             thought, answer = f" The {last.relation} is {last.answer}.", last.answer
         else:
             thought, answer = " This is well known.", rng.choice(answers[question.hops[-1].relation])
-        segments.append((Author.MODEL, thought + (_broken_end(rng, answer) if broken else _end(answer))))
+        # A broken end stops at its answer like any other, so it costs no tokens.
+        endings = protocol.broken_answers(thought, answer) if broken else ()
+        segments.append((Author.MODEL, rng.choice(endings) if endings else protocol.write_answer(thought, answer)))
         traces.append(Trace(question, tuple(segments)))
     return traces
 
@@ -114,15 +114,6 @@ def _searches(question: AtlasQuestion) -> Iterator[tuple[str, str]]:
         thought = f" I need two facts: the {first.relation} of {first.subject}, then the {second.relation}."
         yield thought, first.query
         yield f" Now I need the {second.relation} of {second.subject}.", second.query
-
-
-def _end(answer: str) -> str:
-    return f"{END_THINK}\n\n{ANSWER} {answer}{END_ANSWER}"
-
-
-def _broken_end(rng: random.Random, answer: str) -> str:
-    """An end whose thinking is closed never or twice. It stops at its answer like any other, so it costs no tokens."""
-    return rng.choice(("", f"{END_THINK}\n\n{END_THINK}")) + f"\n\n{ANSWER} {answer}{END_ANSWER}"
 
 
 def _flags(rng: random.Random, share: float) -> Iterator[bool]:

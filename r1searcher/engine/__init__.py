@@ -3,7 +3,7 @@
     topology         which device, how many GPUs and nodes, and what is placed on them
     training_rows    what is trained, in which order
     launch           that as a command line: `launch.sh` in the run folder
-    environment      the variables by which the engine's processes are told the rest
+    environment      the variables with which the engine's processes are started
     process          the child process: start, watch, stop, kill
     failures         one sentence on why it failed
     cpu              what a machine without a GPU needs beside patches

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 CPU_ENV = "R1S_CPU"
-"""Environment variable with the adapter's `CpuSettings` as JSON."""
+"""Environment variable with the `CpuSettings` as JSON."""
 
 ENVIRONMENT = {
     "DS_ACCELERATOR": "cpu",
@@ -36,7 +36,7 @@ class CpuSettings:
     """bf16 and fp32 hold for everything. mixed keeps weights and Adam in fp32, computes and samples in bf16."""
 
     freeze_lower_layers: int = 0
-    """The embeddings and the lowest so many layers get no gradient, if this is not 0; backward ends there."""
+    """If not 0: the embeddings and the lowest N layers get no gradient, and the backward pass ends there."""
 
     head_on_action_tokens: bool = True
     """Compute the vocabulary's logits only where a trained token is predicted. Same log-probabilities and gradients."""

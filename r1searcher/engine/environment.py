@@ -1,4 +1,4 @@
-"""Environment variables by which the engine's processes are told what is not a flag of OpenRLHF."""
+"""Environment variables of the engine's processes: what they need beside OpenRLHF's flags."""
 
 import os
 from collections.abc import Mapping
@@ -51,9 +51,9 @@ def environment(settings: Settings, run: RunFolder, topology: Topology) -> dict[
         variables[RAY_ADDRESS] = settings.engine.ray_address
     if topology.device == "cpu":
         engine = settings.engine
-        adapter = cpu.CpuSettings(engine.precision, engine.freeze_lower_layers, engine.head_on_action_tokens)
+        patched = cpu.CpuSettings(engine.precision, engine.freeze_lower_layers, engine.head_on_action_tokens)
         variables |= {
-            cpu.CPU_ENV: adapter.to_env(),
+            cpu.CPU_ENV: patched.to_env(),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0)))),
             # Everything on this machine, so everything on its loopback interface.
             "GLOO_SOCKET_IFNAME": "lo",

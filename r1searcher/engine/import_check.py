@@ -4,6 +4,7 @@ Imports the packages, on `cpu` with its patches, and every module that a patch w
 seen at once.
 """
 
+import contextlib
 import importlib
 import logging
 import os
@@ -13,20 +14,22 @@ import warnings
 from r1searcher.common.terminal import text_line
 from r1searcher.engine import cpu, environment, import_patches
 from r1searcher.engine.openrlhf.patches import order, recording
+from r1searcher.engine.openrlhf.patches.flash_attention import has_flash_attention_2
 from r1searcher.engine.openrlhf.versions import require_tested_versions
-from r1searcher.engine.openrlhf.workers import CPU_PATCHES
+from r1searcher.engine.openrlhf.workers import DEVICE_PATCHES
 from r1searcher.engine.topology import Device
-from r1searcher.errors import R1Error
+from r1searcher.errors import InputError, R1Error
 
 
 def check(device: Device) -> str:
     """Import it all; returns the versions in one line. Whatever does not import raises."""
     os.environ.setdefault(environment.RUN, os.devnull)
     require_tested_versions(device)
-    patches = [*recording.PATCHES, *order.PATCHES]
+    patches = [*recording.PATCHES, *order.PATCHES, *DEVICE_PATCHES[device]]
     if device == "cpu":
         os.environ |= {**cpu.ENVIRONMENT, cpu.CPU_ENV: cpu.CpuSettings().to_env()}
-        patches += CPU_PATCHES
+    else:
+        require_cuda_build()
     import_patches.install(patches)
     packages = ("torch", "ray", "deepspeed", "vllm", "openrlhf", "r1searcher")
     modules = [importlib.import_module(name) for name in packages]
@@ -34,7 +37,30 @@ def check(device: Device) -> str:
         importlib.import_module(patch.module)
     importlib.import_module("openrlhf.cli.train_sft")
     importlib.import_module("r1searcher.engine.openrlhf.executor")
-    return ", ".join(f"{m.__name__} {getattr(m, '__version__', '')}".strip() for m in modules)
+    versions = ", ".join(f"{m.__name__} {getattr(m, '__version__', '')}".strip() for m in modules)
+    return f"{versions}; attention: {', '.join(attention_implementations(device))}"
+
+
+def require_cuda_build() -> None:
+    """Raises `InputError` where torch was built for CPUs alone, as some package indexes offer it."""
+    import torch
+
+    if torch.version.cuda is None:
+        raise InputError(
+            f"torch {torch.__version__} is built for CPUs: remove this environment, then run "
+            "`scripts/install-training gpu`"
+        )
+
+
+def attention_implementations(device: Device) -> list[str]:
+    """Values of `engine.attention` that can be imported here."""
+    found = ["sdpa", "eager"]
+    if device == "gpu":
+        found += ["flash_attention_2"] * has_flash_attention_2()
+        with contextlib.suppress(ImportError):
+            importlib.import_module("flash_attn.cute")
+            found.append("flash_attention_4")
+    return found
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from r1searcher.episodes.protocol import TAGS
 from r1searcher.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,12 +36,12 @@ _INPUT_ROWS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_emb
 _OUTPUT_ROWS = ("lm_head.weight", "embed_out.weight")
 
 
-def has_tag_tokens(tokenizer: Any, tags: Iterable[str] = TAGS) -> bool:
+def has_tag_tokens(tokenizer: Any, tags: Iterable[str]) -> bool:
     """Whether a transformers tokenizer has one token for each tag."""
     return all(len(tokenizer(tag, add_special_tokens=False).input_ids) == 1 for tag in tags)
 
 
-def assign_tag_tokens(source: Path, target: Path, tags: Sequence[str] = TAGS) -> dict[str, int]:
+def assign_tag_tokens(source: Path, target: Path, tags: Sequence[str]) -> dict[str, int]:
     """Writes the model folder `source` (Hugging Face format) to `target` with one token for each tag; tag -> its id.
 
     The weights of a tag's token start from the tokens that spelled it, see `_rows`.
@@ -155,7 +154,7 @@ def _write_weights(source: Path, target: Path, rows: Mapping[int, Sequence[int]]
 
 
 def _rows(table: "torch.Tensor", spelled: Sequence[Sequence[int]]) -> "torch.Tensor":
-    """Rows (tags, width) for tokens that were `spelled` by several: their means, told apart, at a row's usual length.
+    """Rows (tags, width) for tokens that were `spelled` by several: their means, made distinct, of a row's length.
 
     Tags are spelled by almost the same tokens, so plain means point almost the same way (cosine .94 to .97 among the
     query and documents tags of SmolLM2, .46 between any two of its tokens). A model whose embeddings are frozen then

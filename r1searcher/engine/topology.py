@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from r1searcher.config.settings import Settings
-from r1searcher.engine.openrlhf.algorithms import ALGORITHMS
+from r1searcher.engine.openrlhf.algorithms import algorithm_of
 from r1searcher.errors import InputError
 
 Device = Literal["cpu", "gpu"]
@@ -69,7 +69,7 @@ def topology_of(settings: Settings) -> Topology:
         nodes=1,
         gpus_per_node=engine.gpus,
         reference=settings.rl.kl_coef > 0,
-        critic=ALGORITHMS.require(settings.rl.algorithm, "rl.algorithm").needs_critic,
+        critic=algorithm_of(settings.rl).needs_critic,
         vllm_engines=engine.vllm_engines,
         tensor_parallel=engine.tensor_parallel,
         colocate=engine.colocate,

@@ -1,73 +1,57 @@
-"""Passages as the model reads them: sanitized, numbered, cut to fit."""
+"""Passages as the model reads them: sanitized, cut to fit, rendered by the episode's protocol."""
 
-import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
-from r1searcher.episodes.protocol import DOCUMENTS, END_DOCUMENTS, TAGS
+from r1searcher.episodes.protocol import Document, EpisodeProtocol
+from r1searcher.episodes.tokens import Tokenizer
 from r1searcher.retrieval.base import Hit
 
-NOTHING_FOUND = "No passage matched the query."
 
-
-def sanitize(text: str, special_tokens: Iterable[str] = ()) -> str:
-    """Text from outside on one line, with nothing in it that the protocol or the tokenizer would take for its own.
-
-    A tag keeps its name and loses its brackets. Compatibility forms (full-width brackets, say) count as the plain
-    ones, because some tokenizers fold them.
-
-    >>> sanitize("He said <answer> yes </answer>")
-    'He said (answer) yes (/answer)'
-    """
-    line = " ".join(text.split())
-    reserved = (*TAGS, *special_tokens)
-    folded = " ".join(unicodedata.normalize("NFKC", line).split())  # folding may make new spaces
-    if any(tag in folded for tag in reserved):
-        line = folded
-    for tag in reserved:
-        if tag in line:
-            line = line.replace(tag, f"({tag.strip('<|>[]')})" if tag.strip("<|>[]") else " ")
-    return line
-
-
-def render(documents: Sequence[tuple[str, str]], max_words: int) -> str:
-    """The block appended behind a query: (title, text) pairs, texts cut to `max_words` words (method: R1-Searcher)."""
-    lines = [
-        f"({number})Title: {title} Text: {' '.join(text.split()[:max_words])}"
-        for number, (title, text) in enumerate(documents, start=1)
+def documents_of(hits: Sequence[Hit], protocol: EpisodeProtocol, special_tokens: Iterable[str] = ()) -> list[Document]:
+    """What hits hold, sanitized."""
+    specials = tuple(special_tokens)
+    return [
+        Document(protocol.sanitize(hit.passage.title, specials), protocol.sanitize(hit.passage.text, specials))
+        for hit in hits
     ]
-    return "\n".join(["\n", DOCUMENTS, *(lines or [NOTHING_FOUND]), END_DOCUMENTS, "\n"])
+
+
+def block_of(documents: Iterable[Document], protocol: EpisodeProtocol, max_words: int) -> str:
+    """The environment's turn, with texts cut to `max_words` words (method: R1-Searcher)."""
+    return protocol.render([Document(title, " ".join(text.split()[:max_words])) for title, text in documents])
 
 
 def fit(
-    hits: Sequence[Hit],
-    max_words: int,
-    room: int,
-    length: Callable[[str], int],
-    special_tokens: Iterable[str] = (),
+    hits: Sequence[Hit], protocol: EpisodeProtocol, tokenizer: Tokenizer, max_words: int, max_tokens: int
 ) -> tuple[str, int] | None:
-    """The fullest documents block of at most `room` tokens and how many hits it shows; None when none fits.
+    """The fullest environment's turn of at most `max_tokens` tokens and how many hits it shows; None where none fits.
 
     Passages are shortened together first, down to a fifth of `max_words`; below that the last ones are left out, since
-    a few words of many passages answer nothing. `length` counts the tokens of a text.
+    a few words of many passages answer nothing.
     """
-    specials = tuple(special_tokens)
-    documents = [(sanitize(h.passage.title, specials), sanitize(h.passage.text, specials)) for h in hits]
+
+    def block(shown: int, words: int) -> str:
+        return block_of(documents[:shown], protocol, words)
+
+    def fits(text: str) -> bool:
+        return len(tokenizer.encode(text)) <= max_tokens
+
+    documents = documents_of(hits, protocol, tokenizer.special_tokens)
     shortest = max(1, max_words // 5)
     for shown in range(len(documents), 0, -1):
-        block = render(documents[:shown], max_words)
-        if length(block) <= room:
-            return block, shown
-        if length(render(documents[:shown], shortest)) > room:
+        if fits(whole := block(shown, max_words)):
+            return whole, shown
+        if not fits(block(shown, shortest)):
             continue
         low, high = shortest, max_words  # low fits, high does not
         while high - low > 1:
             middle = (low + high) // 2
-            if length(render(documents[:shown], middle)) <= room:
+            if fits(block(shown, middle)):
                 low = middle
             else:
                 high = middle
-        return render(documents[:shown], low), shown
+        return block(shown, low), shown
     if documents:
         return None
-    block = render([], max_words)
-    return (block, 0) if length(block) <= room else None
+    nothing = protocol.render([])
+    return (nothing, 0) if fits(nothing) else None

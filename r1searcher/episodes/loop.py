@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from r1searcher.episodes import documents
-from r1searcher.episodes.protocol import DOCUMENTS, END_ANSWER, STOPS, query_of
+from r1searcher.episodes.protocol import EpisodeProtocol, Query
 from r1searcher.episodes.tokens import Tokenizer
 from r1searcher.episodes.trajectory import Author, Search, Segment, StopReason, Trajectory
 from r1searcher.errors import InputError, R1Error
@@ -22,7 +22,7 @@ class FinishReason(StrEnum):
     """Why the inference engine stopped a turn."""
 
     STOP = "stop"
-    """Behind one of the protocol's stop strings."""
+    """After one of the stop strings."""
 
     EOS = "eos"
     """The model sampled its end-of-sequence token, which is the last of the ids."""
@@ -41,9 +41,9 @@ class Generation:
 
 
 class TokenGenerator(Protocol):
-    """An inference engine that continues token ids and stops behind any of `protocol.STOPS`."""
+    """An inference engine that continues token ids and stops after any of the stop strings."""
 
-    async def generate(self, token_ids: Sequence[int], max_new_tokens: int) -> Generation: ...
+    async def generate(self, token_ids: Sequence[int], max_new_tokens: int, stops: Sequence[str]) -> Generation: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +62,66 @@ class EpisodeLimits:
 
 
 def max_prompt_tokens(limits: EpisodeLimits) -> int:
-    """Tokens a prompt may have so that a whole turn still fits behind it. A question is never cut."""
+    """Tokens a prompt may have so that a whole turn still fits after it. A question is never cut."""
     return limits.max_context - min(limits.max_new_tokens, limits.max_context // 2)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodeRequest:
+    """One question, and how its episode is run. `prompt` is the question as the model is asked it.
+
+    `id` and the training `step` are for retrievers that ask for the episode.
+    """
+
+    question: str
+    gold_answers: Sequence[str] = ()
+    prompt: str
+    protocol: EpisodeProtocol
+    limits: EpisodeLimits = EpisodeLimits()
+    id: str = ""
+    step: int | None = None
+
+
+class _Record:
+    """An episode so far."""
+
+    def __init__(self, request: EpisodeRequest, prompt: Segment) -> None:
+        self.request = request
+        self.segments: list[Segment] = []
+        self.searches: list[Search] = []
+        self.context: list[int] = []
+        self.add(prompt)
+
+    def add(self, segment: Segment) -> None:
+        self.segments.append(segment)
+        self.context += segment.token_ids
+
+    @property
+    def episode(self) -> EpisodeContext:
+        """What the next search is for."""
+        request = self.request
+        return EpisodeContext(
+            question=request.question,
+            gold_answers=tuple(request.gold_answers),
+            id=request.id,
+            step=request.step,
+            search=len(self.searches) + 1,
+        )
+
+    def finished(self, stop: StopReason) -> Trajectory:
+        request = self.request
+        return Trajectory(
+            request.question,
+            tuple(request.gold_answers),
+            tuple(self.segments),
+            tuple(self.searches),
+            stop,
+            request.protocol.name,
+        )
+
+
 async def run_episode(
-    question: str,
-    gold_answers: Sequence[str],
-    prompt: str,
-    generator: TokenGenerator,
-    retriever: Retriever,
-    tokenizer: Tokenizer,
-    limits: EpisodeLimits,
-    *,
-    question_id: str = "",
-    step: int | None = None,
+    request: EpisodeRequest, generator: TokenGenerator, retriever: Retriever, tokenizer: Tokenizer
 ) -> Trajectory:
     """Let the model think, search and answer until one of the `StopReason`s holds.
 
@@ -85,73 +130,53 @@ async def run_episode(
     Raises `InputError` for a prompt beyond `max_prompt_tokens`, and whatever the retriever or the engine raises: an
     outage ends the episode without a trajectory, never with an empty search.
     """
-    prompt_ids = tuple(tokenizer.encode(prompt))
-    if len(prompt_ids) > max_prompt_tokens(limits):
-        raise InputError(
-            f"the prompt of {question[:80]!r} has {len(prompt_ids)} tokens and the episode leaves room for "
-            f"{max_prompt_tokens(limits)}: raise episode.max_context or leave the row out"
-        )
-    segments = [Segment(Author.PROMPT, tokenizer.decode(prompt_ids), prompt_ids)]
-    searches: list[Search] = []
-    context = list(prompt_ids)
-
-    def finished(stop: StopReason) -> Trajectory:
-        return Trajectory(question, tuple(gold_answers), tuple(segments), tuple(searches), stop)
-
+    limits = request.limits
+    record = _Record(request, _prompt_segment(request, tokenizer))
     while True:
-        room = limits.max_context - len(context)
-        turn_budget = min(limits.max_new_tokens, room)
-        generation = await generator.generate(context, turn_budget)
-        segment = sampled_segment(generation, tokenizer)
-        segments.append(segment)
-        context += generation.token_ids
-
-        if generation.finish is FinishReason.LENGTH:
-            return finished(
-                StopReason.CONTEXT_FULL if turn_budget < limits.max_new_tokens else StopReason.TURN_TRUNCATED
-            )
-        if generation.finish is FinishReason.EOS:
-            return finished(StopReason.EOS_WITHOUT_ANSWER)
-        if segment.text_before_stop.endswith(END_ANSWER):
-            return finished(StopReason.ANSWERED)
-        if segment.text_before_stop.endswith(DOCUMENTS):
-            return finished(StopReason.FORGED_DOCUMENTS)
-
-        query = query_of(segment.text_before_stop)
-        if query is None:
-            return finished(StopReason.MALFORMED_QUERY)
-        if len(searches) == limits.max_searches:
-            return finished(StopReason.SEARCH_LIMIT)
-        episode = EpisodeContext(
-            question=question,
-            gold_answers=tuple(gold_answers),
-            id=question_id,
-            step=step,
-            search=len(searches) + 1,
-        )
+        move = await _next_turn(record, generator, tokenizer)
+        if isinstance(move, StopReason):
+            return record.finished(move)
+        if len(record.searches) == limits.max_searches:
+            return record.finished(StopReason.SEARCH_LIMIT)
         started = time.perf_counter()
-        [result] = await search_all(bind(retriever, episode), [query], limits.top_k)
+        [result] = await search_all(bind(retriever, record.episode), [move.text], limits.top_k)
         hits = result.require_hits()
         seconds = time.perf_counter() - started
-        # A whole turn must fit behind the documents, or the model reads them and can't say what it found.
-        block = documents.fit(
-            hits,
-            limits.max_document_words,
-            limits.max_context - len(context) - limits.max_new_tokens,
-            lambda text: len(tokenizer.encode(text)),
-            tokenizer.special_tokens,
-        )
-        searches.append(Search(query, hits, block[1] if block else 0, seconds, result.spans))
+        # A whole turn must fit after the documents, or the model reads them and can't say what it found.
+        left = limits.max_context - len(record.context) - limits.max_new_tokens
+        block = documents.fit(hits, request.protocol, tokenizer, limits.max_document_words, left)
+        record.searches.append(Search(move.text, hits, block[1] if block else 0, seconds, result.spans))
         if block is None:
-            return finished(StopReason.CONTEXT_FULL)
+            return record.finished(StopReason.CONTEXT_FULL)
         block_ids = tuple(tokenizer.encode(block[0]))
         # What is recorded is what the model reads: a tokenizer may normalize or not know a word.
-        segments.append(Segment(Author.ENVIRONMENT, tokenizer.decode(block_ids), block_ids))
-        context += block_ids
+        record.add(Segment(Author.ENVIRONMENT, tokenizer.decode(block_ids), block_ids))
 
 
-def sampled_segment(generation: Generation, tokenizer: Tokenizer) -> Segment:
-    """A turn as recorded: all ids that were sampled, their text, and how much of it lies behind the stop.
+def _prompt_segment(request: EpisodeRequest, tokenizer: Tokenizer) -> Segment:
+    prompt_ids = tuple(tokenizer.encode(request.prompt))
+    if len(prompt_ids) > max_prompt_tokens(request.limits):
+        raise InputError(
+            f"the prompt of {request.question[:80]!r} has {len(prompt_ids)} tokens and the episode leaves room for "
+            f"{max_prompt_tokens(request.limits)}: raise episode.max_context or leave the row out"
+        )
+    return Segment(Author.PROMPT, tokenizer.decode(prompt_ids), prompt_ids)
+
+
+async def _next_turn(record: _Record, generator: TokenGenerator, tokenizer: Tokenizer) -> Query | StopReason:
+    """Sample and record a turn; the search that it asks for, or why the episode ends with it."""
+    limits, protocol = record.request.limits, record.request.protocol
+    budget = min(limits.max_new_tokens, limits.max_context - len(record.context))
+    generation = await generator.generate(record.context, budget, protocol.stop_strings)
+    segment = sampled_segment(generation, tokenizer, protocol.stop_strings)
+    record.add(segment)
+    if generation.finish is FinishReason.LENGTH:
+        return StopReason.CONTEXT_FULL if budget < limits.max_new_tokens else StopReason.TURN_TRUNCATED
+    return protocol.read_turn(segment.text_before_stop, ended=generation.finish is FinishReason.EOS)
+
+
+def sampled_segment(generation: Generation, tokenizer: Tokenizer, stop_strings: Sequence[str]) -> Segment:
+    """A turn as recorded: all ids that were sampled, their text, and how much of it comes after the stop.
 
     A stop string may end inside the last token, and an end-of-sequence token has a text too; both are sampled and
     trained, and neither is part of what the model said.
@@ -159,7 +184,7 @@ def sampled_segment(generation: Generation, tokenizer: Tokenizer) -> Segment:
     text = tokenizer.decode(generation.token_ids)
     end = len(text)
     if generation.finish is FinishReason.STOP:
-        ends = [text.index(stop) + len(stop) for stop in STOPS if stop in text]
+        ends = [text.index(stop) + len(stop) for stop in stop_strings if stop in text]
         if not ends:
             raise R1Error(f"the engine stopped at a tag that its tokens do not spell: {text[-80:]!r}")
         end = min(ends)

@@ -1,35 +1,174 @@
-"""The tags with which a model speaks to its environment (R1-Searcher, arXiv 2503.05592, section 3)."""
+"""How a model and its environment communicate: tags, turns and prompts. One object per protocol, found by its name.
 
-THINK, END_THINK = "<think>", "</think>"
-ANSWER, END_ANSWER = "<answer>", "</answer>"
-QUERY, END_QUERY = "<|begin_of_query|>", "<|end_of_query|>"
-DOCUMENTS, END_DOCUMENTS = "<|begin_of_documents|>", "<|end_of_documents|>"
+The loop, format rules, prompts, traces and the reading of transcripts take all of it from the episode's protocol.
+Another package adds one with an entry point of the group `r1searcher.protocols` that names an `EpisodeProtocol` object;
+`r1searcher.episodes.contract` checks one.
+"""
 
-TAGS = (THINK, END_THINK, ANSWER, END_ANSWER, QUERY, END_QUERY, DOCUMENTS, END_DOCUMENTS)
+import unicodedata
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import NamedTuple
 
-STOPS = (END_QUERY, END_ANSWER, DOCUMENTS)
-"""Generation halts behind each of these: a query to run, an answer, or documents that the model makes up itself."""
+from r1searcher.common.registry import Registry
+from r1searcher.corpora.passage import Passage
+from r1searcher.episodes.trajectory import Author, StopReason
+from r1searcher.errors import InputError
 
 
-def query_of(turn: str) -> str | None:
-    """The query that a turn closes, or None when it is malformed.
+class Document(NamedTuple):
+    """A passage as it is shown to the model: both texts are sanitized, on one line, and cut."""
 
-    >>> query_of(" I look it up. <|begin_of_query|> capital of  Oslo <|end_of_query|>")
-    'capital of Oslo'
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A search that a turn asks for."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParsedTurns:
+    """What the model wrote in an episode, as its protocol reads it: what only the protocol can know.
+
+    Format rules judge it. The defaults are those of turns that follow the protocol.
     """
-    if not turn.endswith(END_QUERY) or turn.count(QUERY) != 1 or turn.count(END_QUERY) != 1:
-        return None
-    query = " ".join(turn.partition(QUERY)[2].removesuffix(END_QUERY).split())
-    return query or None
+
+    answer: str | None
+    """Raw text of the last turn's answer, with its outer blanks; None where none was completed."""
+
+    answer_out_of_place: bool = False
+    """The answer is not where it belongs, after the thinking."""
+
+    thinking_not_closed: bool = False
+    thinking_closed_twice: bool = False
+    several_answers: bool = False
+
+    text_around_answer: bool = False
+    """The conclusion holds more than the answer."""
+
+    misplaced_tag: bool = False
+    malformed_query: bool = False
+
+    forged_documents: bool = False
+    """The model wrote what only the environment may write."""
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Names of the fields that say what is wrong."""
+        return tuple(field.name for field in fields(self) if getattr(self, field.name) is True)
 
 
-def answer_of(turn: str) -> str | None:
-    """The text of a turn's last closed answer, stripped; None when there is none.
+@dataclass(frozen=True, slots=True)
+class TranscriptPart:
+    """A part of a transcript by one author: the model or the environment. `found` is what the environment showed."""
 
-    >>> answer_of("So it is Oslo. </think> <answer> Oslo </answer>")
-    'Oslo'
+    author: Author
+    text: str
+    found: tuple[Passage, ...] = ()
+
+
+class EpisodeProtocol(ABC):
+    """One protocol. It holds no state: one object serves all episodes at once.
+
+    Text from outside (questions, passages) reaches a prompt or `render` only through `sanitize`, and who wrote a token
+    is recorded, never found by looking for tags. So a protocol needs no protection of its own against hostile text, as
+    long as `tags` contains every string that it looks for.
     """
-    before, closed, _ = turn.rpartition(END_ANSWER)
-    if not closed or ANSWER not in before:
-        return None
-    return before.rpartition(ANSWER)[2].strip()
+
+    name: str
+    """The name in `episode.protocol`, in trajectories and of the entry point."""
+
+    tags: tuple[str, ...]
+    """Every string with a meaning: no text from outside may contain one. In Unicode's form NFKC."""
+
+    stop_strings: tuple[str, ...]
+    """Generation stops after each of these."""
+
+    opening: str = ""
+    """What every prompt ends with: the tag that opens the thinking, for example. Empty for none."""
+
+    @property
+    def prompts(self) -> Mapping[str, str]:
+        """Prompt texts that explain the protocol, by the name in `model.prompt`; each contains {question}."""
+        return {}
+
+    @property
+    def reserved_tags(self) -> tuple[str, ...]:
+        """The tags that get a token each from a vocabulary's unused ones (`model.reserved_tokens`)."""
+        return tuple(self.tags)
+
+    @abstractmethod
+    def read_turn(self, text: str, ended: bool = False) -> Query | StopReason:
+        """What a turn asks for: a search, or the end of the episode with its reason.
+
+        `text` ends with a stop string, or where the model ended its text itself (`ended`).
+        """
+
+    @abstractmethod
+    def parse(self, turns: Sequence[str]) -> ParsedTurns:
+        """All turns of an episode, for its answer and its format. `turns` may be empty, and hold anything."""
+
+    @abstractmethod
+    def render(self, documents: Sequence[Document]) -> str:
+        """The environment's turn that shows what a search found; for no documents, that nothing was found."""
+
+    @abstractmethod
+    def read_transcript(self, text: str) -> list[TranscriptPart]:
+        """The parts of a text without recorded authors, starting after the prompt; together they are the text."""
+
+    @abstractmethod
+    def write_query(self, thought: str, query: str) -> str:
+        """A turn that thinks and then asks for a search, for traces."""
+
+    @abstractmethod
+    def write_answer(self, thought: str, answer: str) -> str:
+        """A turn that thinks and then answers, for traces."""
+
+    def broken_answers(self, thought: str, answer: str) -> tuple[str, ...]:
+        """Turns with an answer that end like any other but break the format, for traces that are weak on purpose."""
+        return ()
+
+    def sanitize(self, text: str, special_tokens: Iterable[str] = ()) -> str:
+        """Text from outside on one line, with no tag of the protocol and none of the tokenizer's `special_tokens`.
+
+        A tag keeps its name and loses its brackets: "<end>" becomes "(end)". Compatibility forms (full-width brackets,
+        say) count as the plain ones, because some tokenizers fold them.
+        """
+        line = " ".join(text.split())
+        reserved = (*self.tags, *special_tokens)
+        folded = " ".join(unicodedata.normalize("NFKC", line).split())  # folding may make new spaces
+        if any(tag in folded for tag in reserved):
+            line = folded
+        found = False
+        for tag in reserved:
+            if tag in line:
+                found = True
+                inner = tag.strip("<|>[]")
+                line = line.replace(tag, f"({inner})" if inner else " ")
+        # A tag without brackets is still there, and a replacement may complete another. Each round removes characters.
+        while found and (left := [tag for tag in reserved if tag in line]):
+            for tag in left:
+                line = line.replace(tag, " ")
+            line = " ".join(line.split())
+        return line
+
+
+PROTOCOLS: Registry[EpisodeProtocol] = Registry(
+    "protocol", "r1searcher.protocols", {"r1-searcher": "r1searcher.episodes.protocols.r1_searcher:R1_SEARCHER"}
+)
+
+
+def protocol_named(name: str, setting: str = "episode.protocol") -> EpisodeProtocol:
+    """The protocol of that name, which `setting` gave. Raises `InputError` where there is none, or it is not one."""
+    protocol = PROTOCOLS.require(name, setting)
+    if not isinstance(protocol, EpisodeProtocol) or protocol.name != name:
+        raise InputError(
+            f"the entry point {name!r} of {PROTOCOLS.group} must be an EpisodeProtocol object whose name is {name!r}: "
+            "correct the package that declares it"
+        )
+    return protocol

@@ -1,4 +1,4 @@
-"""What one episode leaves behind: who wrote which tokens, what was searched, why it stopped.
+"""The record of one episode: who wrote which tokens, what was searched, why it stopped.
 
 `Segment` is one author's contribution, `Search` one query with what it found, `Trajectory` the whole. Text, token ids
 and the loss mask of a trajectory are derived from its segments and are never found by searching text for tags.
@@ -49,7 +49,7 @@ class Segment:
     """A run of tokens by one author.
 
     `text` is what `token_ids` decode to, always: also where a stop string ended inside the last token. `overhang` then
-    counts the characters of `text` that lie behind the stop string: they were sampled and are trained, but belong to
+    counts the characters of `text` that come after the stop string: they were sampled and are trained, but belong to
     nothing the model said. `logprobs` has one entry a token for sampled segments, if the engine gave them.
     """
 
@@ -82,13 +82,17 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
-    """One finished episode. The first segment is the prompt; model and environment follow in turns."""
+    """One finished episode. The first segment is the prompt; model and environment follow in turns.
+
+    `protocol` is the name of the `EpisodeProtocol` by which the turns are read.
+    """
 
     question: str
     gold_answers: tuple[str, ...]
     segments: tuple[Segment, ...]
     searches: tuple[Search, ...]
     stop: StopReason
+    protocol: str
 
     @property
     def text(self) -> str:

@@ -14,12 +14,13 @@ from r1searcher.episodes.loop import Generation, TokenGenerator, run_episode
 from r1searcher.episodes.tokens import Tokenizer
 from r1searcher.episodes.trajectory import StopReason, Trajectory
 from r1searcher.errors import InputError
-from r1searcher.evaluation.rollouts import prompt_maker
+from r1searcher.evaluation.rollouts import request_maker
 from r1searcher.evaluation.target import ModelRequest, find_target, open_engine
+from r1searcher.questions.question import Question
 from r1searcher.retrieval.base import Retriever, SearchResult
 from r1searcher.retrieval.links.base import Link
 from r1searcher.rewards.format import answer_of_trajectory
-from r1searcher.runs.resolved import limits_of, retriever_of
+from r1searcher.runs.resolved import retriever_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +54,10 @@ async def _ask(request: AskRequest, console: SafeConsole) -> Trajectory:
         console.print(f"starting {shown_url(target.model)}", style="dim")
         engine = await open_engine(stack, request, target)
         return await run_episode(
-            request.question,
-            (),
-            prompt_maker(settings, engine)(request.question),
+            request_maker(settings, engine)(Question("", request.question, ())),
             _PrintingGenerator(engine.generator(request.temperature, settings.seed), engine.tokenizer, console),
             _PrintingRetriever(retriever, settings.episode.max_document_words, console),
             engine.tokenizer,
-            limits_of(settings),
         )
 
 
@@ -69,8 +67,8 @@ class _PrintingGenerator:
     def __init__(self, generator: TokenGenerator, tokenizer: Tokenizer, console: SafeConsole) -> None:
         self._generator, self._tokenizer, self._console = generator, tokenizer, console
 
-    async def generate(self, token_ids: Sequence[int], max_new_tokens: int) -> Generation:
-        generation = await self._generator.generate(token_ids, max_new_tokens)
+    async def generate(self, token_ids: Sequence[int], max_new_tokens: int, stops: Sequence[str]) -> Generation:
+        generation = await self._generator.generate(token_ids, max_new_tokens, stops)
         text = self._tokenizer.decode(generation.token_ids).strip()
         self._console.print(outside(text, "bold"), soft_wrap=True)
         return generation

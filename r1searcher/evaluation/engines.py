@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from r1searcher.common.http import Client, Key, Limits
 from r1searcher.common.retry import RetryPolicy
 from r1searcher.episodes.loop import FinishReason, Generation, TokenGenerator
-from r1searcher.episodes.protocol import STOPS
 from r1searcher.episodes.tokens import HuggingFaceTokenizer, Tokenizer, load_tokenizer
 from r1searcher.errors import InputError
 
@@ -92,7 +91,12 @@ class CompletionsEngine:
         return _CompletionsGenerator(self, temperature, seed)
 
     async def complete(
-        self, token_ids: Sequence[int], max_new_tokens: int, temperature: float, seed: int | None
+        self,
+        token_ids: Sequence[int],
+        max_new_tokens: int,
+        stops: Sequence[str],
+        temperature: float,
+        seed: int | None,
     ) -> Generation:
         """One turn. Raises `ServiceError` for a server that is away or answers wrongly."""
         body = {
@@ -102,7 +106,7 @@ class CompletionsEngine:
             "min_tokens": 1,
             "temperature": temperature,
             "seed": seed,
-            "stop": list(STOPS),
+            "stop": list(stops),
             "include_stop_str_in_output": True,
             "skip_special_tokens": False,
             "return_token_ids": True,
@@ -139,8 +143,8 @@ class _CompletionsGenerator:
     def __init__(self, engine: CompletionsEngine, temperature: float, seed: int | None) -> None:
         self._engine, self._temperature, self._seed = engine, temperature, seed
 
-    async def generate(self, token_ids: Sequence[int], max_new_tokens: int) -> Generation:
-        return await self._engine.complete(token_ids, max_new_tokens, self._temperature, self._seed)
+    async def generate(self, token_ids: Sequence[int], max_new_tokens: int, stops: Sequence[str]) -> Generation:
+        return await self._engine.complete(token_ids, max_new_tokens, stops, self._temperature, self._seed)
 
 
 def completions_client(url: str, concurrency: int = 64) -> Client:

@@ -24,7 +24,7 @@ from r1searcher.evaluation.folder import EvaluationFolder, Row, default_folder
 from r1searcher.evaluation.judge import Judge, JudgeRequest, judge_client
 from r1searcher.evaluation.predictions import of_row
 from r1searcher.evaluation.reports import records_of
-from r1searcher.evaluation.rollouts import RolloutRequest, prompt_maker, roll_out, rollout_requests
+from r1searcher.evaluation.rollouts import RolloutRequest, request_maker, roll_out, rollout_requests
 from r1searcher.evaluation.target import ModelRequest, Target, find_target, open_engine
 from r1searcher.questions.named import Dataset, is_here, open_dataset
 from r1searcher.questions.quality import overlap_warning
@@ -34,7 +34,7 @@ from r1searcher.retrieval.registry import described, open_retriever
 from r1searcher.rewards.format import answer_of_trajectory
 from r1searcher.rewards.metrics import score
 from r1searcher.runs.records import to_row
-from r1searcher.runs.resolved import limits_of, retriever_of, reward_of
+from r1searcher.runs.resolved import protocol_of, retriever_of, reward_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +109,7 @@ def _with_overlap(dataset: Dataset, target: Target) -> Dataset:
 async def manifest_of(plan: Plan) -> dict[str, Any]:
     """What identifies the evaluation. The retriever is asked what it holds; raises `RetrieverError`."""
     target, settings = plan.target, plan.target.settings
+    text = prompt_text(settings.model.prompt, protocol_of(settings))
     async with aclosing(open_retriever(settings.retrieval.engine)) as retriever:
         health = await retriever.health()
     return {
@@ -126,7 +127,7 @@ async def manifest_of(plan: Plan) -> dict[str, Any]:
         "seed": settings.seed,
         "prompt": settings.model.prompt,
         "chat_template": settings.model.chat_template,
-        "prompt_sha256": hashlib.sha256(prompt_text(settings.model.prompt).encode()).hexdigest(),
+        "prompt_sha256": hashlib.sha256(text.encode()).hexdigest(),
         "max_answer_words": settings.reward.max_answer_words,
         "versions": versions(),
     }
@@ -178,9 +179,7 @@ async def _run(plan: Plan, episodes: Sequence[RolloutRequest], folder: Evaluatio
         engine = await open_engine(stack, request, target)
         retriever = retriever_of(settings, console.print)
         stack.push_async_callback(retriever.aclose)
-        rollouts = roll_out(
-            episodes, engine, retriever, prompt_maker(settings, engine), limits_of(settings), request.concurrency
-        )
+        rollouts = roll_out(episodes, engine, retriever, request_maker(settings, engine), request.concurrency)
         async for episode, trajectory, seconds in await stack.enter_async_context(aclosing(rollouts)):
             earned = reward(trajectory)
             row = to_row(

@@ -1,4 +1,4 @@
-"""An LLM that says whether an answer means the gold answer (the paper's ACC_L), behind any OpenAI-compatible URL."""
+"""An LLM that decides whether an answer matches the gold answer (the paper's ACC_L), at any OpenAI-compatible URL."""
 
 import asyncio
 import hashlib
@@ -21,7 +21,7 @@ from r1searcher.evaluation.engines import endpoint
 from r1searcher.report.predictions import Prediction
 
 KEY_VARIABLE = "R1S_JUDGE_KEY"
-"""Environment variable with the endpoint's key; OPENAI_API_KEY is taken where it is not set."""
+"""Environment variable with the endpoint's key; OPENAI_API_KEY is used if it is not set."""
 
 _VERDICTS = {"true": True, "false": False, "yes": True, "no": False}
 
@@ -35,7 +35,7 @@ class _Choice(BaseModel):
 
 
 class _Chat(BaseModel):
-    """A chat completion, as far as a verdict needs it."""
+    """The fields of a chat completion that a verdict needs."""
 
     choices: Annotated[list[_Choice], Field(min_length=1)]
 
@@ -52,7 +52,7 @@ class JudgeRequest:
 
 
 def judge_client(url: str, concurrency: int = 16) -> Client:
-    """The client of a judge, with its key. Nothing is sent yet.
+    """The client of a judge, with its key. Does not send anything yet.
 
     Raises `InputError` for a malformed URL and for a key that cannot be sent.
     """
@@ -66,17 +66,17 @@ def judge_client(url: str, concurrency: int = 16) -> Client:
 
 
 class VerdictRow(Record):
-    """A row of the cache: what was asked (model and prompt, hashed) and the verdict."""
+    """A row of the cache: the request (model and prompt, hashed) and the verdict."""
 
     key: str
     verdict: bool
 
 
 class Judge:
-    """Asks for verdicts and remembers them in a JSONL `cache`, by model and whole prompt.
+    """Requests verdicts and stores them in a JSONL `cache`, by model and full prompt.
 
-    Failures are not remembered: the next run asks again. Raises `InputError` for a malformed URL and for a key that
-    cannot be sent.
+    Failures are not stored: the next run requests them again. Raises `InputError` for a malformed URL and for a key
+    that cannot be sent.
     """
 
     def __init__(self, request: JudgeRequest, cache: Path) -> None:
@@ -91,12 +91,12 @@ class Judge:
         self.failures: list[str] = []
 
     def __call__(self, predictions: Sequence[Prediction]) -> list[Prediction]:
-        """The predictions with verdicts. No answer is wrong without asking; a failed request is marked as failed."""
+        """The predictions with verdicts. Missing answers are wrong without a request; failed requests are marked."""
         return asyncio.run(self.judged(predictions))
 
     async def judged(self, predictions: Sequence[Prediction]) -> list[Prediction]:
-        """The same inside a running event loop."""
-        self._asked.clear()  # tasks belong to the event loop that made them
+        """`judge` inside a running event loop."""
+        self._asked.clear()  # tasks belong to the event loop that created them
         async with aclosing(judge_client(self._base)) as client:
             return await asyncio.gather(*(self._judged(client, prediction) for prediction in predictions))
 
@@ -119,7 +119,7 @@ class Judge:
         key = hashlib.sha256(f"{self.model}\n{text}".encode("utf-8", "surrogatepass")).hexdigest()
         if key in self._known:
             return self._known[key]
-        if key not in self._asked:  # the same prompt is asked once, also where it is met again meanwhile
+        if key not in self._asked:  # identical prompts share one request, even if it is in progress
             self._asked[key] = asyncio.create_task(self._ask(client, key, text))
         return await self._asked[key]
 
@@ -140,12 +140,12 @@ def _read_verdict(answer: Any) -> bool:
     said = _Chat.model_validate(answer).choices[0].message.content
     verdict = _VERDICTS.get(said.strip().strip(".*\"'").lower())
     if verdict is None:
-        raise ValueError(f"it said neither True nor False but {said[:100]!r}")
+        raise ValueError(f"the verdict must be True or False, not {said[:100]!r}")
     return verdict
 
 
 def _pieces(text: str, names: dict[str, str]) -> list[str]:
-    """The template cut at its placeholders, so that nothing filled in is taken for one."""
+    """The template split at its placeholders, so that inserted text is never treated as one."""
     pieces = [text]
     for name in names:
         pieces = [part for piece in pieces for part in _around(piece, name)]

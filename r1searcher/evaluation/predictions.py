@@ -1,6 +1,6 @@
 """Predictions to be scored: ours, R1-Searcher's released ones, and plain question-answer rows."""
 
-import re
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -9,8 +9,8 @@ from pydantic import Field, ValidationError
 
 from r1searcher.common.files import parse_json, read_lines
 from r1searcher.common.records import Record
-from r1searcher.corpora.passage import Passage
-from r1searcher.episodes.protocol import DOCUMENTS, END_ANSWER, END_DOCUMENTS, END_QUERY, query_of
+from r1searcher.episodes.protocol import EpisodeProtocol, Query
+from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
 from r1searcher.episodes.trajectory import Author, Search, Segment, StopReason, Trajectory
 from r1searcher.errors import InputError
 from r1searcher.questions.rows import question_of
@@ -18,14 +18,9 @@ from r1searcher.questions.scorers import official_scorer
 from r1searcher.report.predictions import Prediction, dataset_of, key_of, of_trajectory, verdict_of
 from r1searcher.retrieval.base import Hit
 from r1searcher.rewards.format import answer_of_trajectory
-from r1searcher.runs.records import Str, TrajectoryRow, one_of, trajectory_of
+from r1searcher.runs.records import Str, TrajectoryRow, one_of, trajectory_files, trajectory_of
 
 ANSWER_KEYS = ("pred_ans", "prediction", "pred")
-
-_BLOCK = re.compile(
-    rf"(?<={re.escape(END_QUERY)})(\s*{re.escape(DOCUMENTS)}.*?{re.escape(END_DOCUMENTS)}\s*)", re.DOTALL
-)
-
 
 OptionalText = Annotated[Any, one_of((str, type(None)), "text")]
 Scalar = Annotated[Any, one_of((str, int, float, type(None)), "text or a number")]
@@ -62,12 +57,16 @@ class _Answered(_Row):
 
 
 def read_predictions(file: Path) -> Iterator[Prediction]:
-    """Predictions of a JSONL file in its order, one at a time.
+    """Predictions of a JSONL file in its order, one at a time; of a step's folder in a run, those of all its files.
 
     Rows of `r1s evaluate` and of a run's trajectories, R1-Searcher's released rows (`pred_ans`, `gen_text_store`,
     `gpt4o_output`), or any row with a question, gold answers and `prediction`. Raises `InputError` for a missing or
     empty file and for the first row that is none of these, by its line.
     """
+    if os.path.isdir(file) and (parts := trajectory_files(file)):
+        for part in parts:
+            yield from read_predictions(part)
+        return
     empty = True
     for number, line in prediction_lines(file):
         empty = False
@@ -140,46 +139,28 @@ def _checked(row: Mapping[str, Any], shape: type[S]) -> S:
         raise ValueError(f"{'.'.join(map(str, first['loc']))} {said.replace('Input should', 'must')}") from None
 
 
-def from_text(question: str, gold_answers: tuple[str, ...], text: str) -> Trajectory:
-    """A trajectory of a transcript that starts behind the prompt, with no token ids.
-
-    A documents block right behind a query was written by the environment, everything else by the model.
-    """
+def from_text(
+    question: str, gold_answers: tuple[str, ...], text: str, protocol: EpisodeProtocol = R1_SEARCHER
+) -> Trajectory:
+    """A trajectory of a transcript that starts after the prompt, with no token ids, as `protocol` reads it."""
     segments = [Segment(Author.PROMPT, question, ())]
     searches: list[Search] = []
-    pieces = _BLOCK.split(text)
-    for number, piece in enumerate(pieces):
-        if number % 2:
-            hits = _hits(piece)
-            searches.append(Search(query_of(pieces[number - 1]) or "", hits, len(hits), 0.0))
-            segments.append(Segment(Author.ENVIRONMENT, piece, ()))
-        elif piece or number < len(pieces) - 1:
-            segments.append(Segment(Author.MODEL, piece, ()))
-    return Trajectory(question, gold_answers, tuple(segments), tuple(searches), _stop(pieces[-1]))
+    for part in protocol.read_transcript(text):
+        if part.author is Author.ENVIRONMENT:
+            asked = protocol.read_turn(segments[-1].text)
+            hits = tuple(Hit(passage, 0.0) for passage in part.found)
+            searches.append(Search(asked.text if isinstance(asked, Query) else "", hits, len(hits), 0.0))
+        segments.append(Segment(part.author, part.text, ()))
+    last_turn = segments[-1].text if segments[-1].author is Author.MODEL else ""
+    return Trajectory(
+        question, gold_answers, tuple(segments), tuple(searches), _stop(last_turn, protocol), protocol.name
+    )
 
 
-def _stop(last_turn: str) -> StopReason:
+def _stop(last_turn: str, protocol: EpisodeProtocol) -> StopReason:
     """Why a transcript ends, as far as its text tells."""
     end = last_turn.rstrip()
-    if end.endswith(END_ANSWER):
-        return StopReason.ANSWERED
-    if end.endswith(END_QUERY):
-        return StopReason.SEARCH_LIMIT if query_of(end) else StopReason.MALFORMED_QUERY
     if not end:
         return StopReason.CONTEXT_FULL
-    return StopReason.EOS_WITHOUT_ANSWER
-
-
-def _hits(block: str) -> tuple[Hit, ...]:
-    """The passages of a rendered block: `(1)Title: T Text: …`, or `(1)T   …`."""
-    inside = block.partition(DOCUMENTS)[2].rpartition(END_DOCUMENTS)[0]
-    hits = []
-    for piece in inside.split("\n(")[1:]:
-        number, _, document = piece.partition(")")
-        document = document.strip().removeprefix('"')
-        if document.startswith("Title: "):
-            title, _, text = document.removeprefix("Title: ").partition(" Text: ")
-        else:
-            title, _, text = document.partition("   ") if "   " in document else ("", "", document)
-        hits.append(Hit(Passage(number, title.strip(), text.strip()), 0.0))
-    return tuple(hits)
+    asked = protocol.read_turn(end)
+    return StopReason.SEARCH_LIMIT if isinstance(asked, Query) else asked

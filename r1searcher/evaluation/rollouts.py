@@ -9,13 +9,13 @@ from pathlib import Path
 
 from r1searcher.common.terminal import error_line
 from r1searcher.config.settings import Settings
-from r1searcher.episodes.loop import EpisodeLimits, run_episode
+from r1searcher.episodes.loop import EpisodeRequest, run_episode
 from r1searcher.episodes.prompt import PromptMaker, prompt_text
 from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.evaluation.engines import InferenceEngine
 from r1searcher.questions.question import Question
 from r1searcher.retrieval.base import Retriever
-from r1searcher.runs.resolved import limits_of, retriever_of
+from r1searcher.runs.resolved import limits_of, protocol_of, retriever_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,7 @@ async def roll_out(
     tasks: Sequence[RolloutRequest],
     engine: InferenceEngine,
     retriever: Retriever,
-    make_prompt: Callable[[str], str],
-    limits: EpisodeLimits,
+    make_request: Callable[[Question], EpisodeRequest],
     concurrency: int = 64,
 ) -> AsyncGenerator[tuple[RolloutRequest, Trajectory, float], None]:
     """Play all tasks, at most `concurrency` at a time, and yield each with its seconds as it ends (in no set order).
@@ -48,14 +47,10 @@ async def roll_out(
     async def play(task: RolloutRequest) -> tuple[RolloutRequest, Trajectory, float]:
         started = time.perf_counter()
         trajectory = await run_episode(
-            task.question.text,
-            task.question.gold_answers,
-            make_prompt(task.question.text),
+            make_request(task.question),
             engine.generator(task.temperature, task.seed),
             retriever,
             engine.tokenizer,
-            limits,
-            question_id=task.question.id,
         )
         return task, trajectory, time.perf_counter() - started
 
@@ -98,8 +93,8 @@ def roll_out_model(
 ) -> dict[float, list[Trajectory]]:
     """Trajectories of a Hugging Face folder on `questions`, in their order, for each temperature; one engine start.
 
-    Prompt, limits, retriever and seed come from `settings`. `finished` hears of each episode as it ends, `notify` of
-    outages of the search engine.
+    Protocol, prompt, limits, retriever and seed come from `settings`. `finished` hears of each episode as it ends,
+    `notify` of outages of the search engine.
     """
     from r1searcher.engine.topology import device_of
     from r1searcher.engine.vllm.inference import LocalModel
@@ -118,10 +113,8 @@ def roll_out_model(
     async def play() -> dict[RolloutRequest, Trajectory]:
         played: dict[RolloutRequest, Trajectory] = {}
         async with aclosing(retriever_of(settings, notify)) as retriever, local as engine:
-            make_prompt = prompt_maker(settings, engine)
-            async with aclosing(
-                roll_out(tasks, engine, retriever, make_prompt, limits_of(settings), concurrency)
-            ) as rollouts:
+            make_request = request_maker(settings, engine)
+            async with aclosing(roll_out(tasks, engine, retriever, make_request, concurrency)) as rollouts:
                 async for task, trajectory, _ in rollouts:
                     played[task] = trajectory
                     finished(task, trajectory)
@@ -136,11 +129,25 @@ def sampling_dtype(settings: Settings) -> str:
     return "float32" if settings.engine.precision == "fp32" else "bfloat16"
 
 
-def prompt_maker(settings: Settings, engine: InferenceEngine) -> PromptMaker:
-    """Questions to prompts, as the model was trained on them."""
-    return PromptMaker(
-        prompt_text(settings.model.prompt),
+def request_maker(settings: Settings, engine: InferenceEngine) -> Callable[[Question], EpisodeRequest]:
+    """Questions to episodes, with the protocol, prompt and limits that the model was trained with."""
+    protocol, limits = protocol_of(settings), limits_of(settings)
+    make_prompt = PromptMaker(
+        prompt_text(settings.model.prompt, protocol),
+        protocol,
         settings.model.chat_template,
         engine.hf_tokenizer,
         engine.tokenizer.special_tokens,
     )
+
+    def request(question: Question) -> EpisodeRequest:
+        return EpisodeRequest(
+            question=question.text,
+            gold_answers=question.gold_answers,
+            prompt=make_prompt(question.text),
+            protocol=protocol,
+            limits=limits,
+            id=question.id,
+        )
+
+    return request

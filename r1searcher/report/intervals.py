@@ -1,4 +1,4 @@
-"""How sure a mean is: percentile bootstrap over questions (Efron and Tibshirani 1993, chapter 13)."""
+"""Confidence intervals of means: percentile bootstrap over questions (Efron and Tibshirani 1993, chapter 13)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Interval:
 def resampled_means(values: Sequence[float], seed: int = SEED) -> npt.NDArray[np.float64]:
     """Means of `RESAMPLES` bootstrap samples of `values`, shape (RESAMPLES,).
 
-    Drawn as counts of the distinct values, which is the same distribution and takes no memory for many rows.
+    Drawn as counts of the distinct values, which has the same distribution and needs little memory for many rows.
     """
     distinct, counts = np.unique(np.asarray(values, dtype=np.float64), return_counts=True)
     drawn = np.random.default_rng(seed).multinomial(len(values), counts / len(values), size=RESAMPLES)
@@ -32,9 +32,9 @@ def resampled_means(values: Sequence[float], seed: int = SEED) -> npt.NDArray[np
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """Mean of one value a question. Raises `ValueError` for none."""
+    """Mean and interval of one value per question. Raises `ValueError` if there are none."""
     if not values:
-        raise ValueError("there is no mean of nothing")
+        raise ValueError("cannot compute the mean of an empty sequence")
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(resampled_means(values), [tail, 1 - tail])
     return Interval(float(np.mean(values)), float(low), float(high))

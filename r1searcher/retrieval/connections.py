@@ -1,7 +1,7 @@
-"""Connections that end: a client that says nothing, sends half a request or reads nothing is dropped.
+"""Connection limits: a client that sends nothing, sends half a request or reads nothing is disconnected.
 
-uvicorn has a limit for the time between two requests only. A client that never sends one, or never reads its answer,
-would keep its connection for ever, and each connection takes one of the process's file descriptors.
+uvicorn limits only the time between two requests. A client that never sends one, or never reads its response,
+would keep its connection forever, and each connection uses one of the process's file descriptors.
 """
 
 import asyncio
@@ -15,24 +15,24 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 _MAX_HEAD_BYTES = 64 << 10
 _SPARE_DESCRIPTORS = 128
 _MOST_CONNECTIONS = 10_000
-_FULL = b'{"detail": "The server has as many requests at work as it can take: try again."}'
+_FULL = b'{"detail": "The server is at its limit of concurrent requests: try again."}'
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds that a client may take, and connections per process (None: as many as its file descriptors allow)."""
+    """Seconds that a client may take, and connections per process (None: as many as file descriptors allow)."""
 
     silence: float = 20.0
-    """Without a byte of a request that is not complete."""
+    """Between two bytes of an incomplete request."""
     request: float = 120.0
-    """For a whole request."""
+    """For a complete request."""
     reading: float = 60.0
-    """Without taking more of an answer."""
+    """Between two reads of a response."""
     connections: int | None = None
 
 
 def most_connections() -> int:
-    """How many connections the file descriptors of this process allow, after raising its limit as far as it may."""
+    """How many connections the file descriptors of this process allow, after raising their limit to the maximum."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _MOST_CONNECTIONS + 2 * _SPARE_DESCRIPTORS
     if soft < wanted:
@@ -42,36 +42,36 @@ def most_connections() -> int:
 
 
 def limited(limits: Limits) -> type[HttpToolsProtocol]:
-    """uvicorn's protocol with these limits, for one process."""
+    """uvicorn's protocol class with these limits, for one process."""
     most = limits.connections or most_connections()
     return type("LimitedConnection", (_Connection,), {"limits": limits, "most": most, "silent": {}})
 
 
 class _Connection(HttpToolsProtocol):
-    """At most `most` at a time: a new client takes the place of the one that has been silent longest."""
+    """At most `most` at a time: a new client replaces the one that has been silent longest."""
 
     limits: ClassVar[Limits]
     most: ClassVar[int]
     silent: ClassVar[dict["_Connection", None]]
-    """Connections without a complete request at work; the one silent longest comes first."""
+    """Connections without a complete request in progress, longest silent first."""
 
-    _deadline: TimerHandle | None = None  # of the request that is being sent
-    _patience: TimerHandle | None = None  # until the next byte
-    _reading: TimerHandle | None = None  # until the client takes more of its answer
+    _deadline: TimerHandle | None = None  # of the request being sent
+    _silence: TimerHandle | None = None  # until the next byte
+    _reading: TimerHandle | None = None  # until the client reads more of its response
     _head_bytes = 0
     _head_whole = False
     _whole = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > self.most and not self._make_room():
+        if len(self.connections) > self.most and not self._drop_longest_silent():
             head = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-type: application/json\r\n"
             transport.write(head + b"content-length: %d\r\n\r\n" % len(_FULL) + _FULL)
             transport.close()
             return
         self._wait_for_request()
 
-    def _make_room(self) -> bool:
+    def _drop_longest_silent(self) -> bool:
         oldest = next(iter(self.silent), None)
         if oldest is None:
             return False
@@ -92,7 +92,7 @@ class _Connection(HttpToolsProtocol):
         _cancel(self._reading)
         super().connection_lost(exc)
 
-    # httptools calls these while it parses what came.
+    # httptools calls these while it parses input.
     def on_message_begin(self) -> None:
         self._whole = self._head_whole = False
         super().on_message_begin()
@@ -107,7 +107,7 @@ class _Connection(HttpToolsProtocol):
         self._stop_waiting()
         super().on_message_complete()
 
-    # asyncio calls these when the client does not take its answer as fast as it is written, and when it does again.
+    # asyncio calls these when the client reads its response slower than it is written, and when it catches up.
     def pause_writing(self) -> None:
         super().pause_writing()
         self._wait_for_reading()
@@ -117,7 +117,7 @@ class _Connection(HttpToolsProtocol):
         super().resume_writing()
 
     def timeout_keep_alive_handler(self) -> None:
-        """No further request came. `close` waits for the rest of the answer to be taken, for ever if need be."""
+        """No further request arrived. `close` waits until the client has read the response, possibly forever."""
         super().timeout_keep_alive_handler()
         self._wait_for_reading()
 
@@ -127,7 +127,7 @@ class _Connection(HttpToolsProtocol):
             self.silent[self] = None
 
     def shutdown(self) -> None:
-        """The server ends: it does not wait for the rest of a request."""
+        """On shutdown the server does not wait for the rest of a request."""
         if self._whole:
             super().shutdown()
         else:
@@ -138,8 +138,8 @@ class _Connection(HttpToolsProtocol):
         self.silent[self] = None
         if self._deadline is None:
             self._deadline = self.loop.call_later(self.limits.request, self._drop)
-        _cancel(self._patience)
-        self._patience = self.loop.call_later(self.limits.silence, self._drop)
+        _cancel(self._silence)
+        self._silence = self.loop.call_later(self.limits.silence, self._drop)
 
     def _wait_for_reading(self) -> None:
         _cancel(self._reading)
@@ -155,8 +155,8 @@ class _Connection(HttpToolsProtocol):
     def _stop_waiting(self) -> None:
         self.silent.pop(self, None)
         _cancel(self._deadline)
-        _cancel(self._patience)
-        self._deadline = self._patience = None
+        _cancel(self._silence)
+        self._deadline = self._silence = None
 
     def _drop(self) -> None:
         self._stop_waiting()

@@ -1,8 +1,8 @@
-"""`r1s serve`: processes that share a port, replaced where they die and ended within seconds.
+"""`r1s serve`: processes that share a port, are restarted if they die, and end within seconds.
 
-Python runs one thread of a process at a time, so there is a process for each core. Each has a listening socket of its
-own at the same port (SO_REUSEPORT), so that the kernel deals the connections out: a burst of them at one socket of all
-would go to whichever process wakes up first.
+Python runs one thread of a process at a time, so there is one process per core. Each has its own listening socket on
+the same port (SO_REUSEPORT), so that the kernel distributes the connections: with one shared socket, a burst would go
+to the process that wakes up first.
 """
 
 import asyncio
@@ -32,9 +32,9 @@ from r1searcher.retrieval.server import LOOPBACK_NAMES, host_name, make_app
 
 _START_SECONDS = 120
 _GRACE_SECONDS = 4
-"""For requests at work when the server is told to end."""
+"""For requests in progress when the server is asked to end."""
 _STOP_SECONDS = 7
-"""For a process to end, before it is killed: a search in damaged files may never end."""
+"""For a process to end before it is killed: a search in damaged files may never end."""
 _RESTART_PAUSE = 1.0
 
 
@@ -63,18 +63,18 @@ class Place:
 
 
 def resolve(host: str, port: int) -> Place:
-    """Raises `InputError` for a host that is empty, unknown, or not of this machine, and for a port in use."""
+    """Raises `InputError` for a host that is empty, unknown or not this machine's, and for a port in use."""
     if not host.strip():
         raise InputError("--host is empty: give the address to listen on, 127.0.0.1 or, for every interface, 0.0.0.0.")
     host = host.strip().removeprefix("[").removesuffix("]")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, ValueError) as error:  # ValueError: no name at all, such as one with a NUL
+    except (OSError, ValueError) as error:  # ValueError: an invalid name, such as one with a NUL
         raise InputError(f"--host {host[:100]!r} is not an address or a name of this machine.") from error
     family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
     place = Place(host, family, str(address[0]), port)
     try:
-        with place.listen(reuse_port=False) as taken:  # a port that is shared does not say that it is in use
+        with place.listen(reuse_port=False) as taken:  # a shared port does not report that it is in use
             return Place(host, family, place.address, int(taken.getsockname()[1]))
     except OSError as error:
         why = cause_of(error)
@@ -82,9 +82,9 @@ def resolve(host: str, port: int) -> Place:
 
 
 def allowed_names(place: Place, names: list[str]) -> frozenset[str] | None:
-    """The names that a server at `place` answers to; None, any, for one that others can reach unless names are given.
+    """The names that a server at `place` accepts; None (any) if others can reach it and no names are given.
 
-    Raises `InputError` for what is not a name.
+    Raises `InputError` for an invalid name.
     """
     known = {name: host_name(f"[{name}]".encode() if ":" in name else name.encode()) for name in names}
     for name in names:
@@ -97,7 +97,7 @@ def allowed_names(place: Place, names: list[str]) -> frozenset[str] | None:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What each process of a server needs; `fingerprint` is that of the retriever that was checked."""
+    """What each process of a server needs; `fingerprint` is that of the checked retriever."""
 
     url: str
     place: Place
@@ -107,9 +107,9 @@ class Service:
 
 
 def serve(service: Service, workers: int, on_start: Callable[[str], None] = lambda address: None) -> None:
-    """Serve until SIGINT or SIGTERM. `on_start` gets the address as soon as clients may call.
+    """Serve until SIGINT or SIGTERM. `on_start` gets the address as soon as clients can connect.
 
-    Raises `RetrieverError` when the processes do not start.
+    Raises `RetrieverError` if the processes do not start.
     """
     stopping = threading.Event()
 
@@ -117,7 +117,7 @@ def serve(service: Service, workers: int, on_start: Callable[[str], None] = lamb
         stopping.set()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    holder = socket.socket(service.place.family)  # keeps others from the port while a process is replaced
+    holder = socket.socket(service.place.family)  # reserves the port while a process is replaced
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     processes: list[_Worker] = []
@@ -135,7 +135,7 @@ def serve(service: Service, workers: int, on_start: Callable[[str], None] = lamb
 
 
 class _Worker:
-    """One process, and the pipe over which it says that it is ready."""
+    """One process, and the pipe on which it reports that it is ready."""
 
     def __init__(self, service: Service) -> None:
         context = multiprocessing.get_context("spawn")
@@ -165,13 +165,13 @@ def _all_ready(workers: list[_Worker], stopping: threading.Event) -> bool:
 
 
 def _watch(workers: list[_Worker], service: Service, stopping: threading.Event) -> None:
-    """Replaces processes that die, each at most once per `_RESTART_PAUSE`."""
+    """Restarts processes that die, each at most once per `_RESTART_PAUSE`."""
     while not stopping.is_set():
         wait([worker.process.sentinel for worker in workers], timeout=0.2)
         for place, worker in enumerate(workers):
             if worker.process.is_alive() or stopping.is_set():
                 continue
-            error_line(f"A process of the server ended ({_why(worker.process.exitcode)}): another takes its place.")
+            error_line(f"A server process ended ({_why(worker.process.exitcode)}) and is restarted.")
             if stopping.wait(max(0.0, _RESTART_PAUSE - (time.monotonic() - worker.started_at))):
                 return
             workers[place] = _Worker(service)
@@ -196,9 +196,9 @@ def _stop(workers: list[_Worker]) -> None:
 
 
 def _work(service: Service, telling: Connection) -> None:
-    """One process: the application with a retriever of its own."""
+    """One process: the application with its own retriever."""
     silence_native_output()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes; the first one ends the others
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal signals all; the first process ends the others
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
@@ -226,7 +226,7 @@ def _work(service: Service, telling: Connection) -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which SIGINT does not end: the process that started it decides."""
+    """uvicorn's server without a SIGINT handler: the parent process decides when it ends."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if sig == signal.SIGTERM:
@@ -234,7 +234,7 @@ class _Server(uvicorn.Server):
 
 
 def _end_with_parent() -> None:
-    """Has a process end when the one that started it is killed: it would hold the port until somebody finds it."""
+    """Ends the process when its parent is killed: otherwise it would keep the port."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         loop = asyncio.get_running_loop()

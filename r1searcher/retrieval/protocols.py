@@ -1,11 +1,11 @@
-"""The requests and answers of the retrieval protocols in use, as their public clients send and read them.
+"""Requests and responses of the common retrieval protocols, as their public clients send and read them.
 
     Search-R1    search_r1/llm_agent/generation.py, search_r1/search/retrieval_server.py
     SkyRL        skyrl-gym/skyrl_gym/tools/search.py: one `query` per request
     ASearcher    tools/search_utils.py, tools/local_retrieval_server.py: documents with a `url`, pages by URL
     R1-Searcher  OpenRLHF-RAG/…/experience_maker.py, evaluation/eval_search_loacl.py, train/wiki_corpus_load.py
 
-A request is validated by one model here. Types are as loose as in the reference servers, which are pydantic models too:
+Each request is validated by one model here. Types are as loose as in the reference servers, also pydantic models:
 "3" and 3.0 are numbers, 1 and "true" are true, and `topk` 0 or null means the default.
 """
 
@@ -42,7 +42,7 @@ _Request = TypeVar("_Request", bound=BaseModel)
 
 
 class BadRequest(Exception):
-    """A request that no retry makes right: the status to answer with, and a sentence."""
+    """A request that no retry can fix: the response status, and a sentence."""
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
@@ -111,10 +111,10 @@ def _document(passage: Passage) -> dict[str, Any]:
 
 
 def r1_searcher(hits: Sequence[Hit]) -> list[str]:
-    """One query's answers: lines of R1-Searcher's corpus files, `number<TAB>Title: … Text: …`.
+    """One query's results: lines of R1-Searcher's corpus files, `number<TAB>Title: … Text: …`.
 
-    Its client deletes the number and the blank after it before it shows the row to the model. An id that is not a
-    number would stay, so it is replaced by a number made of it.
+    Its client removes the number and the space after it before it shows the row to the model. An id that is not a
+    number would remain, so it is replaced by a number derived from it.
     """
     return [_line(hit.passage) for hit in hits]
 
@@ -127,7 +127,7 @@ def _line(passage: Passage) -> str:
 
 
 def passage_url(passage: Passage) -> str:
-    """The URL of a passage's page: its id where that is one, otherwise one of ours that holds id and title."""
+    """The URL of a passage's page: its id if that is a URL, otherwise one of ours that contains id and title."""
     if _is_web(passage.id):
         return passage.id
     return f"{_PASSAGE_URL}{_quoted(passage.id)}/{_quoted(passage.title)}"
@@ -138,7 +138,7 @@ def _quoted(text: str) -> str:
 
 
 def page_query(url: str) -> str:
-    """What to search for in order to find the passages of a page: its title; empty for a URL that names none."""
+    """The query that finds the passages of a page: its title; empty for a URL without one."""
     if (title := _title(url)) is not None:
         return title
     return unquote(url.rstrip("/").rpartition("/")[2]).replace("_", " ") if _is_web(url) else ""
@@ -147,7 +147,7 @@ def page_query(url: str) -> str:
 def page(url: str, hits: Sequence[Hit]) -> dict[str, Any] | None:
     """A page as ASearcher's client reads it: all passages with its title, ordered by id if ids are numbers.
 
-    None where none was found.
+    None if none was found.
     """
     title = _title(url)
     if title is None:
@@ -172,5 +172,5 @@ def _is_web(text: str) -> bool:
 
 
 def _place(passage: Passage) -> tuple[int, int]:
-    """Numbers by value; others stay in the order in which they were found."""
+    """Numbers by value; other ids keep the order in which they were found."""
     return (0, int(passage.id)) if passage.id.isascii() and passage.id.isdigit() and len(passage.id) < 20 else (1, 0)

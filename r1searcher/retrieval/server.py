@@ -1,13 +1,13 @@
-"""Any retriever as an HTTP server that speaks the protocols in use; `protocols.py` has their requests and answers.
+"""Serves any retriever over HTTP in the common protocols; `protocols.py` has their requests and responses.
 
     POST /retrieve   {"queries" or "query", "topk", "return_scores"} -> {"result": [[…], …]}: Search-R1, SkyRL…
     POST /access     {"urls"} -> {"result": [{"contents", …} or null, …]}: ASearcher
     POST /queries    {"queries", "k"} -> {"queries", "answers": [["17\\tTitle: X Text: …", …], …]}: R1-Searcher
     GET  /health     {"name", "passages", "fingerprint"}
 
-Queries that arrive at the same time are searched together. A request that is wrong gets a 4xx, and a search engine that
-is away or an index that is damaged a 503, each with a sentence under `detail`. These protocols have no errors of single
-queries: one query that fails fails its request, with 503 where asking again may help and 422 where it will not.
+Queries that arrive at the same time are searched together. An invalid request gets a 4xx, an unavailable search engine
+or a damaged index a 503, each with a sentence in `detail`. These protocols have no errors of single queries: one query
+that fails makes its request fail, with 503 where a retry may help and 422 where it will not.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ from r1searcher.retrieval.protocols import (
 MAX_BODY_BYTES = 16 << 20
 MAX_ANSWER_BYTES = 200 << 20
 _QUERIES_AT_ONCE, _PASSAGES_AT_ONCE = 256, 10_000
-"""How much of one request is searched at the same time: a large one must not hold up others, nor fill the memory."""
+"""How much of one request is searched at a time: a large one must not block others or exhaust memory."""
 
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^:\[\]/@\s]+))(?::\d{1,5})?", re.ASCII)
@@ -62,8 +62,8 @@ def make_app(
 ) -> "App":
     """The server as an ASGI application, which closes the retriever when it ends.
 
-    `allowed_hosts` are the names under which clients may call it (in `Host`, without port); None allows any. Other
-    names are refused: a web page could have its own name resolve to this machine and read the answers.
+    `allowed_hosts` are the names that clients may use for it (in `Host`, without port); None allows any. Other names
+    are rejected: a web page could make its own name resolve to this machine and read the responses.
     """
     batcher = Batcher(retriever)
 
@@ -108,9 +108,9 @@ def make_app(
 
 
 class App:
-    """A router that answers only to its own names.
+    """A router that accepts only its own host names.
 
-    A router alone: the layers that a whole application has around it take a tenth of a request's time.
+    Only a router: the middleware of a full application takes a tenth of a request's time.
     """
 
     def __init__(self, router: Router, allowed_hosts: frozenset[str] | None) -> None:
@@ -122,8 +122,8 @@ class App:
             for name, value in scope["headers"]:
                 if name == b"host" and host_name(value) not in self._allowed_hosts:
                     detail = (
-                        f"This server does not answer to the name {value.decode('latin-1')[:200]!r}: "
-                        "start it with --allowed-host NAME if it should."
+                        f"This server does not accept the host name {value.decode('latin-1')[:200]!r}: "
+                        "to allow it, start the server with --allowed-host NAME."
                     )
                     return await _respond(421, _json({"detail": detail}), scope, receive, send)
         await self._router(scope, receive, send)
@@ -137,7 +137,7 @@ def host_name(host: bytes) -> str | None:
 
 
 class _Endpoint:
-    """Answers a request with the JSON that `answer` makes of it, and its errors with a sentence."""
+    """Responds with the JSON that `answer` returns, or with a sentence for its errors."""
 
     def __init__(self, answer: _Answer, method: str | None) -> None:
         self._answer = answer
@@ -147,7 +147,7 @@ class _Endpoint:
         try:
             request = Request(scope, receive)
             if self._method not in (None, request.method):
-                raise BadRequest(405, f"{request.url.path} takes {self._method} requests only.")
+                raise BadRequest(405, f"{request.url.path} accepts {self._method} requests only.")
             status, pieces = 200, await self._answer(request)
         except ClientDisconnect:
             return
@@ -157,12 +157,12 @@ class _Endpoint:
             status, pieces = 503, _json({"detail": str(error)})
         except Exception:
             _log.exception("A request failed: this is a bug in r1s.")
-            status, pieces = 500, _json({"detail": "The server failed: this is a bug, its terminal shows where."})
+            status, pieces = 500, _json({"detail": "The server failed: this is a bug, see the server's terminal."})
         await _respond(status, pieces, scope, receive, send)
 
 
 async def _nowhere(request: Request) -> _Pieces:
-    raise BadRequest(404, "There is nothing here: POST /retrieve, /queries or /access, or GET /health.")
+    raise BadRequest(404, "There is nothing at this path: use POST /retrieve, /queries or /access, or GET /health.")
 
 
 async def _respond(status: int, pieces: _Pieces, scope: Scope, receive: Receive, send: Send) -> None:
@@ -188,9 +188,9 @@ async def _answers(
     beside: dict[str, Any],
     key: str,
 ) -> _Pieces:
-    """The JSON object of `beside` and, under `key`, a list of what `shaped` makes of each query's hits.
+    """The JSON object `beside` plus, under `key`, a list of `shaped` of each query's hits.
 
-    It is encoded as the hits come, so that the most that is kept of a large request is its answer.
+    It is encoded as the hits arrive, so that only the response of a large request is kept in memory.
     """
     require_affordable(len(queries), top_k)
     nothing = SearchResult()
@@ -199,7 +199,7 @@ async def _answers(
     at_once = min(_QUERIES_AT_ONCE, _PASSAGES_AT_ONCE // top_k)
     for start in range(0, len(queries), at_once):
         some = queries[start : start + at_once]
-        asked = [query for query in some if query.strip()]  # an empty one gets an empty list, without a search
+        asked = [query for query in some if query.strip()]  # empty queries get an empty list, without a search
         found = iter(await batcher.search(asked, top_k) if asked else [])
         results = [next(found) if query.strip() else nothing for query in some]
         rows = json.dumps([shaped(_hits(query, result)) for query, result in zip(some, results, strict=True)])[1:-1]
@@ -208,11 +208,11 @@ async def _answers(
         if size > MAX_ANSWER_BYTES:
             raise BadRequest(
                 413,
-                f"The answer is larger than {MAX_ANSWER_BYTES >> 20} MB after {start + len(some):,} of "
+                f"The response is larger than {MAX_ANSWER_BYTES >> 20} MB after {start + len(some):,} of "
                 f"{len(queries):,} queries: send fewer queries at once.",
             )
         if start + at_once < len(queries):
-            await asyncio.sleep(0)  # others get their turn, also where queries are empty
+            await asyncio.sleep(0)  # let other requests run, even if queries are empty
     pieces = pieces or [head]
     pieces[-1] += end
     return pieces

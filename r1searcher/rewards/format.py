@@ -1,29 +1,19 @@
 """The format rules, each with the name under which its violation is logged (`format/<name>`).
 
-Only what the model wrote is scored: `Trajectory.turns`, and for what it may write, its question and gold answers.
-A right trajectory reads `thought QUERY keywords END_QUERY` for each search and then `thought </think> <answer> …
-</answer>`. The prompt has opened the thinking already.
+Only what the model wrote is judged: `Trajectory.turns` as the episode's protocol parses them, and for what it may
+write, its question and gold answers. Another package adds a rule with an entry point of the group
+`r1searcher.format_rules`; it is judged where `reward.format_rules` names it.
 """
 
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 
-from r1searcher.episodes.protocol import (
-    ANSWER,
-    DOCUMENTS,
-    END_ANSWER,
-    END_DOCUMENTS,
-    END_QUERY,
-    END_THINK,
-    QUERY,
-    TAGS,
-    THINK,
-    query_of,
-)
+from r1searcher.common.registry import Registry
+from r1searcher.episodes.protocol import ParsedTurns, protocol_named
 from r1searcher.episodes.trajectory import StopReason, Trajectory
 
 MAX_ANSWER_WORDS = 10
@@ -37,117 +27,98 @@ _RUN = re.compile(r"(.)\1{39}")
 
 
 @dataclass(frozen=True)
-class Written:
-    """What the model wrote, in the pieces that the rules look at."""
+class FormatContext:
+    """What the model wrote in one episode, for the rules."""
 
     turns: tuple[str, ...]
+    parsed: ParsedTurns
     stop: StopReason
     allowed: str
-    """Question and gold_answers: their characters may be repeated."""
+    """Question and gold answers: their characters may be repeated."""
     max_answer_words: int
+
+    @classmethod
+    def of(cls, trajectory: Trajectory, max_answer_words: int = MAX_ANSWER_WORDS) -> "FormatContext":
+        """Raises `InputError` where the trajectory's protocol is not known here."""
+        allowed = " ".join((trajectory.question, *trajectory.gold_answers))
+        turns = trajectory.turns
+        return cls(turns, parse_turns(trajectory), trajectory.stop, allowed, max_answer_words)
 
     @cached_property
     def text(self) -> str:
         return "\n".join(self.turns)  # joined by something, so that no tag can form across two turns
 
-    @cached_property
-    def last(self) -> str:
-        return self.turns[-1] if self.turns else ""
 
-    @cached_property
-    def answer(self) -> str | None:
-        return raw_answer(self.last)
-
-    @cached_property
-    def conclusion(self) -> str:
-        """What stands behind the first `</think>` of the last turn."""
-        return self.last.partition(END_THINK)[2]
+def parse_turns(trajectory: Trajectory) -> ParsedTurns:
+    """What the model wrote, as the trajectory's protocol reads it. Raises `InputError` for an unknown protocol."""
+    return protocol_named(trajectory.protocol, "the trajectory's protocol").parse(trajectory.turns)
 
 
-def raw_answer(turn: str) -> str | None:
-    """The text of a turn's last closed answer with its outer blanks, None when there is none.
-
-    >>> raw_answer("So it is Oslo. </think> <answer> Oslo </answer>")
-    ' Oslo '
-    """
-    before, closed, _ = turn.rpartition(END_ANSWER)
-    _, opened, answer = before.rpartition(ANSWER)
-    return answer if closed and opened else None
-
-
-def _unfinished(written: Written) -> bool:
+def unfinished(context: FormatContext) -> bool:
     """The episode ended before an answer was closed."""
-    return written.stop is not StopReason.ANSWERED
+    return context.stop is not StopReason.ANSWERED
 
 
-def _thinking_not_closed(written: Written) -> bool:
-    """No `</think>` in the last turn."""
-    return END_THINK not in written.last
+def thinking_not_closed(context: FormatContext) -> bool:
+    """The thinking is not closed in the last turn."""
+    return context.parsed.thinking_not_closed
 
 
-def _thinking_closed_twice(written: Written) -> bool:
-    """More than one `</think>`."""
-    return written.text.count(END_THINK) > 1
+def thinking_closed_twice(context: FormatContext) -> bool:
+    """The thinking is closed more than once."""
+    return context.parsed.thinking_closed_twice
 
 
-def _no_answer(written: Written) -> bool:
-    """No `<answer>…</answer>` with something in it stands behind `</think>`."""
-    return not (raw_answer(written.conclusion) or "").strip()
+def no_answer(context: FormatContext) -> bool:
+    """No complete answer with something in it follows the thinking."""
+    return context.parsed.answer_out_of_place or not (context.parsed.answer or "").strip()
 
 
-def _several_answers(written: Written) -> bool:
-    """More than one `<answer>` or `</answer>`."""
-    return written.text.count(ANSWER) > 1 or written.text.count(END_ANSWER) > 1
+def several_answers(context: FormatContext) -> bool:
+    """More than one answer is opened or closed."""
+    return context.parsed.several_answers
 
 
-def _text_around_answer(written: Written) -> bool:
-    """Something else than blanks stands between `</think>` and `<answer>`, or behind `</answer>`."""
-    before, opened, _ = written.conclusion.partition(ANSWER)
-    _, closed, behind = written.conclusion.rpartition(END_ANSWER)
-    return bool(opened and before.strip()) or bool(closed and behind.strip())
+def text_around_answer(context: FormatContext) -> bool:
+    """Something other than blanks is between the end of the thinking and the answer, or after the answer."""
+    return context.parsed.text_around_answer
 
 
-def _long_answer(written: Written) -> bool:
-    """The answer has more words than allowed (10 unless set)."""
-    return written.answer is not None and len(written.answer.split()) > written.max_answer_words
+def long_answer(context: FormatContext) -> bool:
+    """The answer has more words than `reward.max_answer_words` (10 unless set)."""
+    answer = context.parsed.answer
+    return answer is not None and len(answer.split()) > context.max_answer_words
 
 
-def _misplaced_tag(written: Written) -> bool:
-    """A tag where none belongs: `<think>` again, any tag inside the answer, an answer or `</think>` before a search."""
-    if THINK in written.text:
-        return True
-    if written.answer is not None and any(tag in written.answer for tag in TAGS):
-        return True
-    if any(tag in turn for turn in written.turns[:-1] for tag in (END_THINK, ANSWER, END_ANSWER)):
-        return True
-    return ANSWER in written.last.partition(END_THINK)[0] or QUERY in written.conclusion
+def misplaced_tag(context: FormatContext) -> bool:
+    """A tag where it does not belong: the thinking opened again, any tag inside the answer, an answer or the end of the
+    thinking before a search."""
+    return context.parsed.misplaced_tag
 
 
-def _malformed_query(written: Written) -> bool:
-    """A query that is empty, never opened, never closed, or opened more than once."""
-    if any(query_of(turn) is None for turn in written.turns[:-1]):
-        return True
-    return (QUERY in written.last or END_QUERY in written.last) and query_of(written.last) is None
+def malformed_query(context: FormatContext) -> bool:
+    """A query is empty, never opened, never closed, or opened more than once."""
+    return context.parsed.malformed_query
 
 
-def _forged_documents(written: Written) -> bool:
-    """The model wrote a documents tag: documents are the environment's to write."""
-    return DOCUMENTS in written.text or END_DOCUMENTS in written.text
+def forged_documents(context: FormatContext) -> bool:
+    """The model wrote a documents tag: only the environment writes documents."""
+    return context.parsed.forged_documents
 
 
-def _foreign_script(written: Written) -> bool:
-    """Chinese, Japanese or Korean characters, while neither the question nor a gold holds any."""
-    return not written.text.isascii() and bool(_CJK.search(written.text)) and not _CJK.search(written.allowed)
+def foreign_script(context: FormatContext) -> bool:
+    """Chinese, Japanese or Korean characters, while neither the question nor a gold answer contains any."""
+    return not context.text.isascii() and bool(_CJK.search(context.text)) and not _CJK.search(context.allowed)
 
 
-def _garbled_text(written: Written) -> bool:
+def garbled_text(context: FormatContext) -> bool:
     """Replacement, control or private-use characters: bytes that decode to no readable text."""
-    return bool(_GARBLED.search(written.text))
+    return bool(_GARBLED.search(context.text))
 
 
-def _stuck_text(written: Written) -> bool:
+def stuck_text(context: FormatContext) -> bool:
     """A character 40 times in a row, a word 10 times in a row, or 300 characters without a blank."""
-    words = written.text.split()
+    words = context.text.split()
     long_words = [word for word in words if len(word) >= 40]
     if any(len(word) >= 300 or _RUN.search(word) for word in long_words):
         return True
@@ -156,35 +127,52 @@ def _stuck_text(written: Written) -> bool:
     return any(len(list(run)) >= 10 for _, run in groupby(words))
 
 
-RULES: dict[str, Callable[[Written], bool]] = {
-    rule.__name__.removeprefix("_"): rule
-    for rule in (
-        _unfinished,
-        _thinking_not_closed,
-        _thinking_closed_twice,
-        _no_answer,
-        _several_answers,
-        _text_around_answer,
-        _long_answer,
-        _misplaced_tag,
-        _malformed_query,
-        _forged_documents,
-        _foreign_script,
-        _garbled_text,
-        _stuck_text,
-    )
-}
-"""Name of a rule to the predicate that holds where it is broken; the docstring says when."""
+Rule = Callable[[FormatContext], bool]
+"""Holds where the rule is broken; its docstring says when that is, for the docs."""
+
+FORMAT_RULES: Registry[Rule] = Registry(
+    "format rule",
+    "r1searcher.format_rules",
+    {
+        rule.__name__: rule
+        for rule in (
+            unfinished,
+            thinking_not_closed,
+            thinking_closed_twice,
+            no_answer,
+            several_answers,
+            text_around_answer,
+            long_answer,
+            misplaced_tag,
+            malformed_query,
+            forged_documents,
+            foreign_script,
+            garbled_text,
+            stuck_text,
+        )
+    },
+)
+"""Every rule by its name. Those that come with the package are always judged."""
+
+
+def judged_rules(more: Sequence[str] = ()) -> dict[str, Rule]:
+    """The rules that come with the package, and those that `more` (`reward.format_rules`) names.
+
+    Raises `InputError` for an unknown name.
+    """
+    return {name: FORMAT_RULES.require(name, "reward.format_rules") for name in (*FORMAT_RULES.builtin, *more)}
+
+
+def broken_rules(context: FormatContext, more: Sequence[str] = ()) -> tuple[str, ...]:
+    """Names of the rules that the model broke, in the order of `judged_rules`; empty when the format is right."""
+    return tuple(name for name, broken in judged_rules(more).items() if broken(context))
 
 
 def violations(trajectory: Trajectory, max_answer_words: int = MAX_ANSWER_WORDS) -> tuple[str, ...]:
-    """Names of the rules that the model broke, in the order of `RULES`; empty when the format is right."""
-    allowed = " ".join((trajectory.question, *trajectory.gold_answers))
-    written = Written(trajectory.turns, trajectory.stop, allowed, max_answer_words)
-    return tuple(name for name, broken in RULES.items() if broken(written))
+    """The broken rules of a trajectory."""
+    return broken_rules(FormatContext.of(trajectory, max_answer_words))
 
 
 def answer_of_trajectory(trajectory: Trajectory) -> str | None:
     """The raw answer that the model gave at the end, None when it gave none."""
-    turns = trajectory.turns
-    return raw_answer(turns[-1]) if turns else None
+    return parse_turns(trajectory).answer

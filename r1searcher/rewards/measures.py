@@ -16,7 +16,7 @@ from r1searcher.common.registry import Registry
 from r1searcher.episodes.trajectory import Author, StopReason, Trajectory
 from r1searcher.errors import InputError
 from r1searcher.rewards import official
-from r1searcher.rewards.format import MAX_ANSWER_WORDS, RULES
+from r1searcher.rewards.format import MAX_ANSWER_WORDS, judged_rules
 from r1searcher.rewards.parts import RewardContext
 
 
@@ -257,13 +257,15 @@ def shown_in(view: View) -> tuple[Measure, ...]:
     return tuple(measure_ for measure_ in all_measures() if view in measure_.shown)
 
 
-def measure(trajectory: Trajectory, max_answer_words: int = MAX_ANSWER_WORDS) -> dict[str, float]:
+def measure(
+    trajectory: Trajectory, max_answer_words: int = MAX_ANSWER_WORDS, format_rules: tuple[str, ...] = ()
+) -> dict[str, float]:
     """What every log shows of an episode, whatever it is rewarded for: each measure that applies to it, by name.
 
     `format/<rule>` is there for each broken rule, `stop/<reason>` for the one reason, both 1. A value that is not
     finite is left out.
     """
-    context = RewardContext(trajectory, max_answer_words)
+    context = RewardContext(trajectory, max_answer_words, format_rules)
     values = {m.name: m.compute(context) for m in all_measures() if m.compute is not None}
     return {
         **{name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)},
@@ -273,15 +275,19 @@ def measure(trajectory: Trajectory, max_answer_words: int = MAX_ANSWER_WORDS) ->
 
 
 def episode_logs(
-    trajectory: Trajectory, parts: Mapping[str, float], seconds: float, max_answer_words: int
+    trajectory: Trajectory,
+    parts: Mapping[str, float],
+    seconds: float,
+    max_answer_words: int,
+    format_rules: tuple[str, ...] = (),
 ) -> dict[str, float]:
     """What training logs of an episode. Every episode has the same keys, as means over a step need: 0 where a measure
     does not apply."""
     return {
-        **{f"format/{rule}": 0.0 for rule in RULES},
+        **{f"format/{rule}": 0.0 for rule in judged_rules(format_rules)},
         **{f"stop/{reason.value}": 0.0 for reason in StopReason},
         **{m.name: 0.0 for m in all_measures() if m.compute is not None},
-        **measure(trajectory, max_answer_words),
+        **measure(trajectory, max_answer_words, format_rules),
         **{f"reward/{name}": value for name, value in parts.items()},
         EPISODE_SECONDS.name: seconds,
     }

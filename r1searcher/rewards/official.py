@@ -1,7 +1,8 @@
 """Each dataset's own metrics, as its authors' program computes them, by the dataset's name.
 
-R1-Searcher's metrics (`rewards.metrics`) are the same formulas on another normalization: they blank punctuation where
-most of these delete it. `docs/evaluation.md` holds the table. All values lie in 0..1; the best gold counts.
+R1-Searcher's metrics (`rewards.metrics`) use the same formulas with another normalization: they replace punctuation
+with spaces where most of these delete it. `docs/evaluation.md` has the table. All values are in 0..1; the best gold
+answer counts.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,7 @@ _deleted_gold = lru_cache(maxsize=1 << 17)(delete_words)
 
 
 def squad_with_closed_answers(answer: str, gold_answers: Sequence[str]) -> dict[str, float]:
-    """EM, F1. Punctuation is deleted; F1 is 0 where one side is yes, no or noanswer and the other differs."""
+    """EM, F1. Punctuation is deleted; F1 is 0 if one side is yes, no or noanswer and the other differs."""
     words = delete_words(answer)
     normal = " ".join(words)
     em = f1 = 0.0
@@ -35,7 +36,7 @@ def squad_with_closed_answers(answer: str, gold_answers: Sequence[str]) -> dict[
 
 
 def musique(answer: str, gold_answers: Sequence[str]) -> dict[str, float]:
-    """EM, F1. Punctuation is deleted; no rule for yes and no; F1 is 1 where both sides are empty."""
+    """EM, F1. Punctuation is deleted; no rule for yes and no; F1 is 1 if both sides are empty."""
     words = delete_words(answer)
     normal_golds = list(map(_deleted_gold, gold_answers))
     f1 = max((1.0 if gold == words else f1_of_words(words, gold) for gold in normal_golds), default=0.0)
@@ -55,14 +56,14 @@ def exact_match(answer: str, gold_answers: Sequence[str]) -> dict[str, float]:
 
 
 def popqa(answer: str, gold_answers: Sequence[str]) -> dict[str, float]:
-    """Accuracy: a gold answer occurs in the raw answer as it is, in lower case or capitalized."""
+    """Accuracy: a gold answer occurs in the raw answer unchanged, in lower case or capitalized."""
     right = any(form in answer for gold in gold_answers for form in (gold, gold.lower(), gold.capitalize()))
     return {ACCURACY: float(right)}
 
 
 @dataclass(frozen=True, slots=True)
 class OfficialScorer:
-    """A dataset's own scorer: where it comes from, and which of `OFFICIAL_METRICS` it gives."""
+    """A dataset's own scorer: its source, and which of `OFFICIAL_METRICS` it computes."""
 
     about: str
     program: str
@@ -71,7 +72,7 @@ class OfficialScorer:
     metrics: Metrics
 
     def __call__(self, answer: str | None, gold_answers: Sequence[str]) -> dict[str, float]:
-        """The metrics of an answer; all 0 where none was given, as in the programs."""
+        """The metrics of an answer; all 0 if it is missing, as in the programs."""
         if answer is None:
             return dict.fromkeys(self.names, 0.0)
         return self.metrics(answer, gold_answers)

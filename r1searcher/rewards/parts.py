@@ -22,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from r1searcher.common.records import problem_in
 from r1searcher.common.registry import Registry
+from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
 from r1searcher.episodes.trajectory import Author, Trajectory
 from r1searcher.errors import InputError, R1Error
 from r1searcher.rewards import format as rules
@@ -36,11 +37,17 @@ class RewardContext:
 
     trajectory: Trajectory
     max_answer_words: int = rules.MAX_ANSWER_WORDS
+    format_rules: tuple[str, ...] = ()
+    """Rules that are judged beside those that come with the package."""
 
     @cached_property
+    def format_context(self) -> rules.FormatContext:
+        return rules.FormatContext.of(self.trajectory, self.max_answer_words)
+
+    @property
     def answer(self) -> str | None:
         """Raw text of the answer, with its outer blanks; None when none was given."""
-        return rules.answer_of_trajectory(self.trajectory)
+        return self.format_context.parsed.answer
 
     @cached_property
     def scores(self) -> Scores:
@@ -48,7 +55,7 @@ class RewardContext:
 
     @cached_property
     def violations(self) -> tuple[str, ...]:
-        return rules.violations(self.trajectory, self.max_answer_words)
+        return rules.broken_rules(self.format_context, self.format_rules)
 
     @cached_property
     def written(self) -> str:
@@ -56,7 +63,15 @@ class RewardContext:
 
     @cached_property
     def transcript(self) -> str:
-        """Everything after the prompt, documents included: what the released reward servers and Search-R1 read."""
+        """Everything after the prompt, documents included: what the released reward servers and Search-R1 read.
+
+        Raises `InputError` for a trajectory of another protocol than R1-Searcher's, whose tags they look for.
+        """
+        if self.trajectory.protocol != R1_SEARCHER.name:
+            raise InputError(
+                f"episode.protocol = {self.trajectory.protocol!r}: the reward parts released_* and search_r1_* judge "
+                f"only the tags of {R1_SEARCHER.name}; choose another reward.recipe"
+            )
         return "".join(s.text_before_stop for s in self.trajectory.segments if s.author is not Author.PROMPT)
 
     @cached_property

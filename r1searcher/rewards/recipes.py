@@ -24,7 +24,7 @@ from pydantic import ConfigDict, Field
 from r1searcher.common.registry import Registry
 from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.errors import InputError
-from r1searcher.rewards.format import MAX_ANSWER_WORDS
+from r1searcher.rewards.format import MAX_ANSWER_WORDS, judged_rules
 from r1searcher.rewards.parts import RewardContext, part_with
 
 RewardedStage = Literal["stage1", "stage2"]
@@ -95,12 +95,14 @@ def recipe_parts(recipe: str, stage: RewardedStage) -> tuple[Part, ...]:
 
 
 def reward_function(
-    parts: Sequence[Part], max_answer_words: int = MAX_ANSWER_WORDS
+    parts: Sequence[Part], max_answer_words: int = MAX_ANSWER_WORDS, format_rules: tuple[str, ...] = ()
 ) -> Callable[[Trajectory], RewardBreakdown]:
-    """The weighted sum of `parts`; longer answers than `max_answer_words` break the format.
+    """The weighted sum of `parts`; longer answers than `max_answer_words` break the format, and so do broken
+    `format_rules` beside those that come with the package.
 
-    Raises `InputError` for an unknown part, for one named twice, and for parameters that it does not take.
+    Raises `InputError` for an unknown part or rule, for a part named twice, and for parameters that it does not take.
     """
+    judged_rules(format_rules)
     names = [part.name for part in parts]
     for name in names:
         if names.count(name) > 1:
@@ -108,7 +110,7 @@ def reward_function(
     values = [part_with(part.name, part.params) for part in parts]
 
     def reward(trajectory: Trajectory) -> RewardBreakdown:
-        context = RewardContext(trajectory, max_answer_words)
+        context = RewardContext(trajectory, max_answer_words, format_rules)
         return RewardBreakdown(
             {part.name: _earned(part, value(context)) for part, value in zip(parts, values, strict=True)}
         )

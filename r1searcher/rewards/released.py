@@ -10,32 +10,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from r1searcher.episodes.protocol import (
-    ANSWER,
-    DOCUMENTS,
-    END_ANSWER,
-    END_DOCUMENTS,
-    END_QUERY,
-    END_THINK,
-    QUERY,
-    THINK,
-)
+from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
 from r1searcher.rewards.metrics import Scores, score
 
+TAGS = R1_SEARCHER.tags
 ASSISTANT = ("Assistant", "assistant")
 MAX_ANSWER_WORDS = 10
 
 _EQUALLY_OFTEN = (
-    QUERY,
-    END_QUERY,
-    DOCUMENTS,
-    f"{DOCUMENTS}\n",
-    f"{DOCUMENTS}\n(1)",
-    END_DOCUMENTS,
-    f"{END_DOCUMENTS}\n\n",
+    TAGS.query,
+    TAGS.end_query,
+    TAGS.documents,
+    f"{TAGS.documents}\n",
+    f"{TAGS.documents}\n(1)",
+    TAGS.end_documents,
+    f"{TAGS.end_documents}\n\n",
 )
-_NOT_IN_ANSWER = (QUERY.strip("<|>"), DOCUMENTS.strip("<|>"))
-_BLOCK = re.compile(f"{re.escape(DOCUMENTS)}.*?{re.escape(END_DOCUMENTS)}", re.DOTALL)
+_NOT_IN_ANSWER = (TAGS.query.strip("<|>"), TAGS.documents.strip("<|>"))
+_BLOCK = re.compile(f"{re.escape(TAGS.documents)}.*?{re.escape(TAGS.end_documents)}", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +38,8 @@ class Server:
     end_token: str
 
 
-LLAMA = Server("<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n<think>", "<|eot_id|>")
-QWEN = Server("\nAssistant: <think>", "<|endoftext|>")
+LLAMA = Server(f"<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n{TAGS.think}", "<|eot_id|>")
+QWEN = Server(f"\nAssistant: {TAGS.think}", "<|endoftext|>")
 
 
 @dataclass(frozen=True)
@@ -65,9 +57,9 @@ class Solution:
     @cached_property
     def answer(self) -> str | None:
         """What follows the last `<answer>`, up to an `</answer>` if there is one; None where either tag is missing."""
-        if ANSWER not in self.text or END_ANSWER not in self.text:
+        if TAGS.answer not in self.text or TAGS.end_answer not in self.text:
             return None
-        return self.text.rpartition(ANSWER)[2].partition(END_ANSWER)[0].strip()
+        return self.text.rpartition(TAGS.answer)[2].partition(TAGS.end_answer)[0].strip()
 
     @cached_property
     def searches(self) -> int | None:
@@ -77,8 +69,8 @@ class Solution:
 
     @property
     def has_one_thought_and_answer(self) -> bool:
-        once = (END_THINK, ANSWER, END_ANSWER)
-        return THINK not in self.text and all(self.text.count(tag) == 1 for tag in once)
+        once = (TAGS.end_think, TAGS.answer, TAGS.end_answer)
+        return TAGS.think not in self.text and all(self.text.count(tag) == 1 for tag in once)
 
     @property
     def has_chinese(self) -> bool:

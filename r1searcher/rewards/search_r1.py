@@ -7,21 +7,26 @@ searches, and the prompt has opened it. `docs/rewards.md` holds the translation.
 import re
 from collections.abc import Sequence
 
-from r1searcher.episodes.protocol import DOCUMENTS, END_DOCUMENTS, END_QUERY, QUERY, THINK
+from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
 from r1searcher.rewards.metrics import delete_words
 
-TRANSLATION = (
-    (QUERY, "</think><search>"),
-    (END_QUERY, "</search>"),
-    (DOCUMENTS, "<information>"),
-    (END_DOCUMENTS, "</information><think>"),
-)
-"""Our tags, and what stands for them in Search-R1's protocol. `<think>` and `<answer>` are the same in both."""
+TAGS = R1_SEARCHER.tags
+SEARCH, END_SEARCH = "<search>", "</search>"
+INFORMATION, END_INFORMATION = "<information>", "</information>"
 
-_ANSWER = re.compile("<answer>(.*?)</answer>", re.DOTALL)
+TRANSLATION = (
+    (TAGS.query, TAGS.end_think + SEARCH),
+    (TAGS.end_query, END_SEARCH),
+    (TAGS.documents, INFORMATION),
+    (TAGS.end_documents, END_INFORMATION + TAGS.think),
+)
+"""Our tags and their equivalents in Search-R1's protocol. `<think>` and `<answer>` are the same in both."""
+
+_ANSWER = re.compile(f"{TAGS.answer}(.*?){TAGS.end_answer}", re.DOTALL)
 _TAG = re.compile("(</?(?:think|search|information|answer)>)")
+_THOUGHT = TAGS.think + TAGS.end_think
 _SEQUENCE = re.compile(
-    "(?:<think></think><search></search><information></information>)*<think></think><answer></answer>"
+    f"(?:{_THOUGHT}{SEARCH}{END_SEARCH}{INFORMATION}{END_INFORMATION})*{_THOUGHT}{TAGS.answer}{TAGS.end_answer}"
 )
 
 
@@ -29,7 +34,7 @@ def translate(transcript: str) -> str:
     """A transcript that starts after the prompt's `<think>`, in Search-R1's tags."""
     for ours, theirs in TRANSLATION:
         transcript = transcript.replace(ours, theirs)
-    return THINK + transcript
+    return TAGS.think + transcript
 
 
 def answer_in(transcript: str) -> str | None:

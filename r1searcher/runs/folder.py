@@ -1,4 +1,4 @@
-"""The run folder: the one place that knows where each file of a run is."""
+"""The run folder: the path of each file of a run."""
 
 import re
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ _STEP = re.compile(r"step-(\d{6,9})")
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """Paths of one stage's run. Nothing is created before it is written."""
+    """Paths of one stage's run. Folders and files are created when they are written."""
 
     path: Path
 
@@ -25,7 +25,7 @@ class RunFolder:
 
     @property
     def launch(self) -> Path:
-        """The engine's command line, to be repeated by hand."""
+        """The engine's command line, for running it manually."""
         return self.path / "launch.sh"
 
     @property
@@ -40,7 +40,7 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """A row a step."""
+        """One row per step."""
         return self.path / "metrics.jsonl"
 
     @property
@@ -62,12 +62,12 @@ class RunFolder:
 
     @property
     def stop_note(self) -> Path:
-        """Why the run was stopped on purpose, in one sentence; absent otherwise."""
+        """Why the run was deliberately stopped, in one sentence; absent otherwise."""
         return self.path / "stopped.txt"
 
     @property
     def heartbeat(self) -> Path:
-        """Sentences of a run that waits (a search engine that is down), a line each."""
+        """Notices of a waiting run (for example, while the search engine is down), one per line."""
         return self.path / "heartbeat.log"
 
     @property

@@ -1,14 +1,13 @@
-"""What the files of a run folder hold: a model per file, and a trajectory as one JSON row and back.
+"""The contents of a run folder's files: one model per file, and trajectories to and from JSON rows.
 
-A file that does not fit its model is an `InputError` with the file, the place in it and the remedy, wherever it is
-read.
+A file that does not match its model is an `InputError` with the file, the location in it and the fix.
 """
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from r1searcher.common.files import last_row, read_rows
@@ -22,6 +21,8 @@ from r1searcher.common.records import (
 )
 from r1searcher.config.settings import Stage
 from r1searcher.corpora.passage import Passage
+from r1searcher.episodes.protocol import PROTOCOLS
+from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
 from r1searcher.episodes.trajectory import Author, Search, Segment, StopReason, Trajectory
 from r1searcher.errors import InputError
 from r1searcher.retrieval.base import Hit, Span
@@ -29,7 +30,7 @@ from r1searcher.runs.folder import RunFolder
 
 
 def one_of(kinds: tuple[type, ...], said: str) -> AfterValidator:
-    """Accepts instances of `kinds` as they are; of others it says that they must be what `said` says."""
+    """Accepts instances of `kinds` unchanged; the error for others is "must be" and `said`."""
 
     def check(value: Any) -> Any:
         if not isinstance(value, kinds):
@@ -40,7 +41,7 @@ def one_of(kinds: tuple[type, ...], said: str) -> AfterValidator:
 
 
 Str = Annotated[Any, one_of((str,), "text")]
-"""A string as it is: pydantic's own would refuse lone surrogates, which a model can write."""
+"""Any string: pydantic's own type rejects lone surrogates, which a model can write."""
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -83,6 +84,16 @@ class TrajectoryRow(Record):
     stop: Annotated[StopReason, Field(strict=False)]
     segments: list[SegmentRow]
     searches: list[SearchRow]
+    protocol: Str = R1_SEARCHER.name
+
+    @field_validator("protocol")
+    @classmethod
+    def known_protocol(cls, value: str) -> str:
+        if value not in PROTOCOLS:
+            raise PydanticCustomError(
+                "protocol", "must be an installed protocol: {names}", {"names": ", ".join(PROTOCOLS)}
+            )
+        return value
 
 
 class RunManifest(Record):
@@ -93,7 +104,7 @@ class RunManifest(Record):
 
 
 class MetricRow(Record):
-    """A row of `metrics.jsonl`: the step, and a number or null for everything that was measured."""
+    """A row of `metrics.jsonl`: the step, and a number or null per measured value."""
 
     step: Annotated[int, Field(ge=0, le=10**9)]
 
@@ -122,7 +133,7 @@ class Summary(Record):
 
 
 class LaunchNote(Record):
-    """`launch.json`: by which mark the processes of the launch under way are found."""
+    """`launch.json`: the mark that identifies the processes of the current launch."""
 
     launch: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 
@@ -159,18 +170,19 @@ REMEDY = "restore the file from a copy, or remove the run's folder and train aga
 
 
 def read_manifest(run: RunFolder) -> RunManifest | None:
-    """The run's manifest; None where none was written. Raises `InputError` where it is damaged."""
+    """The run's manifest; None if none was written. Raises `InputError` if it is damaged."""
     return read_record_if_there(run.manifest, RunManifest, REMEDY)
 
 
 def read_summary(run: RunFolder) -> dict[str, Any] | None:
-    """The summary of a run that ended, or None. Raises `InputError` where it is damaged."""
-    summary = read_record_if_there(run.summary, Summary, f"remove it, and the same command writes it again; {run.path}")
+    """The summary of a finished run, or None. Raises `InputError` if it is damaged."""
+    remedy = f"remove it and run the same command to write it again; {run.path}"
+    summary = read_record_if_there(run.summary, Summary, remedy)
     return summary.model_dump() if summary else None
 
 
 def read_metrics(run: RunFolder) -> list[dict[str, float]]:
-    """A mapping per step: `step`, and every number that was measured; one that was not finite is missing.
+    """One mapping per step: `step`, and every measured number; values that were not finite are missing.
 
     Raises `InputError` for a damaged row.
     """
@@ -178,7 +190,7 @@ def read_metrics(run: RunFolder) -> list[dict[str, float]]:
 
 
 def finished_steps(run: RunFolder) -> int:
-    """How many steps are in `metrics.jsonl`; the step under way is one more. Raises `InputError`."""
+    """The number of steps in `metrics.jsonl`; the current step is one more. Raises `InputError`."""
     last = last_metrics(run)
     return int(last["step"]) if last else 0
 
@@ -193,7 +205,7 @@ def last_metrics(run: RunFolder) -> dict[str, float] | None:
 
 
 def read_heartbeats(run: RunFolder) -> list[Heartbeat]:
-    """What a waiting run said. Rows that are damaged are left out: they are notices, and no run may end by one."""
+    """The notices of a waiting run. Damaged rows are skipped: a notice must not end a run."""
     beats = []
     try:
         for row in read_rows(run.heartbeat):
@@ -223,7 +235,7 @@ def trajectory_rows(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def latest_trajectory(run: RunFolder, step: int) -> dict[str, Any] | None:
-    """The row of the last episode of a step, to be shown; None where there is none or it is damaged."""
+    """The row of the last episode of a step, for display; None if there is none or it is damaged."""
     try:
         newest = max(trajectory_files(run.trajectories(step)), key=lambda file: file.stat().st_mtime_ns, default=None)
         row = last_row(newest) if newest else None
@@ -233,11 +245,12 @@ def latest_trajectory(run: RunFolder, step: int) -> dict[str, Any] | None:
 
 
 def to_row(trajectory: Trajectory, **more: Any) -> dict[str, Any]:
-    """Everything an episode left behind; `more` (reward parts, step, seconds) stands in front."""
+    """The complete record of an episode; `more` (reward parts, step, seconds) comes first."""
     return {
         **more,
         "question": trajectory.question,
         "gold_answers": list(trajectory.gold_answers),
+        "protocol": trajectory.protocol,
         "stop": trajectory.stop.value,
         "segments": [
             {
@@ -274,7 +287,7 @@ def _span_row(span: Span) -> dict[str, Any]:
 
 
 def from_row(row: Mapping[str, Any]) -> Trajectory:
-    """The trajectory that `to_row` wrote. Raises `ValueError` with the place in the row that does not fit."""
+    """The trajectory that `to_row` wrote. Raises `ValueError` with the location in the row that does not match."""
     try:
         return trajectory_of(TrajectoryRow.model_validate(row))
     except ValidationError as error:
@@ -282,7 +295,7 @@ def from_row(row: Mapping[str, Any]) -> Trajectory:
 
 
 def trajectory_of(checked: TrajectoryRow) -> Trajectory:
-    """The trajectory of a row that was checked."""
+    """The trajectory of a validated row."""
     return Trajectory(
         question=checked.question,
         gold_answers=tuple(checked.gold_answers),
@@ -307,4 +320,5 @@ def trajectory_of(checked: TrajectoryRow) -> Trajectory:
             for s in checked.searches
         ),
         stop=StopReason(checked.stop),
+        protocol=checked.protocol,
     )

@@ -1,9 +1,10 @@
-"""A run's settings in the terms of the packages that use them."""
+"""A run's settings, converted for the packages that use them."""
 
 from collections.abc import Callable
 
 from r1searcher.config.settings import Settings, Stage, read_resolved
 from r1searcher.episodes.loop import EpisodeLimits
+from r1searcher.episodes.protocol import EpisodeProtocol, protocol_named
 from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.errors import InputError
 from r1searcher.retrieval import open_retriever
@@ -14,12 +15,17 @@ from r1searcher.runs.records import read_manifest
 
 
 def read_run(run: RunFolder) -> tuple[Stage, Settings]:
-    """Stage and settings of a run folder, as `begin` wrote them. Raises `InputError` where either is damaged."""
+    """Stage and settings of a run folder. Raises `InputError` if either is damaged."""
     manifest = read_manifest(run)
     if manifest is None or not run.config.exists():
         missing = run.manifest if manifest is None else run.config
-        raise InputError(f"{run.path} is not a run folder: it has no {missing.name}")
+        raise InputError(f"{run.path} is not a run folder: {missing.name} is missing")
     return manifest.stage, read_resolved(run.config)
+
+
+def protocol_of(settings: Settings) -> EpisodeProtocol:
+    """Raises `InputError` where no installed package has the protocol."""
+    return protocol_named(settings.episode.protocol)
 
 
 def limits_of(settings: Settings) -> EpisodeLimits:
@@ -41,4 +47,5 @@ def retriever_of(settings: Settings, notify: Callable[[str], None]) -> RetryingR
 def reward_of(settings: Settings, stage: RewardedStage) -> Callable[[Trajectory], RewardBreakdown]:
     """The reward of a stage: of `reward.parts` where there are any, else of `reward.recipe`. Raises `InputError`."""
     chosen = settings.reward
-    return reward_function(chosen.parts or recipe_parts(chosen.recipe, stage), chosen.max_answer_words)
+    parts = chosen.parts or recipe_parts(chosen.recipe, stage)
+    return reward_function(parts, chosen.max_answer_words, chosen.format_rules)

@@ -34,7 +34,7 @@ from r1searcher.retrieval.base import EngineSettings, EpisodeContext, Health, bi
 from r1searcher.retrieval.registry import open_retriever
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import REMEDY, RunManifest
-from r1searcher.runs.resolved import limits_of, read_run, reward_of
+from r1searcher.runs.resolved import limits_of, protocol_of, read_run, reward_of
 
 SAME = ("stage", "settings_sha256", "data_sha256", "prompt_sha256", "index", "traces_sha256")
 """Keys of the manifest that must be equal for a run to be resumed; versions and machine may change."""
@@ -117,7 +117,7 @@ def prepare_stage(stage: Stage, settings: Settings, run: RunFolder) -> Prepared:
         health = probe(retrieval.engine, questions[0] if questions else Question("", "test", ()))
     with checks.each():
         require_setting("model.path", settings.model.path, "a Hugging Face folder or name")
-        text = prompt_text(settings.model.prompt)
+        text = prompt_text(settings.model.prompt, protocol_of(settings))
         if not checks.problems:
             model = model_folder(settings.model.path, error_line)  # a download perhaps, so after all other checks
             prompts = rendered(settings, model, text, questions)
@@ -162,7 +162,7 @@ def rendered(settings: Settings, model: str, text: str, questions: Sequence[Ques
     except InputError as error:
         raise InputError(f"model.path: {error}") from error
     ours = HuggingFaceTokenizer(tokenizer)
-    make = PromptMaker(text, settings.model.chat_template, tokenizer, ours.special_tokens)
+    make = PromptMaker(text, protocol_of(settings), settings.model.chat_template, tokenizer, ours.special_tokens)
     prompts = [make(question.text) for question in questions]
     room = max_prompt_tokens(limits_of(settings))
     long = [q.id for q, prompt in zip(questions, prompts, strict=True) if len(ours.encode(prompt)) > room]

@@ -24,6 +24,7 @@ from r1searcher.models.demo import model_folder
 from r1searcher.questions.rows import check_characters
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import finished_steps, last_metrics, read_summary
+from r1searcher.runs.resolved import protocol_of
 from r1searcher.stages.prepare import Checks, check_resumable, manifest_of, require_setting, write_run_metadata
 from r1searcher.stages.stage import TITLES
 
@@ -46,6 +47,8 @@ def train_sft(settings: Settings, run: RunFolder, console: SafeConsole) -> dict[
         require_training_packages()
     with checks.each():
         require_tested_versions(device_of(settings))
+    with checks.each():
+        protocol_of(settings)
     with checks.each():
         require_setting("model.path", settings.model.path, "a Hugging Face folder or name")
     with checks.each():
@@ -106,7 +109,7 @@ def _start_of(settings: Settings, run: RunFolder) -> Path:
     if not settings.model.reserved_tokens:
         return model
     start = run.path / "start"
-    assign_tag_tokens(model, start)
+    assign_tag_tokens(model, start, protocol_of(settings).reserved_tags)
     return start
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from r1searcher.common.files import append_row, write_json, write_text
 from r1searcher.config.settings import Settings
-from r1searcher.errors import RunStopped
+from r1searcher.errors import R1Error, RunStopped
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import StopDecision, read_ending, read_metrics
-from r1searcher.watch.rules import RULES, Alarm, Rule
+from r1searcher.watch.rules import RULES, Alarm, Rows, Rule, Stop
 
 
 class StepMonitor:
@@ -29,8 +29,8 @@ class StepMonitor:
         earlier = read_metrics(self.run)
         row = record(self.run, step, metrics)
         decision = read_ending(self.run) or self._asked()
-        for rule in self.rules.values():
-            found = rule([*earlier, row], self.settings)
+        for name in self.rules:
+            found = self._ask(name, [*earlier, row])
             if isinstance(found, Alarm):
                 sentence = f"step {step}: {found.message}"
                 write_text(self.run.stop_note, sentence + "\n")
@@ -42,6 +42,17 @@ class StepMonitor:
         decision = decision.model_copy(update={"step": step})
         write_json(self.run.ending, decision.model_dump())
         return decision
+
+    def _ask(self, name: str, rows: Rows) -> Alarm | Stop | None:
+        try:
+            found = self.rules[name](rows, self.settings)
+        except R1Error:
+            raise
+        except Exception as error:  # a rule of another package
+            raise R1Error(f"the watch rule {name!r} failed: {type(error).__name__}: {error}") from error
+        if found is None or isinstance(found, (Alarm, Stop)):
+            return found
+        raise R1Error(f"the watch rule {name!r} returned {found!r}; a rule returns an Alarm, a Stop or None")
 
     def _asked(self) -> StopDecision | None:
         return StopDecision(reason="asked", step=0) if self.run.stop_request.exists() else None

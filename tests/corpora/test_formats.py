@@ -6,13 +6,14 @@ import re
 
 import pytest
 
-from r1searcher.corpora.detect import UnusableShapeError, detect_format
-from r1searcher.corpora.formats import FORMATS, BadRow, BrokenFileError
+from r1searcher.corpora.detect import detect_format
+from r1searcher.corpora.formats import FORMATS
 from r1searcher.corpora.passage import Passage
+from r1searcher.corpora.rows import BadRow, BrokenFileError, UnusableShapeError
 
 
 def read(format_: str, content: str | bytes) -> list[Passage | BadRow]:
-    return list(FORMATS[format_](io.BytesIO(content.encode() if isinstance(content, str) else content)))
+    return list(FORMATS[format_].read(io.BytesIO(content.encode() if isinstance(content, str) else content)))
 
 
 def one(format_: str, content: str | bytes) -> Passage | BadRow:
@@ -172,7 +173,7 @@ def test_hipporag_rows_are_numbered_by_their_place() -> None:
 def test_an_array_that_is_cut_or_broken_is_an_error_and_never_a_smaller_corpus(
     content: str, passages: int, why: str
 ) -> None:
-    items = FORMATS["hipporag"](io.BytesIO(content.encode()))
+    items = FORMATS["hipporag"].read(io.BytesIO(content.encode()))
     found = [next(items) for _ in range(passages)]
     with pytest.raises(BrokenFileError, match=re.escape(why)):
         next(items)

@@ -7,9 +7,10 @@ import json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from r1searcher.corpora.detect import UnusableShapeError, detect_format
-from r1searcher.corpora.formats import FORMATS, BadRow, BrokenFileError
+from r1searcher.corpora.detect import detect_format
+from r1searcher.corpora.formats import FORMATS
 from r1searcher.corpora.passage import Passage
+from r1searcher.corpora.rows import BadRow, BrokenFileError, UnusableShapeError
 
 FUZZ = settings(max_examples=150, deadline=None)  # a busy machine is no failure
 ALL_FORMATS = [name for name in FORMATS if name != "parquet"]
@@ -24,14 +25,14 @@ json_rows = st.dictionaries(st.sampled_from(KEYS), json_values, max_size=5)
 
 
 def items(format_: str, content: bytes) -> list[Passage | BadRow]:
-    return list(FORMATS[format_](io.BytesIO(content)))
+    return list(FORMATS[format_].read(io.BytesIO(content)))
 
 
 def items_of_any(format_: str, content: bytes) -> list[Passage | BadRow]:
     """The items, and a `BadRow` for what makes the whole file unreadable."""
     found = []
     try:
-        for item in FORMATS[format_](io.BytesIO(content)):
+        for item in FORMATS[format_].read(io.BytesIO(content)):
             found.append(item)
     except BrokenFileError as error:
         found.append(BadRow(1, str(error), ""))

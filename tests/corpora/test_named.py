@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from r1searcher.corpora.named import NAMED, NamedCorpus, fetch
+from r1searcher.corpora.fetch import fetch
+from r1searcher.corpora.formats import FORMATS
+from r1searcher.corpora.named import CORPORA, NamedCorpus
 from r1searcher.errors import InputError
 
 CONTENT = bytes(range(256)) * 2000
@@ -65,7 +67,7 @@ def server() -> Iterator[Server]:
 def corpus(server: Server, checksum: str | None = None) -> NamedCorpus:
     good = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
     url = f"http://127.0.0.1:{server.server_address[1]}/corpus.jsonl.gz"
-    return NamedCorpus("test", url, "jsonl", len(CONTENT), checksum or good, "")
+    return NamedCorpus(url, "", "jsonl", len(CONTENT), checksum or good)
 
 
 def no_pause(seconds: float) -> None:
@@ -105,7 +107,7 @@ def test_a_damaged_file_never_gets_the_name(server: Server, tmp_path: Path) -> N
 
 def test_a_checksum_only_the_server_states_is_checked_too(server: Server, tmp_path: Path) -> None:
     server.linked_etag = hashlib.sha256(b"other").hexdigest()
-    unstated = NamedCorpus("test", corpus(server).url, "jsonl", 0, None, "")
+    unstated = NamedCorpus(corpus(server).url, "")
     with pytest.raises(InputError, match="does not have the sha256"):
         fetch(unstated, tmp_path)
     server.linked_etag = hashlib.sha256(CONTENT).hexdigest()
@@ -124,12 +126,13 @@ def test_a_server_that_gives_nothing_ends_with_the_file_to_bring(server: Server,
 
 
 def test_no_network_is_one_sentence_with_the_file_to_bring(tmp_path: Path) -> None:
-    unreachable = NamedCorpus("test", "http://127.0.0.1:9/corpus.gz", "jsonl", 0, None, "")
+    unreachable = NamedCorpus("http://127.0.0.1:9/corpus.gz", "")
     with pytest.raises(
-        InputError, match=r"test could not be fetched from http://127.0.0.1:9/corpus.gz \(.*refused.*\)"
+        InputError, match=r"the corpus could not be fetched from http://127.0.0.1:9/corpus.gz \(.*refused.*\)"
     ):
         fetch(unreachable, tmp_path, pause=no_pause)
 
 
 def test_the_known_names() -> None:
-    assert set(NAMED) == {"hotpotqa-abstracts", "kilt-100w", "wiki-18"}
+    assert set(CORPORA) == {"hotpotqa-abstracts", "kilt-100w", "wiki-18"}
+    assert {corpus.format for corpus in CORPORA.values()} <= set(FORMATS)

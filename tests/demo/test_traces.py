@@ -5,7 +5,8 @@ import pytest
 
 from r1searcher.demo.atlas import Atlas, make_atlas
 from r1searcher.demo.traces import Mixture, Trace, make_traces, write_traces
-from r1searcher.episodes.protocol import query_of
+from r1searcher.episodes.protocol import Query
+from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
 from r1searcher.episodes.trajectory import Author, Segment, StopReason, Trajectory
 from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
 from r1searcher.retrieval.indexing.bm25 import build
@@ -25,7 +26,15 @@ async def traces(atlas: Atlas, tmp_path: Path) -> list[Trace]:
     build(atlas.passages, tmp_path / "index")
     retriever = EmbeddedIndex(tmp_path / "index")
     made = await make_traces(
-        atlas.train, retriever, "{}\n<think>".format, 200, top_k=2, max_document_words=40, mixture=MIXTURE, seed=1
+        atlas.train,
+        retriever,
+        "{}\n<think>".format,
+        200,
+        protocol=R1_SEARCHER,
+        top_k=2,
+        max_document_words=40,
+        mixture=MIXTURE,
+        seed=1,
     )
     await retriever.aclose()
     return made
@@ -34,7 +43,9 @@ async def traces(atlas: Atlas, tmp_path: Path) -> list[Trace]:
 def as_trajectory(trace: Trace) -> Trajectory:
     """The trace as the judge of format sees an episode; token ids are not looked at."""
     segments = tuple(Segment(author, text, ()) for author, text in trace.segments)
-    return Trajectory(trace.question.question, trace.question.gold_answers, segments, (), StopReason.ANSWERED)
+    return Trajectory(
+        trace.question.question, trace.question.gold_answers, segments, (), StopReason.ANSWERED, "r1-searcher"
+    )
 
 
 def searches(trace: Trace) -> int:
@@ -61,7 +72,7 @@ async def test_every_documents_block_is_what_the_query_before_it_found(atlas: At
     text = {passage.title: passage.text for passage in atlas.passages}
     for trace in traces:
         for hop, place in zip(trace.question.hops, range(1, len(trace.segments) - 1, 2), strict=False):
-            assert query_of(trace.segments[place][1]) == hop.query
+            assert R1_SEARCHER.read_turn(trace.segments[place][1]) == Query(hop.query)
             assert f"Title: {hop.subject} Text: {text[hop.subject]}" in trace.segments[place + 1][1]
 
 

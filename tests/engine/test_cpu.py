@@ -1,4 +1,4 @@
-"""The CPU adapter against the packages it patches, in this process and without a run."""
+"""The CPU patches against the packages that they patch, in this process and without a run."""
 
 import importlib
 import importlib.util
@@ -21,7 +21,7 @@ pytest.importorskip("vllm")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def adapter():
+def patched():
     with pytest.MonkeyPatch.context() as patch:
         for name, value in cpu.ENVIRONMENT.items():
             patch.setenv(name, value)
@@ -44,7 +44,7 @@ def pristine(module: str):
 
 @pytest.mark.parametrize(
     "patch",
-    [p for p in [*workers.CPU_PATCHES, *recording.PATCHES, *order.PATCHES] if p.replaces],
+    [p for p in [*workers.DEVICE_PATCHES["cpu"], *recording.PATCHES, *order.PATCHES] if p.replaces],
     ids=lambda p: p.module,
 )
 def test_every_name_that_is_patched_exists_and_has_its_reason(patch):
@@ -184,7 +184,7 @@ def test_a_warm_up_row_has_the_ids_of_an_episode_and_loss_on_its_turn_only(tmp_p
     assert predicted.tolist() == turn
 
 
-def test_settings_of_the_adapter_survive_the_environment(monkeypatch):
+def test_settings_of_the_patches_survive_the_environment(monkeypatch):
     settings = cpu.CpuSettings("mixed", 18, False)
     monkeypatch.setenv(cpu.CPU_ENV, settings.to_env())
     assert cpu.CpuSettings.from_env() == settings

@@ -1,5 +1,6 @@
 """Flags, placement, algorithms, checkpoints and explanations of failures. Needs no training packages."""
 
+import re
 import tomllib
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
@@ -17,7 +18,7 @@ from r1searcher.engine.openrlhf.algorithms import ALGORITHMS, require_algorithm
 from r1searcher.engine.openrlhf.checkpoints import rewind
 from r1searcher.engine.openrlhf.flags import EngineRun, Flags, argv, rl_flags
 from r1searcher.engine.openrlhf.versions import ALLOW_UNTESTED, TESTED_VERSIONS, require_tested_versions
-from r1searcher.engine.topology import Topology, device_of, topology_of
+from r1searcher.engine.topology import Device, Topology, device_of, topology_of
 from r1searcher.errors import InputError
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import trajectory_rows
@@ -45,6 +46,7 @@ def flags(chosen: Settings, topology: Topology | None = None) -> Flags:
 
 def test_flags_have_no_value_are_left_out_or_have_one() -> None:
     assert argv({"a.b": 1, "c": True, "d": False, "e": None, "f": 2e-6}) == ["--a.b", "1", "--c", "--f", "2e-06"]
+    assert argv({"a": (0.2, 0.28)}) == ["--a", "0.2", "0.28"]
 
 
 def test_the_learning_rate_stays_or_falls() -> None:
@@ -128,17 +130,13 @@ def test_each_algorithm_of_ours_is_an_estimator_of_openrlhf() -> None:
     assert {algorithm.estimator for algorithm in ALGORITHMS.values()} <= estimators
 
 
-def pins() -> dict[str, str]:
-    """What scripts/install-training installs."""
-    files = ("torch", "training", "deepspeed", "engine-cpu", "engine-gpu")
-    lines = [line for name in files for line in (REQUIREMENTS / f"{name}.txt").read_text().splitlines()]
-    return dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
-
-
-def test_tested_versions_are_the_pinned_ones() -> None:
-    pinned = pins()
-    for device, versions in TESTED_VERSIONS.items():
-        assert versions == {name: pinned[name] for name in versions}, device
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_tested_versions_are_the_pinned_ones(device: Device) -> None:
+    """Those that scripts/install-training installs; a later file replaces pins of the ones before."""
+    files = ("torch", "training", "deepspeed", f"engine-{device}")
+    text = "\n".join((REQUIREMENTS / f"{name}.txt").read_text() for name in files)
+    pinned = dict(re.findall(r"^([\w.-]+)={2,3}(\S+)$", text, re.MULTILINE))
+    assert TESTED_VERSIONS[device] == {name: pinned[name] for name in TESTED_VERSIONS[device]}
 
 
 def test_another_version_is_refused_unless_the_user_takes_the_risk(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import tomli_w
 
 from r1searcher.common.files import read_rows
 from r1searcher.engine.openrlhf.checkpoints import checkpoint_step
-from r1searcher.episodes.protocol import TAGS
+from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
 from r1searcher.episodes.trajectory import Author, StopReason, Trajectory
 from r1searcher.runs.records import from_row, trajectory_rows
 from tests.engine.test_training import wait_for
@@ -26,6 +26,7 @@ pytestmark = [pytest.mark.training, pytest.mark.long]
 pytest.importorskip("openrlhf")
 pytest.importorskip("vllm")
 
+TAGS = R1_SEARCHER.tags
 EPISODES = 16
 CONTEXT, TURN, SEARCHES = 256, 32, 2
 
@@ -118,7 +119,7 @@ def check(trajectory: Trajectory) -> None:
             assert segment.logprobs is not None
             assert len(segment.logprobs) == len(segment.token_ids)
         if segment.author is Author.ENVIRONMENT:
-            inner = segment.text.strip().removeprefix(TAGS[-2]).removesuffix(TAGS[-1])
+            inner = segment.text.strip().removeprefix(TAGS.documents).removesuffix(TAGS.end_documents)
             assert not any(tag in inner for tag in TAGS)
     shown = sum(segment.author is Author.ENVIRONMENT for segment in trajectory.segments)
     assert shown == sum(search.shown > 0 or not search.hits for search in trajectory.searches)

@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 
-from r1searcher.episodes.protocol import TAGS
+from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
 from r1searcher.errors import InputError
 
 pytestmark = pytest.mark.training
 transformers = pytest.importorskip("transformers")
 
+TAGS = R1_SEARCHER.reserved_tags
 TEXT = (
     "Where is Oslo? <think> I look it up. <|begin_of_query|> Oslo<|end_of_query|> So.</think> <answer> Norway</answer>"
 )
@@ -61,10 +62,10 @@ def test_each_tag_becomes_one_token_and_the_model_keeps_its_size(tmp_path: Path,
     from r1searcher.engine.reserved_tokens import assign_tag_tokens, has_tag_tokens
 
     source = make_model(tmp_path / "plain", llama_3_names(10), tie)
-    ids = assign_tag_tokens(source, tmp_path / "tagged")
+    ids = assign_tag_tokens(source, tmp_path / "tagged", TAGS)
     (plain, before), (tagged, after) = load(source), load(tmp_path / "tagged")
-    assert not has_tag_tokens(plain)
-    assert has_tag_tokens(tagged)
+    assert not has_tag_tokens(plain, TAGS)
+    assert has_tag_tokens(tagged, TAGS)
     assert len(tagged) == len(plain)
     encoded = tagged(TEXT, add_special_tokens=False).input_ids
     assert tagged.decode(encoded) == TEXT
@@ -75,7 +76,7 @@ def test_each_tag_becomes_one_token_and_the_model_keeps_its_size(tmp_path: Path,
         changed = (old != new).any(dim=1).nonzero().flatten().tolist()
         assert changed == sorted(ids.values())
         away = torch.nn.functional.normalize(new[changed] - old.mean(dim=0), dim=1)
-        torch.testing.assert_close(away @ away.T, torch.eye(len(TAGS)), atol=1e-2, rtol=0)  # told apart
+        torch.testing.assert_close(away @ away.T, torch.eye(len(TAGS)), atol=1e-2, rtol=0)  # distinct
 
 
 def test_tokens_that_the_chat_template_or_a_role_uses_are_not_free(tmp_path: Path) -> None:
@@ -86,7 +87,7 @@ def test_tokens_that_the_chat_template_or_a_role_uses_are_not_free(tmp_path: Pat
     settings = json.loads((source / "tokenizer_config.json").read_text("utf-8"))
     settings["pad_token"] = "<|reserved_special_token_1|>"
     (source / "tokenizer_config.json").write_text(json.dumps(settings), "utf-8")
-    ids = assign_tag_tokens(source, tmp_path / "tagged")
+    ids = assign_tag_tokens(source, tmp_path / "tagged", TAGS)
     assert min(ids.values()) == 3  # 0 ends sequences, 1 and 2 are in use
 
 
@@ -95,16 +96,16 @@ def test_a_vocabulary_with_too_few_free_tokens_is_refused_and_nothing_is_written
 
     source = make_model(tmp_path / "plain", llama_3_names(5))
     with pytest.raises(InputError, match=r"keeps 5 tokens free, the protocol's tags need 8.*reserved_tokens = false"):
-        assign_tag_tokens(source, tmp_path / "tagged")
+        assign_tag_tokens(source, tmp_path / "tagged", TAGS)
     assert not (tmp_path / "tagged").exists()
 
 
 def test_a_model_that_has_the_tags_already_is_refused(tmp_path: Path) -> None:
     from r1searcher.engine.reserved_tokens import assign_tag_tokens
 
-    assign_tag_tokens(make_model(tmp_path / "plain", llama_3_names(8)), tmp_path / "tagged")
+    assign_tag_tokens(make_model(tmp_path / "plain", llama_3_names(8)), tmp_path / "tagged", TAGS)
     with pytest.raises(InputError, match="one token for each tag already"):
-        assign_tag_tokens(tmp_path / "tagged", tmp_path / "again")
+        assign_tag_tokens(tmp_path / "tagged", tmp_path / "again", TAGS)
 
 
 @pytest.mark.parametrize(("missing", "what"), [("tokenizer.json", "tokenizer"), ("model.safetensors", "safetensors")])
@@ -114,4 +115,4 @@ def test_a_folder_without_what_is_changed_is_refused(tmp_path: Path, missing: st
     source = make_model(tmp_path / "plain", llama_3_names(8))
     (source / missing).unlink()
     with pytest.raises(InputError, match=what):
-        assign_tag_tokens(source, tmp_path / "tagged")
+        assign_tag_tokens(source, tmp_path / "tagged", TAGS)

@@ -23,7 +23,7 @@ pytest.importorskip("openrlhf")
 pytest.importorskip("vllm")
 
 SAMPLES = 64
-"""Episodes a step."""
+"""Episodes per step."""
 
 
 def test_the_engine_learns_to_search(world):
@@ -33,13 +33,14 @@ def test_the_engine_learns_to_search(world):
     rows = list(read_rows(run.metrics))
     assert [row["step"] for row in rows] == list(range(1, 10))
     rates = [row["retrieval"] for row in rows]
-    # 64 episodes a step: the standard error of a difference of two such rates is below .09.
+    # 64 episodes per step: the standard error of a difference of two such rates is below .09.
     assert rates[0] < 0.65, rates
     assert min(rates[-2:]) > rates[0] + 0.27, rates
     assert all(abs(row["vllm_kl"]) < 1e-3 for row in rows), "rollouts come from the trained weights"
     for step, row in enumerate(rows, start=1):
         episodes = list(trajectory_rows(run.trajectories(step)))
         assert len(episodes) == SAMPLES
+        assert {(episode["step"], episode["epoch"]) for episode in episodes} == {(step, 1)}
         assert sum(bool(e["searches"]) for e in episodes) / SAMPLES == pytest.approx(row["retrieval"])
     assert (run.model / "model.safetensors").exists()
 

@@ -5,15 +5,15 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tomli_w
 
 from r1searcher.corpora.passage import Passage
-from r1searcher.episodes.documents import render
-from r1searcher.episodes.protocol import TAGS
+from r1searcher.episodes.protocol import Document
+from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
 from r1searcher.retrieval.indexing.bm25 import build
 from r1searcher.runs.folder import RunFolder
 
@@ -23,7 +23,9 @@ HANG = 3600
 TOWNS = ("barado", "cordell", "fenwick", "gormis", "halvan", "miradell", "torstead", "delvan")
 
 
-def make_model(folder: Path, texts: Iterable[str] | None = None, vocab_size: int = 360) -> Path:
+def make_model(
+    folder: Path, texts: Iterable[str] | None = None, vocab_size: int = 360, tags: Sequence[str] = R1_SEARCHER.tags
+) -> Path:
     """An untrained Qwen2; its byte-level BPE, learnt from `texts`, has a token for each protocol tag."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -36,7 +38,7 @@ def make_model(folder: Path, texts: Iterable[str] | None = None, vocab_size: int
         texts or sentences(),
         trainers.BpeTrainer(
             vocab_size=vocab_size,
-            special_tokens=["<|endoftext|>", *TAGS],
+            special_tokens=["<|endoftext|>", *tags],
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         ),
@@ -138,7 +140,7 @@ def trace(town: str, region: str, number: int) -> dict:
     """Every third trace searches; the others answer at once."""
     segments = [["prompt", f"Where is {town}?\n<think>"]]
     if number % 3 == 0:
-        document = render([(town, f"{town} is in {region}.")], 120)
+        document = R1_SEARCHER.render([Document(town, f"{town} is in {region}.")])
         segments += [["model", f"<|begin_of_query|>{town}<|end_of_query|>"], ["environment", document]]
     return {"segments": [*segments, ["model", f"</think><answer>{region}</answer>"]]}
 

@@ -4,7 +4,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from r1searcher.episodes.protocol import TAGS
+from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
 from r1searcher.episodes.tokens import HuggingFaceTokenizer
 
 SENTENCES = [
@@ -31,7 +31,7 @@ def byte_level_bpe(reserved_tags: bool) -> HuggingFaceTokenizer:
     core.train_from_iterator(SENTENCES * 50, trainer)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token=END)
     if reserved_tags:
-        tokenizer.add_tokens(list(TAGS))
+        tokenizer.add_tokens(list(R1_SEARCHER.tags))
     return HuggingFaceTokenizer(tokenizer)
 
 
@@ -39,7 +39,7 @@ def word_level() -> HuggingFaceTokenizer:
     """Whole words and tags, everything else unknown: decoding does not give back what was encoded."""
     core = Tokenizer(models.WordLevel(unk_token="[UNK]"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    core.train_from_iterator(SENTENCES, trainers.WordLevelTrainer(special_tokens=["[UNK]", END, *TAGS]))
+    core.train_from_iterator(SENTENCES, trainers.WordLevelTrainer(special_tokens=["[UNK]", END, *R1_SEARCHER.tags]))
     return HuggingFaceTokenizer(PreTrainedTokenizerFast(tokenizer_object=core, eos_token=END, unk_token="[UNK]"))
 
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from r1searcher.corpora.passage import Passage
 from r1searcher.episodes.loop import FinishReason, Generation
-from r1searcher.episodes.protocol import STOPS
 from r1searcher.episodes.tokens import Tokenizer
 from r1searcher.retrieval.base import Health, Hit, SearchResult
 
@@ -20,7 +19,7 @@ class ScriptedModel:
         self.contexts: list[list[int]] = []
         self.sampled: list[tuple[int, ...]] = []
 
-    async def generate(self, token_ids: Sequence[int], max_new_tokens: int) -> Generation:
+    async def generate(self, token_ids: Sequence[int], max_new_tokens: int, stops: Sequence[str]) -> Generation:
         assert max_new_tokens >= 1
         self.contexts.append(list(token_ids))
         planned = self.tokenizer.encode(self.turns.pop(0)) if self.turns else []
@@ -28,7 +27,7 @@ class ScriptedModel:
         finish = FinishReason.LENGTH
         for token in [*planned, self.end]:
             written.append(token)
-            if any(stop in self.tokenizer.decode(written) for stop in STOPS):
+            if any(stop in self.tokenizer.decode(written) for stop in stops):
                 finish = FinishReason.STOP
                 break
             if token == self.end:

@@ -7,14 +7,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from r1searcher.episodes.loop import EpisodeLimits, FinishReason, Generation, run_episode, sampled_segment
-from r1searcher.episodes.protocol import DOCUMENTS, END_DOCUMENTS, TAGS
+from r1searcher.episodes.loop import (
+    EpisodeLimits,
+    EpisodeRequest,
+    FinishReason,
+    Generation,
+    run_episode,
+    sampled_segment,
+)
+from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
 from r1searcher.episodes.tokens import HuggingFaceTokenizer
 from r1searcher.episodes.trajectory import Author, StopReason, Trajectory
 from r1searcher.errors import InputError, RetrieverError
 from tests.episodes.conftest import END, byte_level_bpe
 from tests.episodes.scripted import GivenPassages, ScriptedModel
 
+TAGS = R1_SEARCHER.tags
 PROMPT = "Question: Which river? <think>"
 SEARCH = " I need it. <|begin_of_query|> Foxford river<|end_of_query|>"
 ANSWER = " The documents say Arden. </think>\n\n<answer> Arden </answer>"
@@ -38,6 +46,12 @@ limits = st.builds(
 ROOMY = EpisodeLimits(max_context=600, max_new_tokens=80)
 
 
+def request(budget: EpisodeLimits = ROOMY) -> EpisodeRequest:
+    return EpisodeRequest(
+        question="Which river?", gold_answers=["Arden"], prompt=PROMPT, protocol=R1_SEARCHER, limits=budget
+    )
+
+
 def end_of(tokenizer: HuggingFaceTokenizer) -> int:
     [end] = tokenizer.encode(END)
     return end
@@ -51,7 +65,7 @@ def play(
 ) -> tuple[Trajectory, ScriptedModel, GivenPassages]:
     model = ScriptedModel(tokenizer, turns, end_of(tokenizer))
     retriever = GivenPassages(passages)
-    trajectory = asyncio.run(run_episode("Which river?", ["Arden"], PROMPT, model, retriever, tokenizer, budget))
+    trajectory = asyncio.run(run_episode(request(budget), model, retriever, tokenizer))
     return trajectory, model, retriever
 
 
@@ -106,7 +120,7 @@ def test_tags_in_passages_are_neutralised_before_the_model_sees_them(
 ) -> None:
     trajectory, _, _ = play(tokenizer, [SEARCH, ANSWER], passages)
     [block] = [s for s in trajectory.segments if s.author is Author.ENVIRONMENT]
-    inner = block.text.replace(DOCUMENTS, "", 1).replace(END_DOCUMENTS, "", 1)
+    inner = block.text.replace(TAGS.documents, "", 1).replace(TAGS.end_documents, "", 1)
     assert not any(tag in inner for tag in (*TAGS, END))
     assert not set(block.token_ids) & {end_of(tokenizer)}
 
@@ -189,7 +203,7 @@ def test_a_retriever_that_is_down_gives_no_trajectory(tokenizer: HuggingFaceToke
 
     model = ScriptedModel(tokenizer, [SEARCH, ANSWER], end_of(tokenizer))
     with pytest.raises(RetrieverError):
-        asyncio.run(run_episode("Which river?", ["Arden"], PROMPT, model, Down([]), tokenizer, EpisodeLimits()))
+        asyncio.run(run_episode(request(), model, Down([]), tokenizer))
 
 
 def test_logprobs_stand_beside_their_tokens(tokenizer: HuggingFaceTokenizer) -> None:
@@ -203,7 +217,7 @@ def test_logprobs_stand_beside_their_tokens(tokenizer: HuggingFaceTokenizer) -> 
 
 def test_an_end_token_is_sampled_but_not_said(tokenizer: HuggingFaceTokenizer) -> None:
     end = end_of(tokenizer)
-    segment = sampled_segment(Generation((*tokenizer.encode("Arden"), end), FinishReason.EOS), tokenizer)
+    segment = sampled_segment(Generation((*tokenizer.encode("Arden"), end), FinishReason.EOS), tokenizer, ())
     assert segment.token_ids[-1] == end
     assert segment.text_before_stop.strip() == "Arden"
 
@@ -223,7 +237,7 @@ def test_many_episodes_run_while_one_search_waits() -> None:
         turns = [SEARCH, ANSWER] if number == 0 else [ANSWER]
         model = ScriptedModel(tokenizer, turns, end_of(tokenizer))
         retriever = Slow(["It lies on the Arden."])
-        await run_episode("Which river?", ["Arden"], PROMPT, model, retriever, tokenizer, EpisodeLimits())
+        await run_episode(request(), model, retriever, tokenizer)
         done.append(number)
         if len(done) == 7:
             release.set()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from r1searcher.corpora.passage import Passage
-from r1searcher.episodes.protocol import DOCUMENTS, STOPS
+from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
 from r1searcher.retrieval.indexing.bm25 import build
 
 CAPITALS = {
@@ -116,16 +116,16 @@ def searcher(serve: Any, tokenizer_folder: Path) -> Server:
         if path.endswith("/models"):
             return 200, {"data": [{"id": "rule", "root": str(tokenizer_folder)}]}
         read = tokenizer.decode(body["prompt"])
-        if DOCUMENTS not in read.partition("Question: ")[2]:
+        if R1_SEARCHER.tags.documents not in read.partition("Question: ")[2]:
             question = read.rpartition("Question: ")[2].partition("<think>")[0].strip()
             text = f" Let me see. <|begin_of_query|> {question} <|end_of_query|>"
         else:
             text = (
                 f"Found. </think> <answer> {read.rpartition('(1)Title: ')[2].split(' Text: ')[1].split()[0]} </answer>"
             )
-        assert body["stop"] == list(STOPS)
+        assert body["stop"] == list(R1_SEARCHER.stop_strings)
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        stop = next(s for s in STOPS if text.endswith(s))
+        stop = next(s for s in R1_SEARCHER.stop_strings if text.endswith(s))
         return 200, {"choices": [{"token_ids": ids, "text": text, "finish_reason": "stop", "stop_reason": stop}]}
 
     return serve(answer)

@@ -89,6 +89,13 @@ def test_a_wrong_file_gets_a_sentence_with_its_line(tmp_path: Path, lines: str, 
         list(read_predictions(file))
 
 
+def test_a_steps_folder_is_read_as_one_file(tmp_path: Path) -> None:
+    """One file per process that rolled episodes out."""
+    for writer, answer in (("b", "y"), ("a", "x")):
+        (tmp_path / f"{writer}.jsonl").write_text(json.dumps({**PLAIN, "prediction": answer}) + "\n")
+    assert [prediction.answer for prediction in read_predictions(tmp_path)] == ["x", "y"]
+
+
 def test_a_missing_file_gets_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.jsonl does not exist"):
         list(read_predictions(tmp_path / "none.jsonl"))
@@ -164,9 +171,10 @@ def test_what_is_no_text_file_gets_a_sentence(tmp_path: Path) -> None:
     latin.write_bytes(json.dumps(PLAIN).encode() + b"\n\xe9\n")
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
+    (tmp_path / "empty").mkdir()
     for file, sentence in (
         (latin, f"{latin}:2 is not UTF-8 text"),
-        (tmp_path, "is a folder"),
+        (tmp_path / "empty", "is a folder"),
         (pipe, "is not a regular file"),
         (tmp_path / ("n" * 300), "not a valid file name"),
         (tmp_path / "a\0b", "not a valid file name"),

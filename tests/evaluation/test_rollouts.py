@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from r1searcher.config.settings import load
-from r1searcher.episodes.loop import EpisodeLimits, Generation
+from r1searcher.episodes.loop import EpisodeLimits, EpisodeRequest, Generation
+from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
 from r1searcher.errors import RetrieverError
 from r1searcher.evaluation.rollouts import RolloutRequest, roll_out, roll_out_model, rollout_requests
 from r1searcher.questions.question import Question
@@ -32,12 +33,12 @@ class Engine:
         engine, model = self, ScriptedModel(self.tokenizer, TURNS, self.tokenizer.encode(END)[0])
 
         class Counting:
-            async def generate(self, token_ids: Sequence[int], max_new_tokens: int) -> Generation:
+            async def generate(self, token_ids: Sequence[int], max_new_tokens: int, stops: Sequence[str]) -> Generation:
                 engine.at_once += 1
                 engine.most_at_once = max(engine.most_at_once, engine.at_once)
                 await asyncio.sleep(0)
                 engine.at_once -= 1
-                return await model.generate(token_ids, max_new_tokens)
+                return await model.generate(token_ids, max_new_tokens, stops)
 
         return Counting()
 
@@ -51,11 +52,18 @@ class FailsFor(GivenPassages):
         return await super().search(queries, top_k)
 
 
-async def play(engine: Engine, retriever: GivenPassages, tasks: list[RolloutRequest], concurrency: int) -> list[Any]:
-    rollouts = roll_out(
-        tasks, engine, retriever, lambda q: f"{q}<think>", EpisodeLimits(max_new_tokens=64), concurrency
+def request(question: Question) -> EpisodeRequest:
+    return EpisodeRequest(
+        question=question.text,
+        gold_answers=question.gold_answers,
+        prompt=f"{question.text}<think>",
+        protocol=R1_SEARCHER,
+        limits=EpisodeLimits(max_new_tokens=64),
     )
-    return [one async for one in rollouts]
+
+
+async def play(engine: Engine, retriever: GivenPassages, tasks: list[RolloutRequest], concurrency: int) -> list[Any]:
+    return [one async for one in roll_out(tasks, engine, retriever, request, concurrency)]
 
 
 @pytest.mark.parametrize("concurrency", [1, 5, 64])
@@ -72,8 +80,8 @@ async def test_an_outage_ends_the_rollouts_and_is_no_trajectory() -> None:
     whole = []
 
     async def collect() -> None:
-        tasks, limits = rollout_requests(QUESTIONS), EpisodeLimits(max_new_tokens=64)
-        async for task, trajectory, _ in roll_out(tasks, Engine(), FailsFor(["Arden"]), "{}<think>".format, limits, 1):
+        tasks = rollout_requests(QUESTIONS)
+        async for task, trajectory, _ in roll_out(tasks, Engine(), FailsFor(["Arden"]), request, 1):
             whole.append((task.index, trajectory.stop.value))
 
     with pytest.raises(RetrieverError):

@@ -64,7 +64,7 @@ def completion(url: str, folder: Path | None = None, max_new_tokens: int = 8) ->
     async def run() -> Any:
         engine = CompletionsEngine(completions_client(url), url, "m", Tokenizer())
         try:
-            return await engine.generator(0.0).generate([1, 2], max_new_tokens)
+            return await engine.generator(0.0).generate([1, 2], max_new_tokens, ["</answer>"])
         finally:
             await engine.aclose()
 

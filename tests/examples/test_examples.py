@@ -19,7 +19,7 @@ EXPECTED = {
     "score_predictions.py": (
         "Who directed Silver Harbor?  EM 1  F1 1.00",
         "Where was she born?          EM 0  F1 0.50",  # "town of foxford": precision 1/3, recall 1
-        "Which river is there?        EM 0  F1 0.00",
+        "Which river flows there?     EM 0  F1 0.00",
         "f1                   0.500 [",
     ),
     "search_a_corpus.py": ("indexed 3 passages", "  Silver Harbor: ", "  Foxford: "),

@@ -197,5 +197,6 @@ def test_evaluate_by_url_then_score_and_compare(light: Light) -> None:
         light.run("evaluate", light.model, "--dataset", "questions.jsonl", "--retriever", "index", "--to", to)
     report = json.loads((light.folder / "a/report.json").read_text("utf-8"))
     assert report["datasets"]["questions"]["em"]["value"] == 1.0
+    assert "EM" in light.run("report", "a")
     assert "EM" in light.run("score", "a/predictions.jsonl")
     assert "EM" in light.run("compare", "a/predictions.jsonl", "b/predictions.jsonl")

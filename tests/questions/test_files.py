@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from r1searcher.episodes.prompt import prompt_text
+from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
 from r1searcher.errors import InputError
 from r1searcher.questions.named import open_dataset
 from r1searcher.questions.read import read_question_file
@@ -34,7 +35,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "questions": lambda name: read_question_file(Path(name), strict=True),
     "dataset": open_dataset,
     "traces": lambda name: list(read_traces(Path(name))),
-    "prompt": prompt_text,
+    "prompt": lambda name: prompt_text(name, R1_SEARCHER),
 }
 
 
@@ -87,4 +88,4 @@ def test_a_trace_of_the_wrong_shape_is_named_by_line(tmp_path: Path, line: str, 
 
 def test_a_prompt_file_may_end_its_lines_as_windows_does(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_bytes(b"Think.\r\n{question}\r\n")
-    assert prompt_text(str(tmp_path / "p.txt")) == "Think.\n{question}"
+    assert prompt_text(str(tmp_path / "p.txt"), R1_SEARCHER) == "Think.\n{question}"

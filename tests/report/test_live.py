@@ -35,6 +35,7 @@ HOSTILE = Trajectory(
     ),
     (Search("q", (Hit(Passage("1", "T", "x"), 1.0),), 1, 0.1),),
     StopReason.ANSWERED,
+    "r1-searcher",
 )
 
 

@@ -109,7 +109,7 @@ def test_health(address: str, index: Path) -> None:
         ("access", {"urls": ["x"] * 101}, 422, "`urls`: list should have at most 100 items"),
         ("access", {"urls": ["\ud800"]}, 422, "`urls.0`"),
         ("nowhere", {}, 404, "POST /retrieve, /queries or /access"),
-        ("health", {}, 405, "/health takes GET requests only"),
+        ("health", {}, 405, "/health accepts GET requests only"),
     ],
 )
 def test_a_wrong_request_gets_a_4xx_and_a_sentence(

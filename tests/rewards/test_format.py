@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from r1searcher.episodes.trajectory import StopReason
-from r1searcher.rewards.format import RULES, violations
+from r1searcher.rewards.format import FORMAT_RULES, violations
 
 SEARCH = " I look it up. <|begin_of_query|> capital of Norway <|end_of_query|>"
 RIGHT = "It says Oslo. </think>\n\n<answer> Oslo </answer>"
@@ -60,7 +60,7 @@ def test_each_broken_rule_is_named(trajectory, turns: list[str], broken: set[str
 
 def test_every_rule_is_broken_by_some_case_above() -> None:
     [mark] = test_each_broken_rule_is_named.pytestmark
-    assert set(RULES) == {name for _, broken in mark.args[1] for name in broken}
+    assert set(FORMAT_RULES.builtin) == {name for _, broken in mark.args[1] for name in broken}
 
 
 def test_latin_scripts_with_accents_are_readable(trajectory) -> None:

@@ -7,12 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1searcher.config.settings import Settings
-from r1searcher.episodes.protocol import TAGS
+from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
 from r1searcher.episodes.trajectory import Author, StopReason
 from r1searcher.errors import InputError
 from r1searcher.rewards import RECIPES, measure
 from r1searcher.runs.resolved import reward_of
 
+TAGS = R1_SEARCHER.tags
 SEARCH = " I look it up. <|begin_of_query|> capital of Norway <|end_of_query|>"
 RIGHT = "It says Oslo. </think>\n\n<answer> Oslo </answer>"
 WRONG = "It says Bergen. </think>\n\n<answer> Bergen </answer>"

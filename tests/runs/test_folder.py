@@ -58,6 +58,7 @@ def test_a_trajectory_survives_its_row() -> None:
         ),
         searches=(Search("river", (Hit(Passage("1", "T", "x"), 2.5),), 1, 0.25),),
         stop=StopReason.ANSWERED,
+        protocol="r1-searcher",
     )
     row = json.loads(json.dumps(to_row(trajectory, reward=1.0)))
     assert row["reward"] == 1.0

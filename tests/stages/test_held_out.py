@@ -18,7 +18,9 @@ def answered(question: Question, answer: str, searches: int) -> Trajectory:
     documents = Segment(Author.ENVIRONMENT, "\n", (2,))
     answer_turn = Segment(Author.MODEL, f" So.</think>\n\n<answer> {answer}</answer>", (3,))
     segments = (Segment(Author.PROMPT, "Q<think>", (0,)), *((query, documents) * searches), answer_turn)
-    return Trajectory(question.text, question.gold_answers, segments, (FOUND,) * searches, StopReason.ANSWERED)
+    return Trajectory(
+        question.text, question.gold_answers, segments, (FOUND,) * searches, StopReason.ANSWERED, "r1-searcher"
+    )
 
 
 def test_figures_are_means_over_questions_and_over_those_of_each_number_of_hops() -> None:

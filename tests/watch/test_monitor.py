@@ -110,9 +110,21 @@ def test_rules_see_all_steps_until_now_and_alarms_come_before_decisions(tmp_path
         run(tmp_path / "b", 2.0)
 
 
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        (lambda rows, settings: rows[-1]["nothing"], r"the watch rule 'mine' failed: KeyError: 'nothing'"),
+        (lambda rows, settings: True, r"the watch rule 'mine' returned True; a rule returns an Alarm, a Stop or None"),
+    ],
+)
+def test_a_rule_that_does_not_work_is_one_sentence_with_its_name(tmp_path: Path, rule: Any, said: str) -> None:
+    with pytest.raises(R1Error, match=said):
+        StepMonitor(RunFolder(tmp_path), Settings(), {"mine": rule}).step(1, {})
+
+
 def test_a_metrics_row_is_json_whatever_the_numbers_are(tmp_path: Path) -> None:
     monitor(tmp_path).step(1, {"vllm_kl": 0.0, "grad": float("nan"), "sample": ["text", 1.0]})
     [line] = RunFolder(tmp_path).metrics.read_text().splitlines()
-    row = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    row = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert row["grad"] is None
     assert "sample" not in row

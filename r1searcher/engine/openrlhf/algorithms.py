@@ -10,7 +10,7 @@ from r1searcher.common.registry import Registry
 from r1searcher.config.settings import RL
 from r1searcher.errors import InputError
 
-FlagValue = str | int | float | bool | None
+FlagValue = str | int | float | bool | tuple[float, ...] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,9 +73,17 @@ ALGORITHMS: Registry[Algorithm] = Registry(
 )
 
 
-def require_algorithm(rl: RL) -> Algorithm:
-    """The algorithm that the settings name. Raises `InputError` for an unknown one, and for groups too small for it."""
+def algorithm_of(rl: RL) -> Algorithm:
+    """The algorithm that the settings name. Raises `InputError` where there is none."""
     algorithm = ALGORITHMS.require(rl.algorithm, "rl.algorithm")
+    if not isinstance(algorithm, Algorithm):
+        raise InputError(f"rl.algorithm = {rl.algorithm!r}: its entry point is not an Algorithm, but {algorithm!r}")
+    return algorithm
+
+
+def require_algorithm(rl: RL) -> Algorithm:
+    """The same. Raises `InputError` also where the groups of the settings are too small for it."""
+    algorithm = algorithm_of(rl)
     if algorithm.needs_group and rl.samples_per_question < 2:
         raise InputError(
             f"rl.samples_per_question = {rl.samples_per_question}: rl.algorithm = {rl.algorithm!r} compares samples of "

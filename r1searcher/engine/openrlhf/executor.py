@@ -13,17 +13,18 @@ from typing import Any
 
 from openrlhf.utils.agent import AgentExecutorBase
 
-from r1searcher.common.files import append_row, write_text
+from r1searcher.common.files import append_row, parse_json, write_text
+from r1searcher.common.records import as_record
 from r1searcher.engine.environment import run_of_this_process
 from r1searcher.engine.vllm.generator import VllmGenerator
-from r1searcher.episodes.loop import run_episode
+from r1searcher.episodes.loop import EpisodeRequest, run_episode
 from r1searcher.episodes.tokens import HuggingFaceTokenizer
 from r1searcher.episodes.trajectory import Author, StopReason, Trajectory
 from r1searcher.errors import R1Error
 from r1searcher.retrieval.links.retry import RetryingRetriever
 from r1searcher.rewards.measures import episode_logs
 from r1searcher.runs.records import EpisodeLabel, to_row
-from r1searcher.runs.resolved import limits_of, read_run, retriever_of, reward_of
+from r1searcher.runs.resolved import limits_of, protocol_of, read_run, retriever_of, reward_of
 
 
 class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is untyped
@@ -35,7 +36,7 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
         stage, self.settings = read_run(self.run)
         assert stage != "sft"  # no rollouts there
         self.reward = reward_of(self.settings, stage)
-        self.limits = limits_of(self.settings)
+        self.protocol, self.limits = protocol_of(self.settings), limits_of(self.settings)
         self._tokenizer: HuggingFaceTokenizer | None = None
 
     def _wrapped(self, tokenizer: Any) -> HuggingFaceTokenizer:
@@ -54,6 +55,7 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
 
     async def execute(
         self,
+        *,
         prompt: str,
         label: str,
         sampling_params: Any,
@@ -65,28 +67,32 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
         """Run, score and record one episode; see OpenRLHF's `MultiTurnAgentExecutor` for the fields returned."""
         started = time.perf_counter()
         try:
-            told = EpisodeLabel.model_validate_json(label)
+            row = as_record(parse_json(label), EpisodeLabel, f"a label in {self.run.questions}")
             trajectory = await run_episode(
-                told.question,
-                told.gold_answers,
-                prompt,
+                EpisodeRequest(
+                    question=row.question,
+                    gold_answers=row.gold_answers,
+                    prompt=prompt,
+                    protocol=self.protocol,
+                    limits=self.limits,
+                    id=row.id,
+                    step=row.step,
+                ),
                 VllmGenerator(llm_engine.generate, sampling_params),
                 self.retriever,
                 self._wrapped(hf_tokenizer),
-                self.limits,
-                question_id=told.id,
-                step=told.step,
             )
             reward = self.reward(trajectory)
             seconds = time.perf_counter() - started
-            logs = episode_logs(trajectory, reward.parts, seconds, self.settings.reward.max_answer_words)
+            judged = self.settings.reward
+            logs = episode_logs(trajectory, reward.parts, seconds, judged.max_answer_words, judged.format_rules)
             append_row(
-                self._file_of(told),
+                self._file_of(row),
                 to_row(
                     trajectory,
-                    id=told.id,
-                    step=told.step,
-                    epoch=told.epoch,
+                    id=row.id,
+                    step=row.step,
+                    epoch=row.epoch,
                     reward=reward.total,
                     parts=dict(reward.parts),
                     logs=logs,

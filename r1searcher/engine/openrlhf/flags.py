@@ -24,11 +24,16 @@ class EngineRun:
 
 
 def argv(flags: Flags) -> list[str]:
-    """`{"a.b": 1, "c": True, "d": None}` -> `["--a.b", "1", "--c"]`: True has no value, False and None are left out."""
+    """`{"a.b": 1, "c": True, "d": None, "e": (0, 1)}` -> `["--a.b", "1", "--c", "--e", "0", "1"]`.
+
+    True has no value, False and None are left out.
+    """
     words: list[str] = []
     for name, value in flags.items():
         if value is True:
             words.append(f"--{name}")
+        elif isinstance(value, tuple):
+            words += [f"--{name}", *map(str, value)]
         elif value is not None and value is not False:
             words += [f"--{name}", str(value)]
     return words

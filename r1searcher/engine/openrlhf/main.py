@@ -1,7 +1,7 @@
 """The engine's process: `python -m r1searcher.engine.openrlhf.main rl|sft FLAGS`, as a run's `launch.sh` calls it.
 
-Starts (or joins) Ray with our setup in every worker, then runs OpenRLHF's own main on the flags. What it is told beyond
-OpenRLHF's flags is in environment variables (see `engine.environment`).
+Starts (or joins) Ray with our setup in every worker, then runs OpenRLHF's own main on the flags. What it needs
+beside OpenRLHF's flags is in environment variables (see `engine.environment`).
 """
 
 import os

@@ -5,16 +5,25 @@ its own processes (entry point group `vllm.general_plugins`).
 """
 
 import os
+from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 
 from r1searcher.engine import cpu, environment, import_patches
+from r1searcher.engine.import_patches import Patch
 from r1searcher.engine.openrlhf.patches import cpu as cpu_patches
-from r1searcher.engine.openrlhf.patches import order, recording
+from r1searcher.engine.openrlhf.patches import flash_attention, gpu, order, recording
 from r1searcher.engine.openrlhf.versions import require_tested_versions
+from r1searcher.engine.topology import Device
 from r1searcher.engine.vllm import patches as vllm_patches
 from r1searcher.errors import InputError
 
-CPU_PATCHES = [*cpu_patches.PATCHES, *vllm_patches.PATCHES]
+_CPU_PATCHES = [*cpu_patches.PATCHES, *vllm_patches.PATCHES]
+
+DEVICE_PATCHES: Mapping[Device, Sequence[Patch]] = {
+    "cpu": [*flash_attention.PATCHES, *_CPU_PATCHES],
+    "gpu": [*flash_attention.PATCHES, *gpu.PATCHES],
+}
+"""What a device needs. The patches of `order` and `recording` are needed on both."""
 
 VLLM_GROUP, VLLM_ENTRY = "vllm.general_plugins", "r1searcher_cpu"
 """Under which vLLM's processes find `install_cpu_patches`; pyproject.toml declares it, `cpu.ENVIRONMENT` allows it."""
@@ -22,8 +31,9 @@ VLLM_GROUP, VLLM_ENTRY = "vllm.general_plugins", "r1searcher_cpu"
 
 def setup() -> None:
     """Register the patches; imports nothing heavy. Raises `InputError` where a package has an untested version."""
-    require_tested_versions("cpu" if cpu.is_enabled() else "gpu")
-    install_cpu_patches()
+    device: Device = "cpu" if cpu.is_enabled() else "gpu"
+    require_tested_versions(device)
+    import_patches.install(DEVICE_PATCHES[device])
     if os.environ.get(environment.RUN):
         import_patches.install(recording.PATCHES)
     import_patches.install(order.PATCHES)
@@ -44,6 +54,6 @@ def require_vllm_entry_point() -> None:
 
 
 def install_cpu_patches() -> None:
-    """Those for machines without a GPU, in a process that was told so by `cpu.CPU_ENV`."""
+    """Those for machines without a GPU, in a process of vLLM that `cpu.CPU_ENV` is set for."""
     if cpu.is_enabled():
-        import_patches.install(CPU_PATCHES)
+        import_patches.install(_CPU_PATCHES)

@@ -5,7 +5,6 @@ from copy import copy
 from typing import Any
 
 from r1searcher.episodes.loop import FinishReason, Generation
-from r1searcher.episodes.protocol import STOPS
 from r1searcher.errors import R1Error
 
 
@@ -19,14 +18,14 @@ class VllmGenerator:
     def __init__(self, generate: Callable[[list[int], Any], Awaitable[Any]], sampling: Any) -> None:
         self._generate = generate
         self._sampling = copy(sampling)
-        # From the first turn on: a turn that runs past its query would be trained on text nobody asked for.
-        self._sampling.stop = list(STOPS)
         self._sampling.include_stop_str_in_output = True
         self._sampling.skip_special_tokens = False
         self._sampling.detokenize = True
 
-    async def generate(self, token_ids: Sequence[int], max_new_tokens: int) -> Generation:
+    async def generate(self, token_ids: Sequence[int], max_new_tokens: int, stops: Sequence[str]) -> Generation:
         sampling = copy(self._sampling)
+        # From the first turn on: a turn that runs past its query would be trained on text nobody asked for.
+        sampling.stop = list(stops)
         sampling.max_tokens = max_new_tokens
         request = await self._generate(list(token_ids), sampling)
         return as_generation(request.outputs[0])

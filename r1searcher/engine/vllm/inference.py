@@ -1,4 +1,4 @@
-"""A model behind vLLM in this process, for everything that samples without training."""
+"""A model in this process, run by vLLM, for everything that samples without training."""
 
 import logging
 import os

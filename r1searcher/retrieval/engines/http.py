@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictStr, TypeAdapter
 
 from r1searcher.common.http import Client, Limits, shown_url
-from r1searcher.corpora.formats import FORMATS, BadRow
+from r1searcher.corpora.formats import FORMATS
 from r1searcher.corpora.passage import Passage
+from r1searcher.corpora.rows import BadRow
 from r1searcher.errors import InputError, RetrieverError
 from r1searcher.retrieval.base import EngineSettings, Health, Hit, Retriever, SearchResult, Span, clean_query
 
@@ -141,7 +142,7 @@ def _row(row: str) -> Passage:
 
 def _passage(format_: str, row: bytes) -> Passage:
     """A passage, read as from a file of that format. Raises `ValueError`."""
-    items = list(FORMATS[format_](io.BytesIO(row)))
+    items = list(FORMATS[format_].read(io.BytesIO(row)))
     if len(items) != 1 or isinstance(items[0], BadRow):
         reason = items[0].reason if items and isinstance(items[0], BadRow) else "it is empty"
         raise ValueError(f"a passage is unreadable: {reason}")

@@ -1,8 +1,7 @@
-"""Text -> the terms that Lucene's `EnglishAnalyzer` makes of it, so that an embedded index ranks as Elasticsearch does.
+"""Splits text into terms like Lucene's `EnglishAnalyzer`, so that an embedded index ranks like Elasticsearch.
 
-The chain is Lucene's: words of UAX #29, possessive 's removed, lower case, 33 stop words, Porter's first stemmer. Both
-sides of a search must use it: a corpus is indexed and a query is asked in the same terms. `standard` stops after lower
-case, for languages other than English.
+The chain is Lucene's: words of UAX #29, possessive 's removed, lower case, 33 stop words, Porter's first stemmer.
+Corpus and queries must use the same one. `standard` stops after lower case, for languages other than English.
 
 Sources: Unicode Standard Annex 29, section 4 (word boundaries); Porter, "An algorithm for suffix stripping" (1980);
 the behavior of Elasticsearch's `_analyze` (`english`, `standard`), against which tests/retrieval compares.
@@ -81,8 +80,8 @@ def words(text: str) -> list[str]:
 
 
 def _words_in_windows(text: str, ascii_: bool) -> list[str]:
-    """Lucene looks at `MAX_TERM_CHARS` UTF-16 units from where a word begins, and cuts the word there. So nothing here
-    ever looks further, which also keeps the time linear in the text."""
+    """Lucene reads `MAX_TERM_CHARS` UTF-16 units from the start of a word, and cuts the word there. So nothing here
+    reads further, which also keeps the time linear in the text."""
     patterns: tuple[Any, Any, Any] = (
         (_ASCII_WORD, _ASCII_START, _ASCII_CONNECTORS) if ascii_ else (_WORD, _START, _CONNECTORS)
     )
@@ -101,7 +100,7 @@ def _words_in_windows(text: str, ascii_: bool) -> list[str]:
             found.append(match.group())
             position = match.end()
         elif run := connectors.match(text, position):
-            # Underscores make a word only with a letter or digit in the window: skip to where one may come into view.
+            # Underscores are a word only with a letter or digit in the window: skip to where it may include one.
             position = max(position + 1, run.end() - MAX_TERM_CHARS + 1)
             if not word.match(text, run.end(), run.end() + MAX_TERM_CHARS):
                 position = max(position, run.end())
@@ -115,7 +114,7 @@ def _utf16_length(text: str) -> int:
 
 
 def _fitting(text: str) -> str:
-    """The longest beginning of a text that fits `MAX_TERM_CHARS` UTF-16 units; no character is cut in half."""
+    """The longest prefix of a text within `MAX_TERM_CHARS` UTF-16 units; no character is cut in half."""
     units = text.encode("utf-16-le", "surrogatepass")[: 2 * MAX_TERM_CHARS]
     return units.decode("utf-16-le", "ignore")
 
@@ -149,15 +148,15 @@ def _english_term(word: str) -> str:
     return _stem(word) if len(word) > 2 else word
 
 
-_stemmer = Stemmer.Stemmer("porter", 0)  # no cache of its own: chunks are cached below
+_stemmer = Stemmer.Stemmer("porter", 0)  # without a cache: chunks are cached below
 
 
 def _stem(word: str) -> str:
-    """Porter's stemmer as Lucene has it.
+    """Porter's stemmer as in Lucene.
 
-    Snowball's `porter` leaves three things undone that Lucene's does: the suffixes bli -> ble and logi -> log (a later
-    change by Porter), and a doubled letter before -ed or -ing cut to one for *any* consonant (trekk-ing -> trek). What
-    was left undone stands at the end of the stem, so it is mended there.
+    Snowball's `porter` omits three steps of Lucene's: the suffixes bli -> ble and logi -> log (a later
+    change by Porter), and reducing a doubled letter before -ed or -ing for *any* consonant (trekk-ing -> trek). The
+    omissions show at the end of the stem, so they are corrected there.
     """
     stem: str = _stemmer.stemWord(word)
     if stem[-1:] == stem[-2:-1]:
@@ -176,7 +175,7 @@ _PLAIN_I = re.compile("i(?:ed|ing)?s?|ies|y(?:ed|ing)?s?")  # endings that reach
 
 
 def _has_measure(stem: str) -> bool:
-    """Whether a vowel is followed by a consonant somewhere (Porter's m > 0). A y behind a consonant is a vowel."""
+    """Whether a vowel is followed by a consonant somewhere (Porter's m > 0). A y after a consonant is a vowel."""
     vowel = False
     for letter in stem:
         was_vowel, vowel = vowel, letter in "aeiou" or (letter == "y" and not vowel and letter is not stem[0])
@@ -186,9 +185,9 @@ def _has_measure(stem: str) -> bool:
 
 
 class Analyzer:
-    """A named analyzer that remembers what it made of each run of text between blanks.
+    """A named analyzer that caches the terms of each chunk of text between spaces.
 
-    Words never span a blank, and natural text repeats its words: one dictionary look-up replaces most of the work.
+    Words never span a space, and natural text repeats its words: one dictionary lookup replaces most of the work.
     Safe to use from several threads.
     """
 
@@ -204,7 +203,7 @@ class Analyzer:
 
     def joined(self, text: str) -> str:
         """The terms of a text, separated by one or more spaces."""
-        if "\u202f" in text:  # the one blank of Unicode that joins words (class ExtendNumLet)
+        if "\u202f" in text:  # the only Unicode space that joins words (class ExtendNumLet)
             return " ".join(self._terms_of(text))
         return " ".join(map(self._cache.__getitem__, text.split()))
 
@@ -214,7 +213,7 @@ class Analyzer:
 
 
 _AROUND_WORDS = ".,;:!?()[]\"'-–“”’"
-"""Characters that never join a word from its ends, so that `film,` and `(film` share what was found for `film`."""
+"""Characters that are never part of a word at its ends, so that `film,` and `(film` share the cache entry of `film`."""
 
 
 class _Chunks(dict[str, str]):

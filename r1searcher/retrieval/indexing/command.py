@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 from r1searcher.common import terminal
 from r1searcher.common.files import cause_of
 from r1searcher.common.terminal import SafeConsole, label
-from r1searcher.corpora.named import NAMED, cache_folder, fetch
+from r1searcher.corpora.fetch import cache_folder, fetch
+from r1searcher.corpora.named import CORPORA
 from r1searcher.corpora.readers import Corpus
 from r1searcher.errors import FileError, InputError
 from r1searcher.retrieval.indexing.base import Indexer, IndexOptions, open_indexer
@@ -44,8 +45,8 @@ def index_corpus(request: IndexRequest) -> None:
     console = terminal.console(stderr=True)
     indexer = _checked_indexer(request.to, request.options)
     source, format_ = request.source, request.format_
-    if source in NAMED:
-        format_ = format_ or NAMED[source].format
+    if source in CORPORA:
+        format_ = format_ or CORPORA[source].format or None
         source = _fetched(source, console)
     rejects = request.rejects or Path(f"{indexer.folder or request.to.rpartition('/')[2]}.rejects.jsonl")
     _refuse_overlap(source, indexer.folder, rejects)
@@ -72,7 +73,7 @@ def _checked_indexer(to: str, options: IndexOptions) -> Indexer:
 
 def _refuse_overlap(source: str, folder: Path | None, rejects: Path) -> None:
     """Raises `InputError` where what is written would lie in what is read, or take its place."""
-    if source == "-" or source in NAMED or not source:
+    if source == "-" or source in CORPORA or not source:
         return
     try:
         read = Path(source).resolve()
@@ -87,7 +88,7 @@ def _refuse_overlap(source: str, folder: Path | None, rejects: Path) -> None:
 def _fetched(name: str, console: SafeConsole) -> str:
     from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    corpus = NAMED[name]
+    corpus = CORPORA[name]
     console.print(f"{name}: {corpus.about}.")
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), label("time left"), TimeRemainingColumn())
     with terminal.progress(*columns, console=console) as progress:

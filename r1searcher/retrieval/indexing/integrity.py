@@ -1,9 +1,9 @@
-"""Whether the files of an embedded index are still those that were built.
+"""Checks whether the files of an embedded index are unchanged since it was built.
 
     DIR/checksums.json   {"files": {"tantivy/….idx": {"size": bytes, "modified_ns": …, "sha256": "…"}, …}}
 
 tantivy maps its files into memory and trusts them: a damaged one makes it panic, loop, or find wrong passages. So a
-file is taken as it is only while its size and modification time are those of the build; otherwise its SHA-256 decides.
+file is trusted only while its size and modification time are those of the build; otherwise its SHA-256 decides.
 """
 
 import hashlib
@@ -35,14 +35,14 @@ class _Checksums(BaseModel):
 
 
 class _Stamp(NamedTuple):
-    """What changes whenever a file is written to."""
+    """Properties that change whenever a file is written to."""
 
     size: int
     modified_ns: int
 
 
 def write_checksums(folder: Path) -> None:
-    """Records the files of a finished index. Raises `FileError` where that cannot be written."""
+    """Records the files of a finished index. Raises `FileError` if that cannot be written."""
     files = {}
     for name in _names(folder):
         descriptor = os.open(folder / name, os.O_RDONLY)
@@ -59,11 +59,11 @@ def has_checksums(folder: Path) -> bool:
 
 
 class IndexFiles:
-    """The files of an index, held open, so that a later change of any of them is noticed.
+    """The files of an index, kept open to detect later changes.
 
-    Raises `InputError` where one is missing, was cut, or has another content than it was built with. `thorough` reads
-    all of them; otherwise only those whose modification time is not that of the build. Indexes of earlier versions have
-    no checksums: their files are watched, not checked, and `thorough` refuses them.
+    Raises `InputError` if one is missing or truncated, or its content is not that of the build. `thorough` reads
+    all of them; otherwise only those whose modification time is not that of the build. Indexes of earlier versions do
+    not have checksums: their files are watched, not checked, and `thorough` rejects them.
     """
 
     def __init__(self, folder: Path, thorough: bool = False) -> None:
@@ -73,8 +73,8 @@ class IndexFiles:
         known = _read(folder)
         if known is None and thorough:
             raise InputError(
-                f"{folder} has no checksums, since an earlier version made it, so it cannot be checked: "
-                "make it again with `r1s index-corpus`."
+                f"{folder} was built by an earlier version without checksums, so it cannot be checked: "
+                "build it again with `r1s index-corpus`."
             )
         self._mapped: list[tuple[str, int, int, int]] = []
         for name in known or _names(folder):
@@ -98,7 +98,7 @@ class IndexFiles:
         return InputError(f"The index {self._folder} is damaged ({name}: {why}): {REMEDY}")
 
     def changed(self) -> str | None:
-        """The name of a file mapped by tantivy that was written to since it was opened. Some microseconds per file."""
+        """The name of a file mapped by tantivy that has changed since it was opened. Takes microseconds per file."""
         for name, descriptor, size, modified_ns in self._mapped:
             status = os.fstat(descriptor)
             if status.st_mtime_ns != modified_ns or status.st_size != size:
@@ -111,7 +111,7 @@ def is_panic(error: BaseException) -> bool:
     return type(error).__name__ == "PanicException"
 
 
-REMEDY = "restore its files, or make it again with `r1s index-corpus`."
+REMEDY = "restore its files, or build it again with `r1s index-corpus`."
 
 
 def _read(folder: Path) -> dict[str, _File] | None:

@@ -1,4 +1,4 @@
-"""An index on disk that comes back: opened again after it was found damaged."""
+"""An index on disk that is reopened after damage to its files."""
 
 import asyncio
 import time
@@ -8,18 +8,18 @@ from r1searcher.errors import R1Error
 from r1searcher.retrieval.base import Health, IndexDamagedError, Retriever, SearchResult
 
 _PAUSE, _LOAD = 0.2, 0.1
-"""Seconds between two attempts at least, and the share of the time that attempts on a large index may take."""
+"""Minimum seconds between two attempts, and the share of the time that attempts on a large index may take."""
 
 Open = Callable[[bool], tuple[Retriever, str]]
 """Opens the index and gives its fingerprint; with True every file is checked, since it was found damaged before."""
 
 
 class ReopeningRetriever:
-    """The retriever of a server process, which outlives damage of its index: it answers again when the files do.
+    """The retriever of a server process that survives damage to its index: it works again once the files are restored.
 
-    Meanwhile each search raises what is wrong with them. `fingerprint` names the only index that is opened: another
-    one in its place would have other processes of the same server give other answers. The first attempt is made by the
-    constructor.
+    Until then each search raises the error. `fingerprint` identifies the only index that is opened: with another one
+    in the same folder, processes of the same server would give different results. The constructor makes the first
+    attempt.
     """
 
     def __init__(self, index: Open, name: str, fingerprint: str) -> None:
@@ -72,14 +72,14 @@ class ReopeningRetriever:
             self._error = error
         else:
             if fingerprint != self._fingerprint:
-                self._error = IndexDamagedError(f"{self._name} is another index now: start the server again.")
+                self._error = IndexDamagedError(f"{self._name} now has a different index: restart the server.")
             else:
                 self._retriever, self._error = retriever, None
         ended = time.monotonic()
         self._next_attempt = ended + max(_PAUSE, (ended - began) / _LOAD)
 
     def _give_up(self, retriever: Retriever, error: IndexDamagedError) -> None:
-        """Forgets a retriever. It is not closed: other searches may still be at work in it, and end in an error."""
+        """Drops a retriever. It is not closed: other searches may still use it, and end in an error."""
         if self._retriever is retriever:
             self._retriever, self._error = None, error
             self._next_attempt = time.monotonic() + _PAUSE

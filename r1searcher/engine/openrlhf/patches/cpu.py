@@ -1,11 +1,9 @@
 """OpenRLHF on a machine without a GPU: names replaced after import, each with its reason, no installed file edited."""
 
-import contextlib
 import importlib
 import os
 import re
 import socket
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from types import ModuleType
@@ -25,8 +23,8 @@ after = after_import(PATCHES)
 def torch_cuda_without_a_gpu(_openrlhf: ModuleType) -> None:
     """OpenRLHF calls these four without asking for a GPU first; they raise without one.
 
-    `current_device()` is only used as the target of `.to()`. They can't be replaced behind the import of `torch.cuda`
-    itself, which torch imports in the middle of its own.
+    `current_device()` is only used as the target of `.to()`. They can't be replaced after the import of `torch.cuda`
+    itself, which torch imports in the middle of its own import.
     """
     import torch
 
@@ -34,36 +32,6 @@ def torch_cuda_without_a_gpu(_openrlhf: ModuleType) -> None:
     torch.cuda.current_device = lambda: cpu
     for name in ("set_device", "synchronize", "current_stream"):
         setattr(torch.cuda, name, lambda *_: None)
-
-
-@contextlib.contextmanager
-def _flash_attn_for_one_import() -> Iterator[None]:
-    """This module imports flash-attn at its top and uses it for packing and ring attention only.
-
-    The stand-in is gone behind the import: elsewhere flash-attn must look absent, as it is.
-    """
-
-    def refuse(*_: object, **__: object) -> None:
-        raise InputError("packing and ring attention need flash-attn, which needs a GPU")
-
-    names = {
-        "flash_attn": (),
-        "flash_attn.bert_padding": ("index_first_axis", "pad_input", "rearrange", "unpad_input"),
-        "flash_attn.utils": (),
-        "flash_attn.utils.distributed": ("all_gather",),
-    }
-    for name, functions in names.items():
-        module = sys.modules[name] = ModuleType(name)
-        for function in functions:
-            setattr(module, function, refuse)
-    try:
-        yield
-    finally:
-        for name in names:
-            del sys.modules[name]
-
-
-PATCHES.append(Patch("openrlhf.models.ring_attn_utils", (), around=_flash_attn_for_one_import))
 
 
 @after("openrlhf.utils.deepspeed.deepspeed", "init_device_mesh", "get_train_ds_config", "get_eval_ds_config")
@@ -188,7 +156,7 @@ def receive_weights_on_cpu(module: ModuleType) -> None:
 class _Trained:
     """Where a token is trained: what the vocabulary's head has to be computed for.
 
-    `loss_mask` (rows x tokens - 1) is set by the SFT trainer's loop, whose forward pass isn't told; `keep` (rows x
+    `loss_mask` (rows x tokens - 1) is set by the SFT trainer's loop, whose forward pass does not get it; `keep` (rows x
     tokens) holds while one forward pass runs.
     """
 
@@ -243,11 +211,13 @@ def actor_on_cpu(module: ModuleType) -> None:
 
 
 @after("openrlhf.trainer.sft_trainer", "iter_grad_accum_global_norm")
-def sft_tells_its_loss_mask(module: ModuleType) -> None:
+def sft_shares_its_loss_mask(module: ModuleType) -> None:
     """The SFT trainer asks for the log-probabilities of all tokens and drops those outside its loss mask afterwards."""
     stock = module.iter_grad_accum_global_norm
 
-    def told(batches: Iterable[Any], strategy: Any, accumulated: int, mask_of: Callable[[Any], Any]) -> Iterator[Any]:
+    def with_mask(
+        batches: Iterable[Any], strategy: Any, accumulated: int, mask_of: Callable[[Any], Any]
+    ) -> Iterator[Any]:
         for batch, info in stock(batches, strategy, accumulated, mask_of):
             _Trained.loss_mask = mask_of(batch)
             try:
@@ -255,7 +225,7 @@ def sft_tells_its_loss_mask(module: ModuleType) -> None:
             finally:
                 _Trained.loss_mask = None
 
-    module.iter_grad_accum_global_norm = told  # type: ignore[attr-defined]
+    module.iter_grad_accum_global_norm = with_mask  # type: ignore[attr-defined]
 
 
 def freeze_lower_layers(network: Any, layers: int) -> None:

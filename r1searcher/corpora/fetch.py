@@ -1,0 +1,42 @@
+"""Named corpora, fetched once."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from r1searcher.common import files
+from r1searcher.common.download import download
+from r1searcher.corpora.named import NamedCorpus
+from r1searcher.errors import InputError, ServiceError
+
+
+def cache_folder() -> Path:
+    """Where fetched corpora are kept: `corpora` in r1s's cache folder (R1S_CACHE moves it)."""
+    return files.cache_folder("corpora")
+
+
+def fetch(
+    corpus: NamedCorpus,
+    folder: Path,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    pause: Callable[[float], None] = time.sleep,
+) -> Path:
+    """The corpus file, from `folder` or from the network into it.
+
+    See `common.download`. `on_progress` gets bytes done and in all (0 where unknown). Raises `InputError`
+    with the file to bring where the network does not allow it.
+    """
+    target = folder / corpus.file_name
+    try:
+        return download(
+            corpus.url, target, size=corpus.bytes_, checksum=corpus.checksum, on_progress=on_progress, pause=pause
+        )
+    except ServiceError as error:
+        part = target.with_name(target.name + ".part")
+        kept = part.stat().st_size if part.exists() else 0
+        reason = str(error).removeprefix(f"{corpus.url} ")
+        raise InputError(
+            f"the corpus could not be fetched from {corpus.url} ({reason}). "
+            + (f"{kept:,} bytes are kept and the same command goes on from there. " if kept else "")
+            + f"Or bring the file yourself and put it at {target}."
+        ) from error

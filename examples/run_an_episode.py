@@ -1,7 +1,4 @@
-"""Run one episode: a scripted model searches a real index and answers.
-
-python examples/run_an_episode.py
-"""
+"""Run one episode: a scripted model searches a real index and answers. `python examples/run_an_episode.py`"""
 
 import asyncio
 import tempfile

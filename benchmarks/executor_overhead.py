@@ -70,7 +70,7 @@ def main() -> None:
         world = make_world(Path(folder))
         world.run("sft", str(world.settings), "--name", "sft")
         steps = measure(world, asked.pairs)
-    table = Table("executor", "steps", "s a step", "s rollouts", "tokens a sample", "searches")
+    table = Table("executor", "steps", "s per step", "s rollouts", "tokens per sample", "searches")
     for name, of_name in zip(("stock", "ours"), zip(*steps, strict=True), strict=True):
         table.add_row(
             name,

@@ -56,7 +56,7 @@ WORDS = (
     *("\ua000", "\n", "\n\n", " ", "\u00a0", "(1)", "\n(1)", "Oslo", "the", "True", "False", "yes", "noanswer"),
     *("<search>", "</search>", "<information>", "</information>", *TAGS, *END_TOKENS, *PROMPT_ENDS, *BLOCKS),
 )
-GOLDS = (
+GOLD_ANSWERS = (
     "Oslo",
     "yes",
     "no",
@@ -72,7 +72,7 @@ GOLDS = (
     "\u00c9a",
 )
 ANSWERS = (
-    *GOLDS,
+    *GOLD_ANSWERS,
     *(
         " Yes ",
         "Oslo, Norway",
@@ -108,8 +108,8 @@ def mutated(draw: random.Random, text: str, gold: str) -> Case:
     for _ in range(draw.randint(1, 4)):
         text = draw.choice(CHANGES)(draw, text, gold)
     if draw.random() < 0.15:
-        gold = draw.choice(GOLDS)
-    gold_answers = (gold, draw.choice(GOLDS)) if draw.random() < 0.05 else (gold,)
+        gold = draw.choice(GOLD_ANSWERS)
+    gold_answers = (gold, draw.choice(GOLD_ANSWERS)) if draw.random() < 0.05 else (gold,)
     return Case(text, gold_answers)
 
 
@@ -148,11 +148,11 @@ def _block_edges(draw: random.Random, text: str, gold: str) -> str:
 
 def _other_answer(draw: random.Random, text: str, gold: str) -> str:
     before, opened, rest = text.rpartition("<answer>")
-    blank = draw.choice(["", " ", "\n"])
+    space = draw.choice(["", " ", "\n"])
     new = draw.choice([gold, gold.upper(), f"The {gold}.", gold[: len(gold) // 2], gold.replace(" ", "-")])
     new = draw.choice([new, draw.choice(ANSWERS)])
     tail = rest.partition("</answer>")
-    return f"{before}{opened}{blank}{new}{blank}{tail[1]}{tail[2]}" if opened else f"{text}<answer>{new}</answer>"
+    return f"{before}{opened}{space}{new}{space}{tail[1]}{tail[2]}" if opened else f"{text}<answer>{new}</answer>"
 
 
 def _repeat(draw: random.Random, text: str, gold: str) -> str:
@@ -181,7 +181,7 @@ CHANGES: tuple[Callable[[random.Random, str, str], str], ...] = (
 
 def composed(draw: random.Random) -> Case:
     """A short text of tags and words: in the right order, possibly changed; or of pieces in any order."""
-    gold = draw.choice(GOLDS)
+    gold = draw.choice(GOLD_ANSWERS)
     if draw.random() < 0.3:
         return Case("".join(draw.choice(WORDS + ANSWERS) for _ in range(draw.randint(0, 12))), (gold,))
     turns = "".join(f" I look. {QUERY} Oslo {END_QUERY}{draw.choice(BLOCKS)}" for _ in range(draw.randint(0, 3)))

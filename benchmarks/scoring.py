@@ -49,10 +49,10 @@ def normalized(text: str) -> str:
     def articles(text: str) -> str:
         return re.sub(r"\b(a|an|the)\b", " ", text)
 
-    def blanks(text: str) -> str:
+    def spaces(text: str) -> str:
         return " ".join(text.split())
 
-    return blanks(articles(punctuation(lower(underscores(boolean(text)))))).strip()
+    return spaces(articles(punctuation(lower(underscores(boolean(text)))))).strip()
 
 
 def reference_em(answer: str, gold: str) -> float:

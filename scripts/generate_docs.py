@@ -57,6 +57,20 @@ def reward_parts() -> str:
     return table(("part", "value", "params"), rows)
 
 
+def format_rules() -> str:
+    from r1searcher.rewards.format import FORMAT_RULES
+
+    rows = ((code(name), sentence(FORMAT_RULES[name])) for name in FORMAT_RULES.builtin)
+    return table(("rule", "broken when"), rows)
+
+
+def protocols() -> str:
+    from r1searcher.episodes.protocol import PROTOCOLS
+
+    rows = ((code(name), sentence(type(PROTOCOLS[name]))) for name in PROTOCOLS.builtin)
+    return table(("name", "protocol"), rows)
+
+
 def recipes() -> str:
     from r1searcher.rewards.recipes import RECIPES, Part
 
@@ -155,6 +169,8 @@ def measures() -> str:
 REGIONS: Mapping[str, Callable[[], str]] = {
     "reward-parts": reward_parts,
     "recipes": recipes,
+    "format-rules": format_rules,
+    "protocols": protocols,
     "corpus-formats": corpus_formats,
     "named-corpora": named_corpora,
     "datasets": datasets,

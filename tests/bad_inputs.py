@@ -1,8 +1,7 @@
-"""Several hundred bad inputs: commands, and what is wrong with what they are given.
+"""Several hundred bad inputs: commands, and what is wrong with their input.
 
-A case is a command line below a copy of a small world that works, and one thing in that world that is broken. Cases are
-products of commands with shapes (a file's content) and kinds (what lies at a path), so that a new command or a new
-shape is one line here.
+A case is a command line in a copy of a small working world with one broken thing in it. Cases are products of commands
+with shapes (a file's content) and kinds (what is at a path), so that a new command or a new shape is one line here.
 """
 
 import json
@@ -52,9 +51,9 @@ SHAPES: dict[str, bytes] = {
     "null everywhere": b'{"id": null, "question": null, "golden_answers": null, "prediction": null, "text": null}\n',
     "trajectory of the wrong shape": b'{"question": "q", "gold_answers": ["a"], "stop": "x", "segments": [3]}\n',
     "trace of the wrong shape": b'{"segments": [["model"], [1, 2], null]}\n',
-    "TOML of the wrong types": b'model = 3\n[rl]\nsteps = "x"\nbatch = [1]\nkl = nan\n',
+    "TOML of the wrong types": b'model = 3\n[rl]\nsteps = "x"\nbatch_size = [1]\nkl_coef = nan\n',
 }
-"""What may be in a file that should hold JSON, JSON lines or TOML."""
+"""Contents of a file that should be JSON, JSON lines or TOML."""
 
 OURS = ("empty", "null", "array", "object", "cut", "deep arrays", "long integer", "not UTF-8", "NUL bytes", "HTML",
         "keys with the wrong types", "unknown keys")  # fmt: skip
@@ -66,10 +65,10 @@ class Case:
     name: str
     words: tuple[str, ...]
     breaks: Callable[[Path], None] = lambda folder: None
-    """Called with the copy of the world, in which the command runs."""
+    """Called with the copy of the world that the command runs in."""
 
     said: str = ""
-    """Part of the sentence, where only one would be right."""
+    """Part of the sentence, if only one is right."""
 
 
 def content(path: str, data: bytes) -> Callable[[Path], None]:
@@ -80,7 +79,7 @@ def content(path: str, data: bytes) -> Callable[[Path], None]:
     return write
 
 
-# What lies at a path that a command is given; each takes the world's folder and makes `bad` there.
+# What is at a path that a command gets; each function takes the world's folder and creates `bad` there.
 def _folder(folder: Path) -> None:
     (folder / "bad").mkdir()
 
@@ -137,7 +136,7 @@ READERS: dict[str, tuple[str, ...]] = {
     "data.held_out": (*STAGE, "--name", "new", "--set", "data.held_out={}", "--set", "rl.questions_per_step=1000"),
     "data.traces": ("sft", "settings.toml", "--name", "new", "--set", "data.traces={}"),
 }
-"""Commands that read a file which somebody else wrote; {} is its place."""
+"""Commands that read a file from outside; {} is its path."""
 
 PATHS: dict[str, tuple[str, ...]] = {
     **READERS,
@@ -154,7 +153,7 @@ PATHS: dict[str, tuple[str, ...]] = {
     "model of evaluate": ("evaluate", "./{}", "--dataset", "questions.jsonl", "--retriever", "index"),
     "data folder": (*EVALUATE, "--dataset", "bamboogle", "--data-dir", "{}"),
 }
-"""Commands that are given a path to read from."""
+"""Commands that read from a given path."""
 
 FINE = {
     ("queries", "device"),
@@ -162,12 +161,12 @@ FINE = {
     ("index-corpus", "no name"),
     ("index-corpus", "current folder"),
     ("index-corpus", "folder"),
-    ("index-corpus", "pipe"),  # waits for its writer, as every command that reads a pipe does
+    ("index-corpus", "pipe"),  # waits for its writer, like every command that reads a pipe
     ("index-corpus", "CSV"),
     *((name, "no name") for name in ("data.held_out",)),
     *((name, shape) for name in ("recall", "evaluate") for shape in ("CSV", "trajectory of the wrong shape")),
 }
-"""Products that are no bad input, or that another test has."""
+"""Products that are not bad input, or that another test covers."""
 
 SETTINGS = (
     "rl.learning_rate=inf", "rl.learning_rate=nan", "rl.learning_rate=-1", "rl.learning_rate=0", "rl.learning_rate=7",
@@ -188,7 +187,7 @@ SETTINGS = (
     "episode.max_context=100", "episode.max_context=" + "9" * 30, "episode.max_new_tokens=0", "episode.top_k=0",
     "episode.top_k=100000", "episode.max_searches=-1", "episode.max_document_words=0", "reward.recipe=papper",
     "reward.recipe=3", "reward.parts=[{name=\"f1\", weight=inf}]", "reward.parts=[{name=\"f1\", weight=nan}]",
-    "reward.parts=[{name=\"f1\", broken=-inf}]", "reward.parts=[{name=\"f1\", broken=1e300}]",
+    "reward.parts=[{name=\"f1\", if_zero=-inf}]", "reward.parts=[{name=\"f1\", if_zero=1e300}]",
     "reward.parts=[{name=\"nope\"}]", "reward.parts=[{name=\"f1\"}, {name=\"f1\"}]", "reward.parts=[{}]",
     "reward.parts=[3]", "reward.parts=3", "reward.parts=f1", "reward.max_answer_words=0", "stop.retrieval_rate=1.5",
     "stop.retrieval_rate=nan", "stop.format_rate=-0.1", "stop.patience=0", "checkpoint.every=0", "checkpoint.keep=-1",
@@ -201,7 +200,7 @@ SETTINGS = (
     "model.path=3", "model.prompt=\"\"", "model.prompt=\"\\u0000\"", "model.chat_template=\"no\"",
     "model.reserved_tokens=2", "model=" + "[" * 5000, "model=\"\"\"a\nb\"\"\"",
 )  # fmt: skip
-"""What `--set` is given."""
+"""Values of `--set`."""
 
 URLS = (
     "http://", "http:///retrieve", "http://[", "http://[::1", "http://x:99999/retrieve", "http://x:port/retrieve",
@@ -236,7 +235,7 @@ FLAGS: tuple[tuple[str, ...], ...] = (
     (*EVALUATE, "--dataset", "questions.jsonl", "--temperature", "-1"),
     (*EVALUATE, "--dataset", "questions.jsonl", "--temperature", "nan"),
     (*EVALUATE, "--dataset", "questions.jsonl", "--temperature", "inf"),
-    (*EVALUATE, "--dataset", "questions.jsonl", "--in-flight", "0"),
+    (*EVALUATE, "--dataset", "questions.jsonl", "--concurrency", "0"),
     (*EVALUATE, "--dataset", "questions.jsonl", "--limit", "0"),
     (*EVALUATE, "--dataset", "questions.jsonl", "--seed", "-1"),
     (*EVALUATE, "--dataset", "questions.jsonl", "--set", "nonsense"),
@@ -268,7 +267,7 @@ FLAGS: tuple[tuple[str, ...], ...] = (
 )  # fmt: skip
 
 OUTPUTS = ("predictions.jsonl", "predictions.jsonl/x", "full", "/dev/null", "/dev/null/x", "x" * 300, "loop")
-"""What `evaluate --to` may be given that it can't write to."""
+"""Values of `evaluate --to` that it cannot write to."""
 
 RUN_FILES = {
     "manifest.json": b"", "config.toml": b"", "metrics.jsonl": b"", "launch.json": b"",
@@ -285,7 +284,7 @@ RUN_SHAPES: dict[str, dict[str, bytes]] = {
                                   "negative": b"global_step-1"},
     "summary.json": {"stage": b'{"stage": 3, "model": "m"}', "model": b'{"stage": "stage1", "model": null}'},
 }  # fmt: skip
-"""What a file of a run folder may hold instead."""
+"""Wrong contents of a run folder's files."""
 
 SERVED: dict[str, bytes] = {
     **{name: SHAPES[name] for name in ("empty", "null", "number", "string", "array", "object", "cut", "deep arrays",
@@ -299,7 +298,7 @@ SERVED: dict[str, bytes] = {
     "document of the wrong type": b'{"result": [[{"document": [], "score": 1}]], "answers": [[{}]]}',
     "choices without text": b'{"choices": [{"message": {"content": null}, "token_ids": ["x"], "finish_reason": 3}]}',
 }  # fmt: skip
-"""What a server answers with status 200."""
+"""Response bodies with status 200."""
 
 SERVER_COMMANDS: dict[str, tuple[str, ...]] = {
     "search by /retrieve": ("search", "{server}/retrieve", "q"),

@@ -3,7 +3,7 @@
     where = extension.install(tmp_path, {"mine": source}, {"r1searcher.retrievers": {"mine": "mine:Mine"}})
     extension.r1s(["search", "mine:anything", "query"], where)      # the command in a process that sees the package
 
-It is written as `pip install --target` would write it: modules beside a `.dist-info` folder. Nothing of the repository
+It is written as `pip install --target` would write it: modules next to a `.dist-info` folder. Nothing of the repository
 changes.
 """
 

@@ -1,15 +1,18 @@
 """The architecture's rules: which package may import what, what the command line loads, who writes to a terminal."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from r1searcher.episodes.protocol import PROTOCOLS, EpisodeProtocol
+
 PACKAGE = Path(__file__).parents[1] / "r1searcher"
 HEAVY = {"torch", "ray", "vllm", "openrlhf", "deepspeed"}
-LIGHT_PACKAGES = ("config", "corpora", "episodes", "questions", "report", "retrieval", "rewards", "runs")
+LIGHT_PACKAGES = ("config", "corpora", "episodes", "questions", "report", "retrieval", "rewards", "runs", "watch")
 
 
 def imported(file: Path, everywhere: bool) -> set[str]:
@@ -76,3 +79,53 @@ def test_every_command_explains_itself() -> None:
     commands = "init sft stage1 stage2 train demo index-corpus search serve recall evaluate ask score compare report"
     for command in commands.split():
         assert command in done.stdout
+
+
+PROTOCOL_MODULES = PACKAGE / "episodes" / "protocols"
+
+
+def literals(tree: ast.Module) -> list[ast.Constant]:
+    """Every string of a module but docstrings."""
+    documented = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    strings = (node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
+    return [node for node in strings if id(node) not in documented]
+
+
+@pytest.mark.parametrize(
+    "file",
+    sorted(file for file in PACKAGE.rglob("*.py") if PROTOCOL_MODULES not in file.parents),
+    ids=lambda file: str(file.relative_to(PACKAGE)),
+)
+def test_only_a_protocol_knows_its_tags(file: Path) -> None:
+    """Everything else takes them from the episode's protocol, or from the object of the one that it is written for."""
+    tags = {tag for name in PROTOCOLS.builtin for tag in PROTOCOLS[name].tags}
+    names = {name for tag in tags if "_" in (name := tag.strip("</|>"))}  # without brackets: begin_of_query
+    tree = ast.parse(file.read_text("utf-8"))
+    for node in literals(tree):
+        assert not any(text in node.value for text in tags | names), f"{file}:{node.lineno}: {node.value!r} has a tag"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("r1searcher.episodes.protocols"):
+            module = importlib.import_module(str(node.module))
+            for alias in node.names:
+                found = getattr(module, alias.name)
+                assert isinstance(found, EpisodeProtocol), (
+                    f"{file}:{node.lineno}: import the protocol, not {alias.name}"
+                )
+
+
+LONGEST_FUNCTION = 60
+"""Lines from `def` to the last one."""
+
+FOLDERS = ("r1searcher", "tests", "benchmarks", "scripts", "examples")
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_no_function_is_too_long(folder: str) -> None:
+    files = sorted((PACKAGE.parent / folder).rglob("*.py"))
+    assert files
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno is not None
+                lines = node.end_lineno - node.lineno + 1
+                assert lines <= LONGEST_FUNCTION, f"{file}:{node.lineno}: {node.name} has {lines} lines"

@@ -19,7 +19,7 @@ def r1s(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
         (("stage1", "missing.toml"), "there is no settings file missing.toml"),
         (("stage1", "--set", "nonsense"), "section.key=value"),
         (("stage1", "--set", "rl.stepz=3"), "did you mean rl.steps?"),
-        (("stage2", "--from", "nowhere"), "--from nowhere: no finished run lies there"),
+        (("stage2", "--from", "nowhere"), "--from nowhere: this is not the folder of a finished run"),
         (("search", "missing-index", "query"), "missing-index"),
         (("stage1", "--no-such-flag"), "--no-such-flag"),
         (("nonsense",), "nonsense"),
@@ -67,7 +67,7 @@ OPTIONS = {
     "evaluate": f"{MODEL} --dataset --to --data-dir --limit --samples --temperature"
     " --judge --judge-model --concurrency",
     "ask": f"{MODEL} --model --temperature",
-    "score": "--json --judge --judge-model --dataset",
+    "score": "--json --judge --judge-model --dataset --reward",
     "compare": "--json --dataset",
     "report": "--step --to",
 }

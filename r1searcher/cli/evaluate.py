@@ -73,11 +73,16 @@ def score(
     judge: JudgeOptions,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object per file and dataset.")] = False,
     dataset: DatasetOfRows = None,
+    reward: Annotated[
+        str | None, typer.Option(help="Compute a reward too: a recipe, RECIPE:stage1, or a reward part.")
+    ] = None,
 ) -> None:
     """Score predictions: EM, F1, cover EM, official metrics and a judge, with 95 % confidence intervals."""
     from r1searcher.evaluation.commands import ScoreRequest, print_scores
+    from r1searcher.evaluation.scoring import Scoring
 
-    print_scores(ScoreRequest(files=predictions, as_json=json_, judge=judge.request(), dataset=dataset))
+    scoring = Scoring(dataset=dataset or "", reward=reward or "")
+    print_scores(ScoreRequest(files=predictions, as_json=json_, judge=judge.request(), scoring=scoring))
 
 
 @_command

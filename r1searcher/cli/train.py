@@ -66,6 +66,6 @@ def demo(
     set_: Set = None,
 ) -> None:
     """Watch a 135M model learn to search an invented atlas, on a laptop's CPU."""
-    from r1searcher.demo.run import run_demo
+    from r1searcher.demo.run import DemoRequest, run_demo
 
-    run_demo(output, seed, contrast, overrides(set_, {}))
+    run_demo(DemoRequest(output=output, seed=seed, contrast=contrast, overrides=overrides(set_, {})))

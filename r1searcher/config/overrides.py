@@ -8,9 +8,9 @@ from r1searcher.errors import InputError
 
 
 def from_assignments(assignments: Iterable[str]) -> dict[str, Any]:
-    """Dotted keys to values. What is not a TOML value is a string: `--set name=first` needs no quotes.
+    """Dotted keys to values. A text that is not a TOML value is a string: `--set name=first` needs no quotes.
 
-    Raises `InputError` for a text without a key or an equals sign.
+    Raises `InputError` for a text without a key or without an equals sign.
 
     >>> from_assignments(["rl.steps=4", "name=first", "stop.format_rate = 0.9"])
     {'rl.steps': 4, 'name': 'first', 'stop.format_rate': 0.9}
@@ -25,7 +25,7 @@ def from_assignments(assignments: Iterable[str]) -> dict[str, Any]:
 
 
 def toml_value(text: str) -> Any:
-    """One TOML value, or the text itself where it is none."""
+    """One TOML value, or the text itself if it is not one."""
     try:
         parsed = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):  # not TOML, an integer too long to read, brackets nested too deeply

@@ -1,6 +1,6 @@
-"""Every setting of a run, with its meaning; loaded from one TOML file, all mistakes reported at once.
+"""Every setting of a run, with its meaning; read from one TOML file, with all errors reported together.
 
-A file holds settings shared by all stages and, under `[sft]`, `[stage1]` and `[stage2]`, what differs there:
+A file has settings for all stages and, under `[sft]`, `[stage1]` and `[stage2]`, those that differ there:
 
     seed = 7
     [episode]
@@ -35,13 +35,13 @@ STAGES: tuple[Stage, ...] = ("sft", "stage1", "stage2")
 
 
 MANY = 1_000_000
-"""Upper limit of counts: more is a slip of the keyboard, and some libraries take no more than 32 bits."""
+"""Upper limit of counts: more is a typing error, and some libraries accept only 32 bits."""
 
 LONGEST_NAME = 240
-"""Bytes of a run's name: file systems take 255, and some files add an ending."""
+"""Bytes of a run's name: file systems accept 255, and some files add a suffix."""
 
 LARGEST_SEED = 2**31 - 1
-"""NumPy takes 32 bits, and each vLLM engine adds its number to the seed."""
+"""NumPy accepts 32 bits, and each vLLM engine adds its number to the seed."""
 
 
 TRAINING_DATASETS = tuple(name for name in DATASETS.builtin if "train" in DATASETS[name].splits)
@@ -49,63 +49,63 @@ TRAINING_DATASETS = tuple(name for name in DATASETS.builtin if "train" in DATASE
 
 class Model(Section):
     path: str = ""
-    """Folder in Hugging Face format, hub name, or "demo" (SmolLM2-135M-Instruct, from a package of 98 MB, cached)."""
+    """Folder in Hugging Face format, hub name, or "demo" (SmolLM2-135M-Instruct, a cached download of 98 MB)."""
 
     prompt: str = "chat"
     """Prompt text: "chat" or "base" of the episode's protocol, "bare" (question only), "chatml" (question in chat
     markup), or a file with {question} in it."""
 
     chat_template: bool = True
-    """Put the prompt through the tokenizer's chat template as the user's message; false uses the text as it stands."""
+    """Apply the tokenizer's chat template, with the prompt as the user's message; false uses the text unchanged."""
 
     reserved_tokens: bool = False
-    """Give each protocol tag one of the vocabulary's unused reserved tokens (no resize), at SFT only."""
+    """SFT only: assign an unused reserved token of the vocabulary to each protocol tag, without resizing the model."""
 
     trust_remote_code: bool = False
-    """Run Python code that comes with the model. Leave off unless you wrote or read that code."""
+    """Run Python code that comes with the model. Leave this off unless you wrote or read that code."""
 
 
 class Data(Section):
     train: str = Field(
         "",
         description="File of questions with gold answers (JSON Lines, JSON, Parquet, CSV or TSV; see "
-        "docs/evaluation.md), or the name of a dataset, whose training split is taken: "
-        f'{", ".join(TRAINING_DATASETS)}. A split can be named, as in "nq:dev".',
+        "docs/evaluation.md), or the name of a dataset, whose training split is used: "
+        f'{", ".join(TRAINING_DATASETS)}. Choose a split with a colon, as in "nq:dev".',
     )
 
     held_out: str = Field(
         "",
-        description="File of questions never trained on, or the name of a dataset "
-        f"({', '.join(DATASETS.builtin)}), for the evaluation after a stage; empty for none.",
+        description="File of questions that are never trained on, or the name of a dataset "
+        f"({', '.join(DATASETS.builtin)}), to evaluate on after a stage; empty for none.",
     )
 
     folder: str = ""
     """Folder with the named datasets, instead of the hub."""
 
     traces: str = ""
-    """JSONL of SFT traces: {"segments": [["prompt" | "model" | "environment", text], …]}."""
+    """JSONL file of SFT traces: {"segments": [["prompt" | "model" | "environment", text], …]}."""
 
     limit: int | None = Field(None, ge=1, le=10**9)
-    """Use the first so many questions."""
+    """Use only the first N questions."""
 
     shuffle: bool = True
-    """Each pass over the questions in an order of its own, which the seed decides; if not, in the order of the file."""
+    """Shuffle the questions before each pass, as the seed decides; false keeps the order of the file."""
 
 
 class Retrieval(Section):
-    """The search engine: a URL, or its kind and the keys that this kind has (docs/retrieval.md)."""
+    """The retriever: a URL, or a kind and its keys (see docs/retrieval.md)."""
 
     model_config = ConfigDict(extra="allow")  # those of the kind
 
     url: str = ""
-    """Search engine: an index folder, es://host:9200/name, http://host:8000/retrieve, http://host:8000/queries, or
-    KIND:… for an engine of another package."""
+    """Retriever: an index folder, es://host:9200/name, http://host:8000/retrieve, http://host:8000/queries, or KIND:…
+    for one of another package."""
 
     kind: str = ""
-    """The engine's kind (bm25, es, http, or one of another package), to give it further settings here."""
+    """Kind of retriever (bm25, es, http, or one of another package), where it has further settings in this table."""
 
     retry_timeout_s: float = Field(600.0, gt=0, le=10_000_000)
-    """Seconds a run waits for a search engine that is down, with retries, before it stops at its last checkpoint."""
+    """Seconds that a run retries while the retriever is down, before it stops with its last checkpoint."""
 
     @property
     def is_set(self) -> bool:
@@ -144,40 +144,40 @@ class Retrieval(Section):
 class Episode(Section):
     protocol: str = Field(
         R1_SEARCHER.name,
-        description="Tags, turns and prompts by which the model searches and answers: "
+        description="Tags, turns and prompts with which the model searches and answers: "
         f"{', '.join(PROTOCOLS.builtin)}, or a protocol of another package.",
     )
 
     max_searches: int = Field(8, ge=0, le=10_000)
-    """Searches an episode may run; asking for one more ends it."""
+    """Maximum searches per episode; a request for one more ends it."""
 
     max_new_tokens: int = Field(512, ge=1, le=10 * MANY)
-    """Tokens the model may write in one turn."""
+    """Maximum tokens that the model writes per turn."""
 
     max_context: int = Field(4096, ge=16, le=10 * MANY)
-    """Tokens of prompt, turns and documents together. Documents are cut to fit, the question never."""
+    """Maximum tokens of prompt, turns and documents together. Documents are truncated to fit, the question never."""
 
     top_k: int = Field(3, ge=1, le=1000)
-    """Passages shown for a query."""
+    """Passages shown per query."""
 
     max_document_words: int = Field(120, ge=1, le=MANY)
-    """Words shown of each passage."""
+    """Words shown per passage."""
 
     temperature: float = Field(1.0, ge=0.01, le=100)
-    """Sampling temperature of rollouts. Not 0: samples of a question that are all the same teach nothing."""
+    """Sampling temperature of rollouts. It cannot be 0: equal samples of a question teach nothing."""
 
 
 class Reward(Section):
     recipe: str = Field("paper", description=f"{', '.join(RECIPES.builtin)}, or a recipe of another package.")
 
     parts: Annotated[tuple[Part, ...], Field(strict=False)] = ()
-    """A composition of your own instead of a recipe: tables of name, weight, if_zero and params."""
+    """Your own composition instead of a recipe: tables of name, weight, if_zero and params."""
 
     max_answer_words: int = Field(10, ge=1, le=MANY)
-    """Longer answers break the format."""
+    """Maximum words of an answer; a longer one breaks the format."""
 
     format_rules: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    """Format rules of other packages that are judged beside those of docs/rewards.md."""
+    """Format rules of other packages, in addition to those of docs/rewards.md."""
 
 
 class RL(Section):
@@ -186,31 +186,32 @@ class RL(Section):
     one of another package; see docs/training.md."""
 
     questions_per_step: int = Field(64, ge=1, le=MANY)
-    """Questions rolled out a step."""
+    """Questions per step."""
 
     samples_per_question: int = Field(16, ge=1, le=MANY)
-    """Trajectories sampled for each question."""
+    """Trajectories sampled per question."""
 
     batch_size: int = Field(256, ge=1, le=MANY)
-    """Trajectories an optimizer update takes."""
+    """Trajectories per optimizer update."""
 
     micro_batch_size: int = Field(4, ge=1, le=MANY)
-    """Trajectories that go through the network at once, on each device."""
+    """Trajectories per forward and backward pass, on each device."""
 
     forward_micro_batch_size: int | None = Field(None, ge=1, le=MANY)
-    """The same where nothing is trained, for the log-probabilities before an update; none for `micro_batch_size`."""
+    """The same for passes without training, which compute the log-probabilities before an update; `micro_batch_size` if
+    not set."""
 
     learning_rate: float = Field(2e-6, gt=0, le=1)
-    """Adam's, without a warmup of the rate."""
+    """Adam's learning rate, without warmup."""
 
     lr_schedule: Literal["constant", "cosine"] = "constant"
-    """cosine lets the learning rate fall to a tenth by the stage's last step, so that the last updates stir less."""
+    """cosine lowers the learning rate to a tenth by the last step of the stage."""
 
     kl_coef: float = Field(0.0, ge=0, le=1000)
-    """Weight of the KL to the stage's first model. 0 loads no reference model."""
+    """Weight of the KL divergence from the model that the stage starts with. With 0 no reference model is loaded."""
 
     steps: int | None = Field(None, ge=1, le=MANY)
-    """Steps of this stage; none for one pass over the questions."""
+    """Steps of this stage; one pass over the questions if not set."""
 
     @model_validator(mode="after")
     def whole_updates(self) -> "RL":
@@ -221,7 +222,7 @@ class RL(Section):
             )
         if self.steps is not None and self.steps * self.questions_per_step > 100 * MANY:
             raise ValueError(
-                f"steps = {self.steps}: times questions_per_step = {self.questions_per_step} these are more than "
+                f"steps = {self.steps}: with questions_per_step = {self.questions_per_step} this is more than "
                 f"{100 * MANY} prompts; lower one of them"
             )
         return self
@@ -229,29 +230,29 @@ class RL(Section):
 
 class Sft(Section):
     learning_rate: float = Field(1e-5, gt=0, le=1)
-    """Adam's peak."""
+    """Adam's peak learning rate."""
 
     batch_size: int = Field(8, ge=1, le=MANY)
-    """Rows (one for each segment the model writes) an update takes."""
+    """Rows per update; each segment that the model writes is one row."""
 
     micro_batch_size: int = Field(8, ge=1, le=MANY)
-    """Rows that go through the network at once."""
+    """Rows per forward and backward pass."""
 
     steps: int | None = Field(None, ge=1, le=MANY)
-    """Updates; none for one pass over the traces."""
+    """Updates; one pass over the traces if not set."""
 
 
 class Stop(Section):
-    """End the stage early when every rate that is set was passed by the sampled rollouts of a step."""
+    """End the stage early once the sampled rollouts of a step reach every rate that is set."""
 
     retrieval_rate: float | None = Field(None, ge=0, le=1)
     """Share of rollouts with at least one search."""
 
     format_rate: float | None = Field(None, ge=0, le=1)
-    """Share of rollouts with the format right."""
+    """Share of rollouts with the right format."""
 
     patience: int = Field(1, ge=1, le=MANY)
-    """Steps in a row that must pass."""
+    """Consecutive steps that must reach the rates."""
 
 
 class Checkpoint(Section):
@@ -259,70 +260,70 @@ class Checkpoint(Section):
     """Steps between checkpoints."""
 
     keep: int = Field(2, ge=1, le=MANY)
-    """Checkpoints kept."""
+    """Checkpoints to keep."""
 
 
 class Engine(Section):
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    """Where to train; auto takes GPUs where there are any."""
+    """Where to train; auto uses GPUs if there are any."""
 
     precision: Literal["bf16", "fp32", "mixed"] = "bf16"
-    """CPU only beyond bf16: mixed keeps weights and Adam in fp32, computes in bf16 and samples in bf16."""
+    """GPUs take bf16 only. mixed keeps weights and Adam's state in fp32, and computes and samples in bf16."""
 
     freeze_lower_layers: int = Field(0, ge=0, le=100_000)
-    """CPU only: embeddings and the lowest so many layers are not trained."""
+    """CPU only: the embeddings and the lowest N layers are not trained."""
 
     head_on_action_tokens: bool = True
-    """CPU only: compute the vocabulary's logits where a trained token is predicted, and not elsewhere (same result)."""
+    """CPU only: compute logits only where a trained token is predicted; the result is the same."""
 
     gpus: int = Field(1, ge=1, le=100_000)
-    """GPUs for the trained model (and as many for the reference, unless colocated)."""
+    """GPUs for the trained model, and as many for the reference model unless colocated."""
 
     vllm_engines: int = Field(1, ge=1, le=100_000)
     """vLLM engines for the rollouts."""
 
     tensor_parallel: int = Field(1, ge=1, le=100_000)
-    """GPUs each vLLM engine spans."""
+    """GPUs per vLLM engine."""
 
     gpu_memory_utilization: float = Field(0.6, gt=0, le=1)
-    """Share of a GPU's memory for vLLM."""
+    """Share of a GPU's memory that vLLM may use."""
 
     colocate: bool = False
-    """Trained model, reference and vLLM share the same GPUs."""
+    """Trained model, reference model and vLLM share the same GPUs."""
 
     zero_stage: int = Field(2, ge=0, le=3)
     """DeepSpeed ZeRO stage."""
 
     gradient_checkpointing: bool = False
-    """Recompute activations: less memory, more time."""
+    """Recompute activations: takes less memory and more time."""
 
     attention: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
     """Attention implementation of the trainer."""
 
     ray_address: str | None = None
-    """An existing Ray cluster; none starts a local one."""
+    """Address of an existing Ray cluster; a local one is started if not set."""
 
     vllm_kl_limit: float | None = Field(None, gt=0, le=MANY)
-    """Largest |vllm_kl| before the run stops because rollouts no longer come from the trained weights.
-    None takes 1e-3 for fp32 and 1e-2 for bf16 and mixed."""
+    """Largest |vllm_kl|; above it the run stops, because rollouts no longer come from the trained weights. 1e-3 for
+    fp32 and 1e-2 for bf16 and mixed if not set."""
 
 
 class Evaluation(Section):
     questions: int = Field(200, ge=0, le=MANY)
-    """Held-out questions evaluated behind each stage; 0 for none."""
+    """Held-out questions to evaluate on after each stage; 0 for none."""
 
 
 class Settings(Section):
     """One stage, fully resolved."""
 
     name: str = ""
-    """The run's folder below `output`; empty takes the stage's name."""
+    """The run's folder in `output`; the stage's name if empty."""
 
     output: str = "runs"
-    """Folder of all runs."""
+    """Folder for all runs."""
 
     seed: int = Field(7, ge=0, le=LARGEST_SEED)
-    """Seeds everything that is drawn at random: 0 to 2147483647."""
+    """Random seed, 0 to 2147483647."""
 
     model: Model = Model()
     data: Data = Data()
@@ -340,7 +341,9 @@ class Settings(Section):
     @classmethod
     def one_folder(cls, value: str) -> str:
         if "/" in value or value in (".", ".."):
-            raise PydanticCustomError("name", "must name one folder, without a slash; output says where")
+            raise PydanticCustomError(
+                "name", "must be the name of one folder, without a slash; set output for its parent"
+            )
         if len(value.encode()) > LONGEST_NAME:
             raise PydanticCustomError("name", f"must not be longer than {LONGEST_NAME} bytes")
         return value
@@ -349,21 +352,21 @@ class Settings(Section):
     @classmethod
     def some_folder(cls, value: str) -> str:
         if not value.strip():
-            raise PydanticCustomError("output", 'must name a folder; "." is the current one')
+            raise PydanticCustomError("output", 'must be a folder; "." is the current one')
         return value
 
     @model_validator(mode="after")
     def turn_fits_context(self) -> "Settings":
         if self.episode.max_new_tokens >= self.episode.max_context:
             raise ValueError(
-                f"episode.max_new_tokens = {self.episode.max_new_tokens} leaves no room for a question in "
+                f"episode.max_new_tokens = {self.episode.max_new_tokens} leaves no space for a question in "
                 f"episode.max_context = {self.episode.max_context}"
             )
         return self
 
 
 def presets() -> list[str]:
-    """Names that `--preset` takes."""
+    """Valid names for `--preset`."""
     folder = resources.files("r1searcher.config") / "presets"
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
@@ -381,7 +384,7 @@ def load(
     merged: dict[str, Any] = {}
     if preset is not None:
         if preset not in presets():
-            raise InputError(f"there is no preset {preset!r}; there are: {', '.join(presets())}")
+            raise InputError(f"there is no preset {preset!r}; choose one of {', '.join(presets())}")
         text = (resources.files("r1searcher.config") / "presets" / f"{preset}.toml").read_text("utf-8")
         _merge(merged, _for_stage(tomllib.loads(text), stage))
     if file is not None:
@@ -393,7 +396,7 @@ def load(
 
 
 def read_resolved(file: Path) -> Settings:
-    """Settings as a run folder keeps them, of one stage and without its tables. Raises `InputError`."""
+    """The settings in a run folder: those of one stage, without its tables. Raises `InputError`."""
     return _checked(_read(file), str(file))
 
 
@@ -416,7 +419,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _for_stage(table: Mapping[str, Any], stage: Stage) -> dict[str, Any]:
-    """The shared settings with the stage's own laid over them. `[sft]` holds both its section and its overrides."""
+    """The shared settings, overridden by the stage's own. `[sft]` has both its section and its overrides."""
     shared = {key: value for key, value in table.items() if key not in STAGES}
     own = table.get(stage, {})
     if not isinstance(own, dict):

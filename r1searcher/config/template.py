@@ -1,4 +1,4 @@
-"""The settings as a file to start from: every key with its meaning, made from the models in `settings`."""
+"""A settings file to start from: every key with its meaning, generated from the models in `settings`."""
 
 import json
 import textwrap
@@ -12,8 +12,8 @@ from r1searcher.config.settings import Settings
 from r1searcher.errors import FileError, InputError
 
 HEAD = """\
-# Settings of r1s. Every key is listed with its default; those without one are commented out.
-# A table named [stage1], [stage2] or [sft] holds what differs in that stage, for example:
+# Settings of r1s. Every key is listed with its default; keys without a default are commented out.
+# A table named [stage1], [stage2] or [sft] has the settings that differ in that stage, for example:
 #     [stage2.rl]
 #     learning_rate = 1e-6
 #
@@ -23,7 +23,7 @@ HEAD = """\
 
 
 def template(name: str = "settings.toml") -> str:
-    """A TOML file of all settings, as text; what it sets is the defaults."""
+    """A TOML file with the defaults of all settings, as text."""
     scalars: list[str] = []
     tables: list[str] = []
     for key, field in Settings.model_fields.items():
@@ -35,7 +35,7 @@ def template(name: str = "settings.toml") -> str:
 
 
 def write_template(file: Path) -> None:
-    """Write `template` to a new file. Raises `InputError` where there is one: nothing is written over."""
+    """Write `template` to a new file. Raises `InputError` for an existing file: nothing is overwritten."""
     try:
         with writing(file), file.open("x", encoding="utf-8", errors="backslashreplace") as out:
             out.write(template(file.name))

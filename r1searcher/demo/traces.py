@@ -1,9 +1,9 @@
-"""SFT traces over the atlas: how an episode looks, with what a search really found, weak on purpose.
+"""SFT traces over the atlas: the form of an episode, with real search results, and deliberately weak.
 
-Their weakness sits in two decisions that a reward can turn. Often a trace answers from memory at once, and guesses; now
-and then its end breaks the format, whatever came before. Every trace that does search is complete: all hops, good
-queries, the right answer. So the warmed-up model rarely does what it knows how to do, and reinforcement learning has
-something to find. Traces that stop half-way would teach it that one search is enough.
+They are weak in two decisions that a reward can change. Many traces guess the answer without a search, and the end of
+some breaks the format. Every trace that searches is complete: all hops, good queries, the right answer. So after SFT
+the model rarely does what it is able to do, and reinforcement learning has something to improve. Incomplete traces
+would teach it that one search is enough.
 """
 
 import json
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from r1searcher.common.files import write_text
 from r1searcher.demo.atlas import AtlasQuestion
 from r1searcher.episodes.documents import block_of, documents_of
 from r1searcher.episodes.protocol import EpisodeProtocol
@@ -19,21 +20,21 @@ from r1searcher.episodes.trajectory import Author
 from r1searcher.retrieval.base import Retriever, hits_of
 
 _BLOCK = 20
-"""The shares hold exactly in every run of so many traces, so that every optimizer step sees the mixture."""
+"""Each consecutive block of this many traces has exactly the shares of the mixture, and so has every update."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """What traces are made of."""
+    """The shares of each kind of trace."""
 
     searching: float = 0.5
-    """Share that searches; the others guess."""
+    """Share of traces that search; the others guess."""
 
     broken: float = 0.15
-    """Share whose end breaks the format, the same among those that search and those that guess."""
+    """Share of traces whose end breaks the format, equal among those that search and those that guess."""
 
     two_hop: float = 0.5
-    """Share of questions of two hops."""
+    """Share of two-hop questions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,20 +93,20 @@ async def make_traces(
 
 
 def write_traces(traces: Iterable[Trace], file: Path) -> None:
-    """One JSON object a line: {"id": …, "segments": [["prompt" | "model" | "environment", text], …]}."""
+    """One JSON object per line: {"id": …, "segments": [["prompt" | "model" | "environment", text], …]}."""
     rows = ({"id": trace.question.id, "segments": trace.segments} for trace in traces)
-    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def _searches(question: AtlasQuestion) -> Iterator[tuple[str, str]]:
-    """(thought, query) a hop.
+    """(thought, query) per hop.
 
-    The first word settles whether to search or to guess (" I" or " This"), the third how many hops to plan (" one" or
-    " two"). Stage 1 turns the first choice for all questions alike; the second is sure by then, so it gets little push.
-    Where plans began with words of their own, stage 1 raised the likelier one for every question; where both parted
-    only behind the subject, the SFT did not learn to tell them apart. The second turn of a plan begins otherwise
-    (" Now"), lest it slip into the end of a one-hop trace. A turn begins with a blank, so that a tokenizer cuts the
-    text where the turns are cut.
+    The first word decides whether to search or to guess (" I" or " This"), the third how many hops to plan (" one" or
+    " two"). Stage 1 changes the first decision for all questions alike; the second is certain by then, so its gradient
+    is small. With plans that began with different words, stage 1 raised the more likely one for every question; with
+    plans that differed only after the subject, SFT did not learn to distinguish them. The second turn of a plan begins
+    differently (" Now"), so that it is not used at the end of a one-hop trace. A turn begins with a space, so that a
+    tokenizer splits the text between turns.
     """
     first, *rest = question.hops
     if not rest:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from r1searcher.config.settings import Settings
-from r1searcher.engine.openrlhf.algorithms import algorithm_of
+from r1searcher.engine.openrlhf.algorithms import ALGORITHMS, Algorithm
 from r1searcher.errors import InputError
 
 Device = Literal["cpu", "gpu"]
@@ -61,15 +61,16 @@ class Topology:
 def topology_of(settings: Settings) -> Topology:
     """The placement that the settings ask for.
 
-    Raises `InputError` where they ask for what the machine does not have, and for an unknown `rl.algorithm`.
+    Raises `InputError` where they ask for what the machine does not have.
     """
     engine = settings.engine
+    algorithm = ALGORITHMS.get(settings.rl.algorithm)  # an unknown one is reported by `require_algorithm`
     topology = Topology(
         device=device_of(settings),
         nodes=1,
         gpus_per_node=engine.gpus,
         reference=settings.rl.kl_coef > 0,
-        critic=algorithm_of(settings.rl).needs_critic,
+        critic=isinstance(algorithm, Algorithm) and algorithm.needs_critic,
         vllm_engines=engine.vllm_engines,
         tensor_parallel=engine.tensor_parallel,
         colocate=engine.colocate,

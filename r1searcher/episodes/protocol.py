@@ -2,7 +2,7 @@
 
 The loop, format rules, prompts, traces and the reading of transcripts take all of it from the episode's protocol.
 Another package adds one with an entry point of the group `r1searcher.protocols` that names an `EpisodeProtocol` object;
-`r1searcher.episodes.contract` checks one.
+`check_protocol` of `r1searcher.episodes.contract` tests one.
 """
 
 import unicodedata
@@ -149,7 +149,7 @@ class EpisodeProtocol(ABC):
             if tag in line:
                 found = True
                 inner = tag.strip("<|>[]")
-                line = line.replace(tag, f"({inner})" if inner else " ")
+                line = " ".join(line.replace(tag, f"({inner})" if inner else " ").split())
         # A tag without brackets is still there, and a replacement may complete another. Each round removes characters.
         while found and (left := [tag for tag in reserved if tag in line]):
             for tag in left:

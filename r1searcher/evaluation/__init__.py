@@ -1,1 +1,1 @@
-"""Held-out questions -> figures with intervals -> report."""
+"""A model on questions: episodes, scores, comparison, report."""

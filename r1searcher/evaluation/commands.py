@@ -8,24 +8,26 @@ from pathlib import Path
 from rich.table import Table
 
 from r1searcher.common import terminal
+from r1searcher.errors import InputError
 from r1searcher.evaluation.comparison import compare
 from r1searcher.evaluation.evaluate import EvaluationRequest, evaluate
 from r1searcher.evaluation.judge import Judge, JudgeRequest
 from r1searcher.evaluation.predictions import read_predictions
-from r1searcher.evaluation.scoring import score_file
+from r1searcher.evaluation.scoring import PLAIN, Scoring, score_file
 from r1searcher.questions.datasets import DATASETS
-from r1searcher.report.scoring import MetricSummary, Scored, by_dataset, score_prediction, summarize
+from r1searcher.report.scoring import MetricSummary, Scored, by_dataset, summarize
 from r1searcher.report.tables import name_of, print_summaries, print_whole
+from r1searcher.rewards.measures import REWARD
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreRequest:
-    """What `r1s score` was asked for. `dataset` is that of all rows; None: the one that a row or its file names."""
+    """What `r1s score` was asked for. `scoring` says how rows are scored."""
 
     files: Sequence[Path]
     as_json: bool = False
     judge: JudgeRequest | None = None
-    dataset: str | None = None
+    scoring: Scoring = PLAIN
 
 
 def run_evaluate(request: EvaluationRequest) -> None:
@@ -38,16 +40,16 @@ def run_evaluate(request: EvaluationRequest) -> None:
 def print_scores(request: ScoreRequest) -> None:
     """Score predictions files; one JSON object per file and dataset, or a table. Verdicts of a judge are kept beside
     the file."""
-    scored = [(file, _scored(file, request.dataset, request.judge)) for file in request.files]
+    scored = [(file, _scored(file, request.scoring, request.judge)) for file in request.files]
     parts = [(file, name, summarize(rows)) for file, all_rows in scored for name, rows in by_dataset(all_rows).items()]
     if request.as_json:
-        for file, name, figures in parts:
-            terminal.json_line({"file": str(file), "dataset": name or None, **figures.as_json()})
+        for file, name, summary in parts:
+            terminal.json_line({"file": str(file), "dataset": name or None, **summary.as_json()})
         return
-    reports = _labeled(parts)
-    print_summaries(reports)
-    for label, figures in reports.items():
-        if not figures.official:
+    summaries = _labeled(parts)
+    print_summaries(summaries)
+    for label, summary in summaries.items():
+        if not summary.official:
             known = ", ".join(DATASETS)
             terminal.console().print(
                 f"{label}: no official metrics: it names none of {known}; see --dataset", soft_wrap=True
@@ -58,29 +60,35 @@ def _labeled(parts: Sequence[tuple[Path, str, MetricSummary]]) -> dict[str, Metr
     """Reports by the name of their file, or its path where files have the same name, with the dataset if a file has
     several."""
     paths = list(dict.fromkeys(file for file, _, _ in parts))
-    reports: dict[str, MetricSummary] = {}
-    for file, dataset, figures in parts:
+    summaries: dict[str, MetricSummary] = {}
+    for file, dataset, summary in parts:
         short = [path.name for path in paths].count(file.name) == 1
         several = len({name for path, name, _ in parts if path == file}) > 1
         label = (file.name if short else str(file)) + (f": {dataset or 'no dataset'}" if several else "")
         same, number = label, 1
-        while label in reports:
+        while label in summaries:
             number += 1
             label = f"{same} ({number})"
-        reports[label] = figures
-    return reports
+        summaries[label] = summary
+    return summaries
 
 
-def _scored(file: Path, dataset: str | None, judge: JudgeRequest | None = None) -> list[Scored]:
+def _scored(file: Path, scoring: Scoring, judge: JudgeRequest | None = None) -> list[Scored]:
+    """Raises `InputError` where a reward is asked for and no row has the trajectory to compute it from."""
     if judge is None:
-        return score_file(file, os.cpu_count() or 1, dataset or "")
-    ask = Judge(judge, file.with_suffix(".judge.jsonl"))
-    return [score_prediction(prediction, dataset or "") for prediction in ask(list(read_predictions(file)))]
+        scored = score_file(file, os.cpu_count() or 1, scoring)
+    else:
+        ask, score = Judge(judge, file.with_suffix(".judge.jsonl")), scoring.function()
+        scored = [score(prediction) for prediction in ask(list(read_predictions(file)))]
+    if scoring.reward and not any(REWARD.name in one.measures for one in scored):
+        raise InputError(f"{file} has answers without trajectories: --reward needs rows of r1s evaluate or of a run")
+    return scored
 
 
 def print_comparison(a: Path, b: Path, as_json: bool, dataset: str | None = None) -> None:
     """Compare two predictions files. `dataset` names the dataset of all rows."""
-    comparison = compare(_scored(a, dataset), _scored(b, dataset))
+    scoring = Scoring(dataset=dataset or "")
+    comparison = compare(_scored(a, scoring), _scored(b, scoring))
     if as_json:
         terminal.json_line(comparison.as_json())
         return

@@ -1,4 +1,4 @@
-"""Inference engines that play episodes: vLLM in this process (`engine.vllm.inference.LocalModel`) or a completions URL.
+"""Inference engines that run episodes: vLLM in this process (`engine.vllm.inference.LocalModel`) or a completions URL.
 
 Token ids go in and token ids come out of both.
 """
@@ -21,7 +21,7 @@ KEY_VARIABLE = "R1S_API_KEY"
 """Environment variable with the model server's key."""
 
 _PADDING = 4096
-"""Rows of an embedding beyond the tokenizer's vocabulary: models are padded, and may sample from there."""
+"""Embedding rows beyond the tokenizer's vocabulary: models are padded, and may sample padding."""
 
 
 class InferenceEngine(Protocol):
@@ -36,7 +36,7 @@ class InferenceEngine(Protocol):
         ...
 
     def generator(self, temperature: float, seed: int | None = None) -> TokenGenerator:
-        """A generator for one episode. With a `seed` its turns are drawn the same way again."""
+        """A generator for one episode; a `seed` makes its samples reproducible."""
         ...
 
 
@@ -64,14 +64,14 @@ class _Models(BaseModel):
 
 
 RETRIES = RetryPolicy(tries=4, deadline=120.0)
-"""A model server that is away for longer ends the evaluation, which the same command takes up."""
+"""A model server that is down for longer ends the evaluation; the same command resumes it."""
 
 
 class CompletionsEngine:
     """An OpenAI-compatible completions server that takes and returns token ids (vLLM's does).
 
     `url` is the server's base ("http://127.0.0.1:8000" or with /v1). `tokenizer` must be the model's own. With
-    `repeatable` no turn reads the server's prefix cache, so that its tokens depend on its context alone. Raises
+    `repeatable` no turn reads the server's prefix cache, so that its tokens depend only on its context. Raises
     `InputError` for a malformed URL.
     """
 
@@ -98,7 +98,7 @@ class CompletionsEngine:
         temperature: float,
         seed: int | None,
     ) -> Generation:
-        """One turn. Raises `ServiceError` for a server that is away or answers wrongly."""
+        """One turn. Raises `ServiceError` for a server that is down or sends an invalid answer."""
         body = {
             "model": self._model,
             "prompt": list(token_ids),
@@ -110,19 +110,19 @@ class CompletionsEngine:
             "include_stop_str_in_output": True,
             "skip_special_tokens": False,
             "return_token_ids": True,
-            # A salt of its own gives a request no cached prefix. What is cached depends on earlier requests and on
-            # timing, and a prefix from the cache changes the last bits of what is computed after it.
+            # A unique salt keeps the request from using cached prefixes. What is cached depends on earlier requests
+            # and on timing, and a cached prefix changes the last bits of what is computed after it.
             **({"cache_salt": uuid.uuid4().hex} if self._repeatable else {}),
         }
 
         def read(answer: Any) -> _Choice:
             choice = _Completion.model_validate(answer).choices[0]
             if choice.token_ids is not None and not 1 <= len(choice.token_ids) <= max_new_tokens:
-                raise ValueError(f"{len(choice.token_ids)} tokens where 1 to {max_new_tokens} were asked for")
+                raise ValueError(f"{len(choice.token_ids)} tokens instead of 1 to {max_new_tokens}")
             if beyond := [token for token in choice.token_ids or () if token >= self._tokens]:
                 raise ValueError(f"token {beyond[0]} is not in the tokenizer's vocabulary")
             if choice.finish_reason not in ("stop", "length"):
-                raise ValueError(f"a turn was given up, finish_reason {choice.finish_reason[:80]!r}")
+                raise ValueError(f"a turn was aborted, finish_reason {choice.finish_reason[:80]!r}")
             return choice
 
         choice = await RETRIES.acall(lambda: self._client.post(self._url, body, read))
@@ -164,10 +164,10 @@ def completions_client(url: str, concurrency: int = 64) -> Client:
 async def open_completions(
     url: str, model: str | None = None, tokenizer: str | None = None, concurrency: int = 64
 ) -> CompletionsEngine:
-    """The engine of the server at `url`, which is asked for the model it serves and for where its tokenizer lies.
+    """The engine of the server at `url`, which says which model it serves and where its tokenizer is.
 
-    Raises `ServiceError` where the server is not there, `InputError` where it does not serve the model or its
-    tokenizer cannot be found.
+    Raises `ServiceError` if the server does not answer, `InputError` if it does not serve the model or the tokenizer
+    cannot be found.
     """
     client = completions_client(url, concurrency)
     try:
@@ -200,7 +200,7 @@ def _load_tokenizer(source: str) -> Any:
 
 
 def endpoint(url: str, name: str) -> str:
-    """The URL of one function of an OpenAI-compatible server, whichever part of its URL was given.
+    """The URL of one endpoint of an OpenAI-compatible server, for any part of its URL.
 
     >>> endpoint("http://127.0.0.1:8000/", "models")
     'http://127.0.0.1:8000/v1/models'

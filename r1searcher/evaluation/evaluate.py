@@ -173,7 +173,7 @@ def _all_rows(plan: Plan, folder: EvaluationFolder, console: SafeConsole) -> lis
 async def _run(plan: Plan, episodes: Sequence[RolloutRequest], folder: EvaluationFolder, console: SafeConsole) -> None:
     """Run the episodes and append a row for each as it ends."""
     request, target, settings = plan.request, plan.target, plan.target.settings
-    reward = reward_of(settings, "stage2")
+    reward = reward_of(settings)
     async with AsyncExitStack() as stack:
         shown = stack.enter_context(_Progress(f"starting {shown_url(target.model)}", len(episodes), console))
         engine = await open_engine(stack, request, target)

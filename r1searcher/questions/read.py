@@ -44,8 +44,7 @@ def read_question_rows(rows: Iterable[Any], source: str, *, limit: int | None = 
     Bad rows are left out and named in `refused`. `source` names where the rows come from in the `InputError` for rows
     that hold no question.
     """
-    as_rows = (asdict(row) | {"question": row.text} if isinstance(row, Question) else row for row in rows)
-    questions, refused = _read(enumerate(as_rows, 1), source, limit)
+    questions, refused = _read(enumerate(rows, 1), source, limit)
     digest = hashlib.sha256(json.dumps([asdict(question) for question in questions]).encode())
     return Questions(tuple(questions), digest.hexdigest(), tuple(refused))
 
@@ -75,6 +74,8 @@ def _read(
 
 
 def _question(row: Any, number: int) -> Question:
+    if isinstance(row, Question):  # of another package: checked like any other row
+        row = {"id": row.id, "question": row.text, "gold_answers": list(row.gold_answers), "hops": row.hops}
     if isinstance(row, Unreadable):
         raise ValueError(row.reason)
     if not isinstance(row, dict):

@@ -18,6 +18,7 @@ class Records:
     trajectories: rows as `runs.records.to_row` makes them; the key `grouped_by` names the group of each, a dataset of
         an evaluation or a step of a run.
     metrics: the rows of a run's `metrics.jsonl`, one per step.
+    max_answer_words, format_rules: those of the run's reward, which decide whether a format is right.
     """
 
     title: str
@@ -26,6 +27,7 @@ class Records:
     grouped_by: Literal["dataset", "step"]
     metrics: Sequence[Mapping[str, float]] = ()
     max_answer_words: int = MAX_ANSWER_WORDS
+    format_rules: tuple[str, ...] = ()
 
     def group_of(self, row: Row) -> str:
         """The name of a row's group: the dataset's, or "step 12"."""
@@ -57,13 +59,17 @@ class Report:
 def report_of(records: Records) -> Report:
     """Score the trajectories and summarize each group. Raises `ValueError` for a row that holds no trajectory."""
     predictions = [of_episode(row, str(number)) for number, row in enumerate(records.trajectories)]
-    scored = [score_prediction(one, max_answer_words=records.max_answer_words) for one in predictions]
+    scored = [
+        score_prediction(one, max_answer_words=records.max_answer_words, format_rules=records.format_rules)
+        for one in predictions
+    ]
     members: dict[str, list[int]] = {}
     for number, row in enumerate(records.trajectories):
         members.setdefault(records.group_of(row), []).append(number)
     summaries = {}
     for name, numbers in members.items():
-        seconds = [float(records.trajectories[n]["seconds"]) for n in numbers if "seconds" in records.trajectories[n]]
+        taken = [records.trajectories[n].get("seconds") for n in numbers]
+        seconds = [float(value) for value in taken if value is not None]
         summaries[name] = replace(summarize([scored[n] for n in numbers]), seconds=_percentiles(seconds))
     return Report(records=records, predictions=predictions, scored=scored, summaries=summaries)
 

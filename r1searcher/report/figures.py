@@ -36,16 +36,16 @@ def _curve(label: str, points: Sequence[tuple[float, float]]) -> str:
     )
 
 
-def interval_plot(reports: Mapping[str, MetricSummary]) -> str:
+def interval_plot(summaries: Mapping[str, MetricSummary]) -> str:
     """Answer metrics on a scale of 0 to 1, each a dot with a whisker."""
     metrics = [m.name for m in shown_in(View.INTERVAL)]
     lines, y = "", 14
-    for name, figures in reports.items():
+    for name, summary in summaries.items():
         for metric in metrics:
-            if not (found := figures.metrics.get(metric)):
+            if not (found := summary.metrics.get(metric)):
                 continue
             low, value, high = (190 + 300 * x for x in (found.low, found.value, found.high))
-            label = escape(name_of(metric) if len(reports) == 1 else f"{name}: {name_of(metric)}")
+            label = escape(name_of(metric) if len(summaries) == 1 else f"{name}: {name_of(metric)}")
             lines += (
                 f'<text x="184" y="{y + 4}" text-anchor="end">{label}</text>'
                 f'<line class="axis" x1="190" x2="490" y1="{y}" y2="{y}"/>'

@@ -42,6 +42,8 @@ class RunView(AbstractContextManager["RunView"]):
         self._steps_printed = self._steps_before
         self._heartbeats_printed = len(read_heartbeats(run))
         self._episodes = LineCounter()
+        self._metrics: list[dict[str, float]] = []
+        self._metrics_size = -1
 
     def __enter__(self) -> "RunView":
         self.console.print(f"{self.title} · files in {self.run.path}")
@@ -54,7 +56,7 @@ class RunView(AbstractContextManager["RunView"]):
         self.refresh()
         if self._live is not None:
             self._live.__exit__(*exc)
-            self.console.print(steps_table(read_metrics(self.run)[-ROWS_SHOWN:]))
+            self.console.print(steps_table(self._rows()[-ROWS_SHOWN:]))
 
     def refresh(self) -> None:
         if self._live is not None:
@@ -69,12 +71,19 @@ class RunView(AbstractContextManager["RunView"]):
             if latest:
                 self.console.print(Padding(trajectory_text(latest), (0, 0, 0, 4)))
 
+    def _rows(self) -> list[dict[str, float]]:
+        """The rows of `metrics.jsonl`, read again only where the file has another size."""
+        size = self.run.metrics.stat().st_size if self.run.metrics.exists() else 0
+        if size != self._metrics_size:
+            self._metrics, self._metrics_size = read_metrics(self.run), size
+        return self._metrics
+
     def _new_rows(self) -> Iterator[Mapping[str, float]]:
         beats = read_heartbeats(self.run)
         for beat in beats[self._heartbeats_printed :]:
             self.console.print(beat.message, soft_wrap=True)
         self._heartbeats_printed = len(beats)
-        for row in read_metrics(self.run):
+        for row in self._rows():
             if row["step"] > self._steps_printed:
                 self._steps_printed = int(row["step"])
                 yield row
@@ -83,7 +92,7 @@ class RunView(AbstractContextManager["RunView"]):
         done = finished_steps(self.run) - self._steps_before
         if done <= 0:
             return ""
-        rows = read_metrics(self.run)[-5:]
+        rows = self._rows()[-5:]
         each = sum(row.get(SECONDS, 0.0) for row in rows) / len(rows)
         return f" · about {each * (self.steps - finished_steps(self.run)) / 60:.0f} min left" if each else ""
 
@@ -94,7 +103,7 @@ class RunView(AbstractContextManager["RunView"]):
         minutes = (time.monotonic() - self._started) / 60
         head = outside(f"{self.title}  step {step}/{self.steps}  {minutes:.0f} min{self._left()}", "bold")
         parts: list[RenderableType] = [head, ProgressBar(total=self.steps, completed=done, width=60)]
-        rows = read_metrics(self.run)[-ROWS_SHOWN:]
+        rows = self._rows()[-ROWS_SHOWN:]
         if rows:
             parts.append(steps_table(rows))
         beats = read_heartbeats(self.run)

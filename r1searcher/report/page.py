@@ -86,16 +86,16 @@ def _entry(group: str, row: Row, prediction: Prediction, scored: Scored) -> dict
     }
 
 
-def _table(reports: Mapping[str, MetricSummary]) -> str:
-    head = "".join(f"<th>{escape(name)}<br>n = {figures.n}</th>" for name, figures in reports.items())
+def _table(summaries: Mapping[str, MetricSummary]) -> str:
+    head = "".join(f"<th>{escape(name)}<br>n = {summary.n}</th>" for name, summary in summaries.items())
     body = ""
-    for metric in metrics_of(reports):
+    for metric in metrics_of(summaries):
         cells = ""
-        for figures in reports.values():
-            found = figures.metrics.get(metric)
+        for summary in summaries.values():
+            found = summary.metrics.get(metric)
             cells += f"<td>{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]</td>" if found else "<td></td>"
         body += f"<tr><td>{escape(name_of(metric))}</td>{cells}</tr>"
-    warnings = "".join(f"<li>{escape(f'{name}: {line}')}</li>" for name, r in reports.items() for line in counts(r))
+    warnings = "".join(f"<li>{escape(f'{name}: {line}')}</li>" for name, r in summaries.items() for line in counts(r))
     return f"<table><tr><th></th>{head}</tr>{body}</table><ul>{warnings}</ul>"
 
 

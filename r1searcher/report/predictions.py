@@ -61,7 +61,7 @@ def key_of(row: Mapping[str, Any], default: str) -> str:
 
 
 def dataset_of(row: Mapping[str, Any], default: str = "") -> str:
-    return next((row[key] for key in DATASET_KEYS if row.get(key)), default)
+    return next((name for key in DATASET_KEYS if isinstance(name := row.get(key), str) and name), default)
 
 
 def verdict_of(row: Mapping[str, Any]) -> tuple[bool | None, bool]:

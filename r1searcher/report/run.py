@@ -32,6 +32,7 @@ def records_of_run(run: RunFolder, steps: Sequence[int] = ()) -> Records:
         grouped_by="step",
         metrics=read_metrics(run),
         max_answer_words=settings.reward.max_answer_words,
+        format_rules=settings.reward.format_rules,
     )
 
 

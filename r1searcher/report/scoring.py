@@ -11,7 +11,7 @@ from r1searcher.questions.scorers import official_scorer
 from r1searcher.report.intervals import Interval, interval
 from r1searcher.report.predictions import Prediction
 from r1searcher.rewards.format import MAX_ANSWER_WORDS
-from r1searcher.rewards.measures import EM, JUDGE, Measure, View, measure, shown_in
+from r1searcher.rewards.measures import EM, JUDGE, REWARD, Measure, View, measure, shown_in
 from r1searcher.rewards.metrics import score
 
 
@@ -29,13 +29,19 @@ class Scored:
     dataset: str = ""
 
 
-def score_prediction(prediction: Prediction, dataset: str = "", max_answer_words: int = MAX_ANSWER_WORDS) -> Scored:
+def score_prediction(
+    prediction: Prediction,
+    dataset: str = "",
+    *,
+    max_answer_words: int = MAX_ANSWER_WORDS,
+    format_rules: tuple[str, ...] = (),
+) -> Scored:
     """The answer decides the answer metrics, the trajectory everything else.
 
     `dataset` names where the question comes from, in place of what the row itself says.
     """
     trajectory = prediction.trajectory
-    measures = measure(trajectory, max_answer_words) if trajectory is not None else {}
+    measures = measure(trajectory, max_answer_words, format_rules) if trajectory is not None else {}
     answered = score(prediction.answer, prediction.gold_answers)._asdict()
     name = dataset or prediction.dataset
     scorer = official_scorer(name)
@@ -113,6 +119,8 @@ def summarize(scored: Sequence[Scored]) -> MetricSummary:
         means = [m.aggregate(values) for group in groups.values() if (values := values_of(group, m))]
         if means:
             metrics[m.name] = interval(means)
+    for name in dict.fromkeys(key for one in scored for key in one.measures if key.partition("/")[0] == REWARD.name):
+        metrics[name] = interval([fmean(values) for group in groups.values() if (values := _present(group, name))])
     k = min(len(group) for group in groups.values())
     if k > 1:
         metrics[f"pass@{k}"] = interval([max(s.measures[EM.name] for s in group[:k]) for group in groups.values()])
@@ -132,7 +140,11 @@ def summarize(scored: Sequence[Scored]) -> MetricSummary:
 
 def values_of(group: Sequence[Scored], measure: Measure) -> list[float]:
     """The values of those predictions that have the measure."""
-    return [one.measures[measure.name] for one in group if measure.name in one.measures]
+    return _present(group, measure.name)
+
+
+def _present(group: Sequence[Scored], name: str) -> list[float]:
+    return [one.measures[name] for one in group if name in one.measures]
 
 
 def _named(counted: Counter[str], prefix: str) -> dict[str, int]:

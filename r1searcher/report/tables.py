@@ -25,32 +25,32 @@ def name_of(metric: str) -> str:
     return MEASURES[metric].label if metric in MEASURES else metric
 
 
-def report_table(reports: Mapping[str, MetricSummary]) -> Table:
+def summary_table(summaries: Mapping[str, MetricSummary]) -> Table:
     """A row per metric, a column per dataset: mean and 95 % interval."""
     table = Table(box=None, padding=(0, 2))
     table.add_column("", no_wrap=True)
-    for name, figures in reports.items():
-        table.add_column(f"{name}\nn = {figures.n}", justify="right", overflow="fold")
-    for metric in metrics_of(reports):
-        cells = [_cell(figures.metrics.get(metric)) for figures in reports.values()]
+    for name, summary in summaries.items():
+        table.add_column(f"{name}\nn = {summary.n}", justify="right", overflow="fold")
+    for metric in metrics_of(summaries):
+        cells = [_cell(summary.metrics.get(metric)) for summary in summaries.values()]
         table.add_row(name_of(metric), *cells)
     return table
 
 
-def counts(figures: MetricSummary) -> list[str]:
+def counts(summary: MetricSummary) -> list[str]:
     """What was counted rather than averaged, one sentence each."""
-    lines = [f"official metrics: {scorer}" for scorer in figures.official]
-    if figures.stops:
-        lines.append("stopped: " + ", ".join(f"{name} {count}" for name, count in figures.stops.items()))
-    if figures.broken_rules:
-        lines.append("format broken: " + ", ".join(f"{name} {count}" for name, count in figures.broken_rules.items()))
-    if figures.judge_failed:
-        lines.append(f"the judge failed on {figures.judge_failed} predictions; they count in no direction")
-    if seconds := figures.seconds:
+    lines = [f"official metrics: {scorer}" for scorer in summary.official]
+    if summary.stops:
+        lines.append("stopped: " + ", ".join(f"{name} {count}" for name, count in summary.stops.items()))
+    if summary.broken_rules:
+        lines.append("format broken: " + ", ".join(f"{name} {count}" for name, count in summary.broken_rules.items()))
+    if failed := summary.judge_failed:
+        lines.append(f"the judge failed on {failed} predictions, which count neither as right nor as wrong")
+    if seconds := summary.seconds:
         lines.append(
-            f"an episode took {seconds['p50']:.1f} s (median), {seconds['p95']:.1f} s (95 %), with others in flight"
+            f"an episode took {seconds['p50']:.1f} s (median), {seconds['p95']:.1f} s (95 %), while other episodes ran"
         )
-    return [*lines, *figures.warnings]
+    return [*lines, *summary.warnings]
 
 
 def as_markdown(report: Report) -> str:
@@ -117,9 +117,9 @@ def _cell_text(name: str) -> str:
     return " ".join(name.split()).replace("|", "\\|")
 
 
-def metrics_of(reports: Mapping[str, MetricSummary]) -> list[str]:
-    """Metrics that any of the reports has, in the order of the table of measures, others after them."""
-    present = {metric for figures in reports.values() for metric in figures.metrics}
+def metrics_of(summaries: Mapping[str, MetricSummary]) -> list[str]:
+    """Metrics that any of the summaries has, in the order of the table of measures, others after them."""
+    present = {metric for summary in summaries.values() for metric in summary.metrics}
     known = [m.name for m in shown_in(View.TABLE)]
     return [name for name in known if name in present] + sorted(present - set(known))
 
@@ -128,12 +128,12 @@ def _cell(interval: Interval | None) -> str:
     return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]" if interval else ""
 
 
-def print_summaries(reports: Mapping[str, MetricSummary]) -> None:
+def print_summaries(summaries: Mapping[str, MetricSummary]) -> None:
     """The table and what was counted, on standard output."""
     out = console()
-    print_whole(out, report_table(reports))
-    for name, figures in reports.items():
-        for line in counts(figures):
+    print_whole(out, summary_table(summaries))
+    for name, summary in summaries.items():
+        for line in counts(summary):
             out.print(f"{name}: {line}", soft_wrap=True)
 
 

@@ -1,16 +1,22 @@
-"""What every measure must keep to, as a test of your own:
+"""What every measure, reward part and recipe must keep to, as a test of your own:
 
     check_measure(MEASURE, trajectories)     # trajectories of your tests, or those of a run (runs.records.from_row)
+    check_reward_part(short_answer, trajectories)
+    check_recipe(RECIPE, trajectories)
 
-It raises `AssertionError` with the rule that was broken.
+Each raises `AssertionError` with the rule that was broken.
 """
 
+import copy
+import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any, get_args
 
 from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.rewards.measures import Measure, View
-from r1searcher.rewards.parts import RewardContext
+from r1searcher.rewards.parts import RewardContext, RewardPart
+from r1searcher.rewards.recipes import Recipe, RewardedStage, reward_function
 
 
 def check_measure(measure: Measure, trajectories: Iterable[Trajectory]) -> None:
@@ -32,6 +38,38 @@ def check_measure(measure: Measure, trajectories: Iterable[Trajectory]) -> None:
         fits = value is None or (math.isfinite(value) and low <= value <= high)
         _rule(fits, f"{measure.name} = {value} is None, or finite and in {low:g}..{high:g}: {trajectory.question!r}")
         _rule(value == measure.compute(RewardContext(trajectory)), f"{measure.name} is the same every time")
+
+
+def check_reward_part(
+    part: RewardPart, trajectories: Iterable[Trajectory], params: Mapping[str, Any] | None = None
+) -> None:
+    """Raises `AssertionError` for the first rule that the part breaks with these parameters.
+
+    It has a docstring, for the docs. On each trajectory it returns a finite number, the same one every time, and
+    changes nothing.
+    """
+    given = dict(params or {})
+    name = getattr(part, "__name__", type(part).__name__)
+    _rule(inspect.getdoc(part), f"{name} has a docstring that says what it returns")
+    for trajectory in trajectories:
+        before = copy.deepcopy(trajectory)
+        value = part(RewardContext(trajectory), **given)
+        _rule(isinstance(value, (int, float)) and math.isfinite(value), f"{name} = {value!r} is a finite number")
+        _rule(value == part(RewardContext(trajectory), **given), f"{name} is the same every time")
+        _rule(trajectory == before, f"{name} does not change the trajectory")
+
+
+def check_recipe(recipe: Recipe, trajectories: Iterable[Trajectory]) -> None:
+    """Raises `AssertionError` for the first rule that the recipe breaks, and `InputError` for parts that do not exist.
+
+    It has a stage, only the known ones, and a finite reward on each trajectory.
+    """
+    _rule(recipe, "the recipe has a stage")
+    _rule(set(recipe) <= set(get_args(RewardedStage)), f"the stages are stage1 and stage2, not {', '.join(recipe)}")
+    rewards = [reward_function(parts) for parts in recipe.values()]
+    for trajectory in trajectories:
+        for reward in rewards:
+            _rule(math.isfinite(reward(trajectory).total), "the reward is a finite number")
 
 
 def _rule(kept: object, rule: str) -> None:

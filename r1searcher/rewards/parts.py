@@ -239,6 +239,8 @@ def part_with(name: str, params: Mapping[str, Any]) -> Callable[[RewardContext],
     def value(context: RewardContext) -> float:
         try:
             result = float(part(context, **params))
+        except R1Error:
+            raise
         except Exception as error:  # whatever another package's function raises
             raise R1Error(f"the reward part {name!r} failed: {type(error).__name__}: {error}") from error
         if not math.isfinite(result):

@@ -15,9 +15,10 @@ or
 A part earns `weight x value`; if `if_zero` is given, it earns that instead when its value is 0.
 """
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import ConfigDict, Field
 
@@ -25,7 +26,7 @@ from r1searcher.common.registry import Registry
 from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.errors import InputError
 from r1searcher.rewards.format import MAX_ANSWER_WORDS, judged_rules
-from r1searcher.rewards.parts import RewardContext, part_with
+from r1searcher.rewards.parts import PARTS, RewardContext, part_with
 
 RewardedStage = Literal["stage1", "stage2"]
 Weight = Annotated[float, Field(strict=True, ge=-1_000_000, le=1_000_000, allow_inf_nan=False)]
@@ -86,12 +87,36 @@ RECIPES: Registry[Recipe] = Registry(
 )
 
 
-def recipe_parts(recipe: str, stage: RewardedStage) -> tuple[Part, ...]:
-    """The parts of a recipe in a stage. Raises `InputError` for an unknown recipe, and for one without this stage."""
+def recipe_parts(recipe: str, stage: RewardedStage | None = None) -> tuple[Part, ...]:
+    """The parts of a recipe in a stage; None takes its last one.
+
+    Raises `InputError` for an unknown recipe, and for one without this stage.
+    """
     stages = RECIPES.require(recipe, "reward.recipe")
+    stage = stage or max(stages)
     if stage not in stages:
         raise InputError(f"reward.recipe = {recipe!r} has no {stage}: it is a reward of {' and '.join(stages)} only")
     return stages[stage]
+
+
+def reward_parts(name: str) -> tuple[Part, ...]:
+    """What one name stands for: a recipe's last stage, "RECIPE:stage1" or "RECIPE:stage2", or a single part.
+
+    Raises `InputError` for any other name.
+    """
+    recipe, colon, stage = name.partition(":")
+    if recipe in RECIPES:
+        if colon and stage not in get_args(RewardedStage):
+            raise InputError(f"--reward {name[:100]}: {stage[:100]!r} is not a stage; give stage1 or stage2")
+        return recipe_parts(recipe, cast(RewardedStage, stage) if colon else None)
+    if name in PARTS:
+        return (Part(name),)
+    known = [*RECIPES, *PARTS]
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    raise InputError(
+        f"--reward {name[:100]!r} is not a recipe or a reward part{hint}; choose one of {', '.join(known)}"
+    )
 
 
 def reward_function(

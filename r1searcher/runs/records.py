@@ -84,6 +84,8 @@ class TrajectoryRow(Record):
     stop: Annotated[StopReason, Field(strict=False)]
     segments: list[SegmentRow]
     searches: list[SearchRow]
+    parts: dict[Str, float] = Field(default_factory=dict)
+    seconds: float | None = None
     protocol: Str = R1_SEARCHER.name
 
     @field_validator("protocol")

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from r1searcher.config.settings import Settings, Stage, read_resolved
 from r1searcher.episodes.loop import EpisodeLimits
 from r1searcher.episodes.protocol import EpisodeProtocol, protocol_named
-from r1searcher.episodes.trajectory import Trajectory
+from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
+from r1searcher.episodes.trajectory import Author, Segment, StopReason, Trajectory
 from r1searcher.errors import InputError
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.links.retry import RetryingRetriever
@@ -44,8 +45,13 @@ def retriever_of(settings: Settings, notify: Callable[[str], None]) -> RetryingR
     return RetryingRetriever(open_retriever(settings.retrieval.engine), settings.retrieval.retry_timeout_s, notify)
 
 
-def reward_of(settings: Settings, stage: RewardedStage) -> Callable[[Trajectory], RewardBreakdown]:
-    """The reward of a stage: of `reward.parts` where there are any, else of `reward.recipe`. Raises `InputError`."""
+def reward_of(settings: Settings, stage: RewardedStage | None = None) -> Callable[[Trajectory], RewardBreakdown]:
+    """The reward of a stage: of `reward.parts` where there are any, else of `reward.recipe` (its last stage if `stage`
+    is None). Raises `InputError`, also where a part judges the tags of another protocol than the episodes'."""
     chosen = settings.reward
     parts = chosen.parts or recipe_parts(chosen.recipe, stage)
-    return reward_function(parts, chosen.max_answer_words, chosen.format_rules)
+    reward = reward_function(parts, chosen.max_answer_words, chosen.format_rules)
+    if settings.episode.protocol != R1_SEARCHER.name:  # such a part refuses any episode: find out before the first one
+        nothing = Segment(Author.MODEL, "", ())
+        reward(Trajectory("", (), (nothing,), (), StopReason.EOS_WITHOUT_ANSWER, settings.episode.protocol))
+    return reward

@@ -6,13 +6,12 @@ from r1searcher.common import terminal
 from r1searcher.config.settings import STAGES, Stage
 from r1searcher.config.source import SettingsSource
 from r1searcher.runs.folder import RunFolder
+from r1searcher.stages.sft import train_sft
 from r1searcher.stages.stage import evaluate_stage, train_stage
 
 
 def run_chain(source: SettingsSource) -> list[RunFolder]:
     """SFT (where the settings name traces), stage 1 and stage 2 in folders of their own below the run's."""
-    from r1searcher.stages.sft import train_sft
-
     console = terminal.console(stderr=True)
     stages: list[Stage] = [s for s in STAGES if s != "sft" or source.load(s).data.traces]
     # All settings are read before the first stage starts: a mistake in the last one must not cost hours.

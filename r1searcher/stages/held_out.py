@@ -1,7 +1,7 @@
-"""Held-out questions behind a stage: the model it made, sampled as in training and greedily.
+"""Held-out questions after a stage: answered by its model, sampled as in training and greedily.
 
-The rollouts run in a process of their own (`python -m r1searcher.stages.held_out JOB`), because vLLM keeps its memory
-until its process ends and the next stage needs it.
+The rollouts run in a separate process (`python -m r1searcher.stages.held_out JOB`), because vLLM keeps its memory until
+its process ends, and the next stage needs that memory.
 """
 
 import subprocess
@@ -30,7 +30,7 @@ TEMPERATURES = (1.0, 0.0)
 
 
 class Job(Record):
-    """What the child process is told, as JSON. `run` gives settings; `model` is a Hugging Face folder."""
+    """The child process's task, as JSON. The settings are those of `run`; `model` is a Hugging Face folder."""
 
     run: Str
     model: Str
@@ -51,7 +51,7 @@ class HeldOutMetrics(Means):
 
 
 class HeldOutRow(TrajectoryRow):
-    """A trajectory and the place of its question."""
+    """A trajectory and the index of its question."""
 
     index: int
 
@@ -66,16 +66,16 @@ def trajectories_file(run: RunFolder, temperature: float) -> Path:
 
 def evaluate_held_out(run: RunFolder, model: Path, questions: int, console: SafeConsole) -> dict[str, Any]:
     """Metrics of `model` on the first `questions` held-out questions of the run's settings, sampled at temperature 1,
-    with the greedy ones under `greedy`. What was evaluated before is read, not done again.
+    with the greedy ones under `greedy`. A finished evaluation is read, not repeated.
 
-    Raises `R1Error` where the rollouts failed, with the log they left.
+    Raises `R1Error` if the rollouts failed, with the path of their log.
     """
     metrics_file = folder_of(run) / "metrics.json"
     if done := read_record_if_there(metrics_file, HeldOutMetrics, "remove it, and the same command evaluates again"):
         return done.model_dump(exclude_none=True)
     job = folder_of(run) / "job.json"
     write_json(job, Job(run=str(run.path), model=str(model), questions=questions).model_dump())
-    for temperature in TEMPERATURES:  # half an evaluation is not gone on with: its figures would mix two draws
+    for temperature in TEMPERATURES:  # a partial evaluation is not resumed: its metrics would mix two random draws
         trajectories_file(run, temperature).unlink(missing_ok=True)
     started = time.monotonic()
     log = folder_of(run) / "log.txt"
@@ -109,7 +109,7 @@ def read_trajectories(run: RunFolder, temperature: float) -> list[Trajectory]:
 def held_out_metrics(trajectories: Sequence[Trajectory], questions: Sequence[Question]) -> dict[str, float]:
     """Means over questions; `f1_one_hop` and `f1_two_hop` where the questions say how many hops they need."""
     if len(trajectories) != len(questions):
-        raise R1Error(f"{len(trajectories)} of {len(questions)} held-out questions were played")
+        raise R1Error(f"{len(trajectories)} of {len(questions)} held-out questions have a trajectory")
     measured = [measure(trajectory) for trajectory in trajectories]
     values = {m: [row[m.name] for row in measured if m.name in row] for m in shown_in(View.HELD_OUT)}
     for by_hops, hops in ((F1_ONE_HOP, 1), (F1_TWO_HOP, 2)):
@@ -132,22 +132,23 @@ def _follow(child: "subprocess.Popen[bytes]", run: RunFolder, total: int, consol
             time.sleep(0.5)
 
 
-def play(job_file: Path) -> None:
-    """The child's work: play every held-out question at each temperature, a row a trajectory."""
+def run_job(job_file: Path) -> None:
+    """The child's task: answer every held-out question at each temperature, and write one row per trajectory."""
     from r1searcher.evaluation.rollouts import RolloutRequest, roll_out_model
 
     job = read_record(job_file, Job, "start the evaluation again with the run's own command")
     run = RunFolder(Path(job.run))
     _, settings = read_run(run)
 
-    def finished(task: RolloutRequest, trajectory: Trajectory) -> None:
+    def write(task: RolloutRequest, trajectory: Trajectory) -> None:
         append_row(trajectories_file(run, task.temperature), to_row(trajectory, id=task.question.id, index=task.index))
 
-    roll_out_model(Path(job.model), _questions(run, job.questions), settings, TEMPERATURES, finished)
+    questions = _questions(run, job.questions)
+    roll_out_model(Path(job.model), questions, settings, temperatures=TEMPERATURES, finished=write)
 
 
 def main() -> int:
-    play(Path(sys.argv[1]))
+    run_job(Path(sys.argv[1]))
     return 0
 
 

@@ -1,7 +1,5 @@
-"""One stage from its settings to its summary: prepare, train, evaluate, write down."""
+"""One reinforcement learning stage: prepare, train, evaluate."""
 
-import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +16,8 @@ from r1searcher.report.plots import save_curves, terminal_curves
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import StopDecision, read_metrics, read_summary
 from r1searcher.stages.held_out import evaluate_held_out
-from r1searcher.stages.prepare import prepare_stage
-
-TITLES: Mapping[Stage, str] = {
-    "sft": "SFT",
-    "stage1": "stage 1: learn to search",
-    "stage2": "stage 2: learn to use what was found",
-}
+from r1searcher.stages.prepare import Prepared, prepare_stage
+from r1searcher.stages.training import TITLES, run_folder, train_once
 
 
 def run_stage(
@@ -32,23 +25,11 @@ def run_stage(
 ) -> RunFolder:
     """Resolve the settings and train one RL stage; `from_` is the run whose model it starts from."""
     settings = source.load(stage, {"model.path": _model_of(from_)} if from_ else None)
-    run = RunFolder(Path(settings.output) / (settings.name or stage))
+    run = run_folder(settings, stage)
     console = console or terminal.console(stderr=True)
     train_stage(stage, settings, run, console)
     evaluate_stage(settings, run, console)
     return run
-
-
-def evaluate_stage(settings: Settings, run: RunFolder, console: SafeConsole) -> None:
-    """The held-out questions of the settings, if there are any, on the model that the stage made."""
-    if not (settings.data.held_out and settings.evaluation.questions):
-        return
-    data, wanted = settings.data, settings.evaluation.questions
-    asked = len(open_dataset(data.held_out, data.folder, limit=wanted, strict=True).questions)
-    metrics = evaluate_held_out(run, run.model, asked, console)
-    write_json(run.summary, {**(read_summary(run) or {}), "held_out": metrics})
-    shown = " · ".join(f"{key} {value:.3f}" for key, value in metrics.items() if isinstance(value, float))
-    console.print(f"held out, sampled: {shown}", soft_wrap=True)
 
 
 def _model_of(run: Path) -> str:
@@ -56,50 +37,53 @@ def _model_of(run: Path) -> str:
     folder = RunFolder(run)
     if read_summary(folder) is None:
         raise InputError(
-            f"--from {run}: no finished run lies there (it has no {folder.summary.name}); finish it with the command "
-            "that began it"
+            f"--from {run}: this is not the folder of a finished run (it has no {folder.summary.name}); finish the run "
+            "with the command that started it"
         )
     return str(folder.model)
 
 
 def train_stage(stage: Stage, settings: Settings, run: RunFolder, console: SafeConsole) -> dict[str, Any]:
-    """Train one RL stage in `run`, going on where an interrupted one stopped; returns its summary.
+    """Train one RL stage in `run`, or resume it after an interruption; returns its summary. A finished run is left
+    alone.
 
-    A finished run is left as it is. Raises what `prepare_stage` and `run_engine` raise.
+    Raises what `prepare_stage` and `run_engine` raise.
     """
     prepared = prepare_stage(stage, settings, run)
-    finished = read_summary(run)
-    if finished is not None:
-        console.print(f"{run.path} is finished; its model is in {run.model}")
-        return finished
-    for note in prepared.warnings:
-        console.print(note, soft_wrap=True)
+    return train_once(stage, settings, run, console, lambda: _train(stage, settings, run, prepared, console))
+
+
+def _train(
+    stage: Stage, settings: Settings, run: RunFolder, prepared: Prepared, console: SafeConsole
+) -> dict[str, Any]:
+    for warning in prepared.warnings:
+        console.print(warning, soft_wrap=True)
     rl = settings.rl
     steps = lines_in(run.questions) // rl.questions_per_step
-    started = time.monotonic()
     with RunView(run, TITLES[stage], steps, rl.questions_per_step * rl.samples_per_question, console) as view:
         if prepared.resuming:
-            console.print("going on from the last checkpoint")
-        ending = run_engine(run, view.refresh, console.print)
+            console.print("resuming from the last checkpoint")
+        ended = describe(run_engine(run, view.refresh, console.print))
     rows = read_metrics(run)
-    save_curves({TITLES[stage]: rows}, run.path / "curve.png", run.path.name)
+    curve = run.path / "curve.png"
+    save_curves({TITLES[stage]: rows}, curve, run.path.name)
     console.print(terminal_curves(rows))
-    summary = {
-        "stage": stage,
-        "steps": len(rows),
-        "ended": describe(ending),
-        "last_step": rows[-1] if rows else {},
-        "seconds": round(time.monotonic() - started, 1),
-        "model": str(run.model),
-        "seed": settings.seed,
-    }
-    write_json(run.summary, summary)
     console.print(
-        f"{describe(ending)} · model {run.model} · curve {run.path / 'curve.png'} · trajectories "
-        f"{run.trajectories(1).parent}",
-        soft_wrap=True,
+        f"{ended} · model {run.model} · curve {curve} · trajectories {run.trajectories(1).parent}", soft_wrap=True
     )
-    return summary
+    return {"steps": len(rows), "ended": ended, "last_step": rows[-1] if rows else {}}
+
+
+def evaluate_stage(settings: Settings, run: RunFolder, console: SafeConsole) -> None:
+    """Evaluate the stage's model on the held-out questions of the settings, if there are any."""
+    data, wanted = settings.data, settings.evaluation.questions
+    if not (data.held_out and wanted):
+        return
+    there = len(open_dataset(data.held_out, data.folder, limit=wanted, strict=True).questions)
+    metrics = evaluate_held_out(run, run.model, there, console)
+    write_json(run.summary, {**(read_summary(run) or {}), "held_out": metrics})
+    shown = " · ".join(f"{key} {value:.3f}" for key, value in metrics.items() if isinstance(value, float))
+    console.print(f"held out, sampled: {shown}", soft_wrap=True)
 
 
 def describe(ending: StopDecision) -> str:

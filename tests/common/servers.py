@@ -1,4 +1,4 @@
-"""Real servers on this machine that misbehave as servers do."""
+"""Local servers that misbehave like real ones."""
 
 import socket
 import threading
@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-Behaviour = Callable[[socket.socket, bytes], None]
+Behavior = Callable[[socket.socket, bytes], None]
 
 
 @dataclass
 class Raw:
-    """A server whose answers are bytes. `requests` holds every head and body received."""
+    """A server that sends raw bytes. `requests` has every head and body received."""
 
-    behave: Behaviour
+    behave: Behavior
     url: str = ""
     requests: list[bytes] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
@@ -23,8 +23,8 @@ class Raw:
 
 
 @contextmanager
-def raw_server(behave: Behaviour, host: str = "127.0.0.1") -> Iterator[Raw]:
-    """One connection a request: `behave` writes the whole answer, then the connection is closed."""
+def raw_server(behave: Behavior, host: str = "127.0.0.1") -> Iterator[Raw]:
+    """One connection per request: `behave` writes the whole response, then the connection is closed."""
     listener = socket.create_server((host, 0), backlog=128)
     server = Raw(behave)
     server.url = f"http://{host}:{listener.getsockname()[1]}"
@@ -35,7 +35,7 @@ def raw_server(behave: Behaviour, host: str = "127.0.0.1") -> Iterator[Raw]:
                 server.requests.append(request := _received(connection))
                 server.behave(connection, request)
                 connection.shutdown(socket.SHUT_WR)
-            except OSError:  # the client has hung up
+            except OSError:  # the client has disconnected
                 pass
 
     def accept() -> None:
@@ -70,8 +70,8 @@ def _received(connection: socket.socket) -> bytes:
     return head + b"\r\n\r\n" + body
 
 
-def answer(body: bytes, status: str = "200 OK", *headers: str) -> Behaviour:
-    """A whole answer with its length."""
+def answer(body: bytes, status: str = "200 OK", *headers: str) -> Behavior:
+    """A complete response with its length."""
     head = "\r\n".join([f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close", *headers, "", ""])
 
     def behave(connection: socket.socket, request: bytes) -> None:
@@ -80,5 +80,5 @@ def answer(body: bytes, status: str = "200 OK", *headers: str) -> Behaviour:
     return behave
 
 
-def redirect(status: int, to: str) -> Behaviour:
+def redirect(status: int, to: str) -> Behavior:
     return answer(b"", f"{status} Elsewhere", f"Location: {to}")

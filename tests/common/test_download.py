@@ -65,7 +65,7 @@ def test_one_byte_at_a_time_is_broken_off_and_what_came_is_used(
 
 
 def test_without_a_checksum_a_part_is_not_continued(tmp_path: Path) -> None:
-    """It may be of another file."""
+    """It may belong to another file."""
     (tmp_path / "f.part").write_bytes(b"other")
     with raw_server(answer(CONTENT)) as server:
         assert download(f"{server.url}/x", tmp_path / "f").read_bytes() == CONTENT
@@ -73,7 +73,7 @@ def test_without_a_checksum_a_part_is_not_continued(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_one_sentence_with_the_remedy(tmp_path: Path) -> None:
-    """The kernel refuses to let the file grow, as it would on a disk that is full."""
+    """The kernel prevents the file from growing, as on a full disk."""
     program = """
 import resource, sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Files: one sentence per failure, whole or not at all."""
+"""Files: one sentence per failure, atomic writes."""
 
 import os
 from pathlib import Path

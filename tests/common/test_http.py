@@ -1,4 +1,4 @@
-"""The HTTP client against real servers that lie, dawdle and flood; and what is shown of URLs and keys."""
+"""The HTTP client with real servers that send false, slow or too much data; and what is shown of URLs and keys."""
 
 import asyncio
 import base64
@@ -17,7 +17,7 @@ import pytest
 
 from r1searcher.common.http import Client, Key, Limits, retry_after, shown_url, split_url
 from r1searcher.errors import InputError, RetrieverError, ServiceError
-from tests.common.servers import Behaviour, Raw, answer, raw_server, redirect
+from tests.common.servers import Behavior, Raw, answer, raw_server, redirect
 
 SECRET = "sk-4f9a-2b7c+d1e8/QzXw=="
 KEY = Key("R1S_JUDGE_KEY", SECRET)
@@ -35,7 +35,7 @@ def ask(url: str, limits: Limits = SMALL, key: Key | None = None, **options: Any
     return asyncio.run(run())
 
 
-def failure(behave: Behaviour, limits: Limits = SMALL, key: Key | None = None) -> ServiceError:
+def failure(behave: Behavior, limits: Limits = SMALL, key: Key | None = None) -> ServiceError:
     with raw_server(behave) as server, pytest.raises(ServiceError) as raised:
         ask(f"{server.url}/v1/x", limits, key)
     return raised.value
@@ -75,12 +75,12 @@ def endless_chunks(connection: socket.socket, request: bytes) -> None:
 
 
 def gzip_bomb(connection: socket.socket, request: bytes) -> None:
-    """A gigabyte of blanks in a megabyte."""
+    """A gigabyte of spaces in a megabyte."""
     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n")
     pack = zlib.compressobj(9, zlib.DEFLATED, 31)
-    blanks = b" " * (1 << 20)
+    spaces = b" " * (1 << 20)
     for _ in range(1024):
-        connection.sendall(pack.compress(blanks))
+        connection.sendall(pack.compress(spaces))
     connection.sendall(pack.flush())
 
 
@@ -91,14 +91,14 @@ def endless_error(connection: socket.socket, request: bytes) -> None:
 
 
 @pytest.mark.parametrize("behave", [endless, endless_chunks, gzip_bomb])
-def test_an_answer_without_end_is_broken_off(behave: Behaviour) -> None:
+def test_an_answer_without_end_is_broken_off(behave: Behavior) -> None:
     error = failure(behave)
     assert "sent more than 1,048,576 bytes in one response" in str(error)
     assert not error.transient
 
 
 def test_a_gzip_bomb_takes_little_memory() -> None:
-    """In a process of its own, whose peak can be read."""
+    """In its own process, to measure its peak."""
     program = """
 import resource, sys
 sys.path.insert(0, sys.argv[1])
@@ -120,7 +120,7 @@ def test_an_error_without_end_is_cut() -> None:
     assert len(str(error)) < 500
 
 
-def drip_body(server: Raw) -> Behaviour:
+def drip_body(server: Raw) -> Behavior:
     def behave(connection: socket.socket, request: bytes) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
         while not server.stop.wait(0.05):
@@ -129,7 +129,7 @@ def drip_body(server: Raw) -> Behaviour:
     return behave
 
 
-def drip_head(server: Raw) -> Behaviour:
+def drip_head(server: Raw) -> Behavior:
     def behave(connection: socket.socket, request: bytes) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
         while not server.stop.wait(0.05):
@@ -138,13 +138,13 @@ def drip_head(server: Raw) -> Behaviour:
     return behave
 
 
-def silent(server: Raw) -> Behaviour:
+def silent(server: Raw) -> Behavior:
     return lambda connection, request: server.stop.wait() and None
 
 
 @pytest.mark.parametrize("make", [drip_body, drip_head, silent])
-def test_the_whole_request_has_a_time_limit(make: Callable[[Raw], Behaviour]) -> None:
-    """Bytes keep coming long before any limit between two of them."""
+def test_the_whole_request_has_a_time_limit(make: Callable[[Raw], Behavior]) -> None:
+    """Bytes keep arriving, well within any limit between two of them."""
     with raw_server(answer(b"")) as server:
         server.behave = make(server)
         with pytest.raises(ServiceError, match="did not finish its answer within 1 s") as raised:
@@ -209,7 +209,7 @@ def test_gzip_is_read_even_where_it_was_not_asked_for() -> None:
         (lambda c, r: c.sendall(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"), "does not speak HTTP", False),
     ],
 )
-def test_a_lost_connection_may_pass_and_another_protocol_not(behave: Behaviour, why: str, transient: bool) -> None:
+def test_a_lost_connection_may_pass_and_another_protocol_not(behave: Behavior, why: str, transient: bool) -> None:
     error = failure(behave)
     assert why in str(error)
     assert error.transient is transient
@@ -233,11 +233,11 @@ def echoes(secret: str) -> list[bytes]:
     return [
         secret.encode(),
         b'{"error": "Incorrect API key provided: ' + secret.encode() + b'"}',
-        b"x" * 250 + secret.encode(),  # cut in its middle by the length that is shown
+        b"x" * 250 + secret.encode(),  # cut in the middle by the length limit for display
         b"half of it: " + secret[:12].encode() + b"...",
         b"percent: sk-4f9a-2b7c%2Bd1e8%2FQzXw%3D%3D",
         b"base64: " + encoded,
-        (secret * 5000).encode(),  # cut by the length that is read
+        (secret * 5000).encode(),  # cut by the length limit for reading
     ]
 
 

@@ -1,4 +1,4 @@
-"""However a command ends, it is one sentence and an exit code; a traceback goes to a file, without secrets."""
+"""Every way a command can end gives one sentence and an exit code; a traceback goes to a file, without secrets."""
 
 import errno
 import os
@@ -23,11 +23,11 @@ sys.exit(last_resort.run(work))
 
 
 class PanicException(BaseException):
-    """What pyo3 raises where Rust panicked."""
+    """What pyo3 raises after a Rust panic."""
 
 
 def child(body: str, cache: Path, redirect: str = "", **env: str) -> subprocess.CompletedProcess[bytes]:
-    """`body` as a command in a process of its own, below a shell that may redirect it."""
+    """`body` as a command in its own process, under a shell that may redirect it."""
     command = f'"$0" -c "$1" {redirect}'
     return subprocess.run(
         ["bash", "-c", command, sys.executable, CHILD.format(body=body)],
@@ -160,7 +160,7 @@ def test_an_encoding_that_lacks_a_character_is_no_error(tmp_path: Path) -> None:
 
 
 def test_the_tracker_is_the_one_of_the_metadata() -> None:
-    """No address is invented: without one in pyproject.toml, the line names none."""
+    """Without an address in pyproject.toml, the line does not name one."""
     pyproject = (Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8")
     if "[project.urls]" not in pyproject:
         assert last_resort._tracker() == "the project's issue tracker"

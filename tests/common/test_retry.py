@@ -1,4 +1,4 @@
-"""The retry policy, with its pauses recorded instead of slept."""
+"""The retry policy, with pauses recorded instead of slept."""
 
 import asyncio
 import random
@@ -10,7 +10,7 @@ from r1searcher.errors import InputError, ServiceError
 
 
 class Fails:
-    """Raises the given errors one after the other, then returns 7."""
+    """Raises the given errors in sequence, then returns 7."""
 
     def __init__(self, *errors: Exception) -> None:
         self.errors = list(errors)
@@ -95,7 +95,7 @@ def test_the_deadline_counts_from_the_first_failure_and_the_last_try_falls_on_it
 
     def work() -> int:
         nonlocal now
-        now += 100  # a request that runs into its time limit
+        now += 100  # a request that reaches its time limit
         tries.append(now)
         raise down()
 

@@ -1,4 +1,4 @@
-"""What comes from outside is shown on a terminal, never obeyed."""
+"""Text from outside is shown on a terminal, never interpreted."""
 
 import io
 

@@ -100,7 +100,7 @@ def test_a_file_that_is_no_toml_is_one_sentence(tmp_path: Path, text: str | byte
 def test_missing_file_preset_and_section_are_one_sentence_each(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no settings file"):
         load("stage1", tmp_path / "missing.toml")
-    with pytest.raises(InputError, match=r"there is no preset 'demmo'; there are: .*demo"):
+    with pytest.raises(InputError, match=r"there is no preset 'demmo'; choose one of .*demo"):
         load("stage1", preset="demmo")
     with pytest.raises(InputError, match="seed is a value, not a section"):
         load("stage1", overrides={"seed": 3, "seed.x": 4})

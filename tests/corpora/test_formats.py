@@ -199,7 +199,7 @@ def test_a_bad_element_of_a_whole_array_costs_that_element_alone() -> None:
         ('\ufeff0\t"Title: A Text: b"', "r1-searcher"),
     ],
 )
-def test_formats_are_recognised_by_content(start: str, format_: str) -> None:
+def test_formats_are_detected_by_content(start: str, format_: str) -> None:
     assert detect_format(start.encode()) == format_
 
 

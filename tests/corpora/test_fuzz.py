@@ -1,4 +1,4 @@
-"""Readers on hostile bytes: never a crash, never a row that silently became something else."""
+"""Readers on hostile bytes: never a crash, never a row that silently changed."""
 
 import contextlib
 import io
@@ -12,7 +12,7 @@ from r1searcher.corpora.formats import FORMATS
 from r1searcher.corpora.passage import Passage
 from r1searcher.corpora.rows import BadRow, BrokenFileError, UnusableShapeError
 
-FUZZ = settings(max_examples=150, deadline=None)  # a busy machine is no failure
+FUZZ = settings(max_examples=150, deadline=None)  # a busy machine is not a failure
 ALL_FORMATS = [name for name in FORMATS if name != "parquet"]
 words = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\t"), max_size=30)
 json_values = st.recursive(
@@ -29,7 +29,7 @@ def items(format_: str, content: bytes) -> list[Passage | BadRow]:
 
 
 def items_of_any(format_: str, content: bytes) -> list[Passage | BadRow]:
-    """The items, and a `BadRow` for what makes the whole file unreadable."""
+    """The items, and a `BadRow` for a problem that makes the whole file unreadable."""
     found = []
     try:
         for item in FORMATS[format_].read(io.BytesIO(content)):
@@ -88,7 +88,7 @@ texts = st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=
 @FUZZ
 @given(st.lists(st.tuples(titles, texts), min_size=1, max_size=5))
 def test_r1_searcher_rows_come_back_as_they_were_written(rows: list[tuple[str, str]]) -> None:
-    """Quoted as pandas writes them; line ends inside quotes included, unless a line looks like a row of its own."""
+    """Quoted as by pandas, including line ends inside quotes, unless a line looks like a new row."""
     rows = [(title, "\n".join(line.replace("\t", " ") for line in text.split("\n"))) for title, text in rows]
     content = ""
     for number, (title, text) in enumerate(rows):

@@ -1,4 +1,4 @@
-"""Fetching named corpora from a real HTTP server that drops connections, resumes and lies."""
+"""Downloading named corpora from a real HTTP server that drops connections, resumes and sends wrong data."""
 
 import hashlib
 import threading
@@ -17,7 +17,7 @@ CONTENT = bytes(range(256)) * 2000
 
 
 class Server(ThreadingHTTPServer):
-    """Serves CONTENT with ranges; `cut_after` bytes of each answer it hangs up, `status` it answers with."""
+    """Serves CONTENT with ranges; disconnects after `cut_after` bytes of each response, responds with `status`."""
 
     cut_after: int | None = None
     status: int | None = None
@@ -122,7 +122,7 @@ def test_a_server_that_gives_nothing_ends_with_the_file_to_bring(server: Server,
     server.status = 404
     with pytest.raises(InputError, match="status 404"):
         fetch(corpus(server), tmp_path, pause=no_pause)
-    assert len(server.asked) == 6, "what is not there is not asked for again"
+    assert len(server.asked) == 6, "a missing file is not requested again"
 
 
 def test_no_network_is_one_sentence_with_the_file_to_bring(tmp_path: Path) -> None:

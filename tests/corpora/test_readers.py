@@ -27,7 +27,7 @@ JSONL = "".join(json.dumps({"id": row.id, "title": row.title, "text": row.text})
 @pytest.mark.parametrize(
     "pack", [bytes, gzip.compress, bz2.compress, zstandard.compress], ids=["plain", "gz", "bz2", "zst"]
 )
-def test_compression_is_recognised_by_content_whatever_the_name(tmp_path: Path, pack: object) -> None:
+def test_compression_is_detected_by_content_regardless_of_the_name(tmp_path: Path, pack: object) -> None:
     (tmp_path / "corpus.bin").write_bytes(pack(JSONL))  # type: ignore[operator]
     corpus = Corpus(tmp_path / "corpus.bin")
     assert list(corpus) == ROWS
@@ -60,7 +60,7 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
 
 
 def test_a_tar_archive_of_compressed_files_is_read_on_the_fly(tmp_path: Path) -> None:
-    """As HotpotQA's abstracts come: bz2 files in a tar in a bz2."""
+    """Like HotpotQA's abstracts: bz2 files in a tar in a bz2."""
     with tarfile.open(tmp_path / "abstracts.tar.bz2", "w:bz2") as archive:
         for number, line in enumerate(JSONL.splitlines()):
             content = bz2.compress(line)
@@ -133,7 +133,7 @@ SAMPLES = DATA / "corpora"
     "source", [SAMPLES / "r1_searcher_abstracts.tsv", "data/corpora/train_np_title_abs_sample_100.tsv"]
 )
 def test_the_r1_searcher_sample_is_read_right(source: Path | str) -> None:
-    """Python's own CSV reader agrees on this file, which has no stray quote."""
+    """Python's own CSV reader gives the same result on this file, which does not have a stray quote."""
     source = larger(source)
     passages = list(read_passages(source))
     with source.open(encoding="utf-8-sig", newline="") as lines:
@@ -148,14 +148,14 @@ def test_the_r1_searcher_sample_is_read_right(source: Path | str) -> None:
 
 
 def larger(source: Path | str) -> Path:
-    """A fixture as it is; the larger file where it is at hand, and else the fixture again."""
+    """A fixture, and the larger file if available, otherwise the fixture again."""
     if isinstance(source, Path) or not has_shared(f"data/corpora/{source}"):
         return SAMPLES / "r1_searcher_abstracts.tsv"
     return shared(f"data/corpora/{source}")
 
 
 def test_kilt_pages_are_cut_as_r1_searcher_cut_them() -> None:
-    """Its released passages of the same page; the last of ours is cut off by the fixture."""
+    """Its released passages of the same page; the fixture cuts off the last of ours."""
     ours = list(read_passages(SAMPLES / "kilt.jsonl"))
     theirs = list(read_passages(SAMPLES / "kilt_released.tsv"))
     assert [(row.title, row.text) for row in ours[:10]] == [(row.title, row.text) for row in theirs]
@@ -195,7 +195,7 @@ def test_the_search_r1_sample_is_read_right() -> None:
 
 @pytest.mark.parametrize("source", ["beir", "beir/corpus.jsonl"])
 def test_beir(source: str) -> None:
-    """A whole dataset folder means its corpus: queries and judgments lie beside it."""
+    """For a whole dataset folder, only its corpus is read, not the queries and judgments next to it."""
     found = list(read_passages(SAMPLES / source))
     assert [(row.title, row.text) for row in found] == SHORT
     assert [row.id for row in found] == [f"doc{n}" for n in range(24)]
@@ -244,7 +244,7 @@ def test_parquet_of_the_same_columns_reads_the_same(tmp_path: Path, name: str) -
     rows = json.loads(text) if text.startswith("[") else [json.loads(line) for line in text.split("\n") if line]
     for row in rows:
         row.pop("metadata", None)
-        if "context" in row:  # as Hugging Face has it
+        if "context" in row:  # as on Hugging Face
             titles, sentences = zip(*row.pop("context"), strict=True)
             row["context"] = {"title": list(titles), "sentences": list(sentences)}
             row.pop("supporting_facts")
@@ -357,7 +357,7 @@ def test_layers_without_end_are_refused(tmp_path: Path, pack: Any) -> None:
 
 @pytest.mark.parametrize("pack", ["gz", "zst"])
 def test_a_line_of_300_mb_is_one_rejected_row_and_little_memory(tmp_path: Path, pack: str) -> None:
-    """In a process that may have 250 MB of address space more than it starts with."""
+    """In a process limited to 250 MB of address space more than at its start."""
     path = tmp_path / "c"
     opened: Any = gzip.open(path, "wb", 1) if pack == "gz" else zstandard.open(path, "wb")  # noqa: SIM115
     with opened as file:

@@ -90,7 +90,7 @@ def one_thread() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def make_world(folder: Path) -> World:
+def make_world(folder: Path, tags: Sequence[str] = R1_SEARCHER.tags) -> World:
     """A corpus of a sentence a town, questions about them, an untrained model, traces, and settings for all of it."""
     regions = towns_and_regions()
     passages = [Passage(town, town, f"{town} is in {region}.") for town, region in regions.items()]
@@ -108,7 +108,7 @@ def make_world(folder: Path) -> World:
         "output": str(folder / "runs"),
         "seed": 3,
         "model": {
-            "path": str(make_model(folder / "model")),
+            "path": str(make_model(folder / "model", tags=tags)),
             "prompt": str(folder / "prompt.txt"),
             "chat_template": False,
         },

@@ -110,7 +110,7 @@ def test_held_out_rollouts_wait_out_an_outage(monkeypatch: pytest.MonkeyPatch) -
     with raw_server(behave) as server:
         changes = {"retrieval.url": f"{server.url}/retrieve", "model.chat_template": False}
         settings = load("stage2", None, None, changes)
-        played = roll_out_model("model", QUESTIONS[:2], settings, (0.0,), notify=said.append)
+        played = roll_out_model("model", QUESTIONS[:2], settings, temperatures=(0.0,), notify=said.append)
     assert [trajectory.stop.value for trajectory in played[0.0]] == ["answered"] * 2
     assert all(len(trajectory.searches[0].hits) == 1 for trajectory in played[0.0])
     assert ["waiting" in sentence for sentence in said] == [True, False]

@@ -11,7 +11,7 @@ from r1searcher.evaluation.commands import ScoreRequest, print_comparison, print
 from r1searcher.evaluation.comparison import compare
 from r1searcher.evaluation.judge import JudgeRequest
 from r1searcher.evaluation.predictions import parse
-from r1searcher.evaluation.scoring import score_file
+from r1searcher.evaluation.scoring import Scoring, score_file
 from r1searcher.report.intervals import interval, paired_difference
 from r1searcher.report.scoring import Scored, score_prediction, summarize
 from tests.shared_data import DATA, shared
@@ -245,7 +245,7 @@ def test_the_dataset_comes_from_the_option_the_row_or_the_name_of_the_file(tmp_p
         ["dpr/data/qa_validation.py of facebookresearch/DPR (NQ-open)"],
     ]
     assert summarize(score_file(named)).official == ["metrics/answer.py of StonyBrookNLP/musique (MuSiQue)"]
-    assert summarize(score_file(plain, dataset="hotpotqa")).metrics["official_em"].value == 1
+    assert summarize(score_file(plain, scoring=Scoring(dataset="hotpotqa"))).metrics["official_em"].value == 1
 
 
 def test_compare_shows_official_metrics_and_names_them(tmp_path: Path, capsys) -> None:

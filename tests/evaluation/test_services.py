@@ -20,7 +20,7 @@ from r1searcher.report.predictions import Prediction
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.base import hits_of
 from r1searcher.retrieval.indexing.elasticsearch import check_target
-from tests.common.servers import Behaviour, Raw, answer, raw_server, redirect
+from tests.common.servers import Behavior, Raw, answer, raw_server, redirect
 from tests.common.test_http import echoes
 
 SECRET = "sk-4f9a-2b7c+d1e8/QzXw=="
@@ -270,7 +270,7 @@ def test_a_damaged_memory_of_verdicts_is_one_sentence(tmp_path: Path) -> None:
 def test_a_server_that_is_busy_is_asked_again_and_one_that_refuses_is_not(
     client: Callable[[str, Path], Any], tmp_path: Path
 ) -> None:
-    def after_two(server: Raw, then: Behaviour) -> Behaviour:
+    def after_two(server: Raw, then: Behavior) -> Behavior:
         def behave(connection: socket.socket, request: bytes) -> None:
             (answer(b"later", "503 Busy") if len(server.requests) < 3 else then)(connection, request)
 

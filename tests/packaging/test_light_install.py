@@ -1,7 +1,7 @@
-"""`pip install .` alone, in an environment with nothing else: every command that the README promises ends with 0.
+"""`pip install .` alone, in an otherwise empty environment: every command that the README promises exits with 0.
 
-Real parts: the wheel, pip and its index, the installed command, a server. The model behind the completions URL is a
-rule in place of weights. `make check-light` runs this.
+Real parts: the wheel, pip and its index, the installed command, a server. The model of the completions server
+is a rule instead of weights. `make check-light` runs this.
 """
 
 import json
@@ -47,7 +47,7 @@ class Light:
         )  # fmt: skip
 
     def run(self, *words: str) -> str:
-        """Standard output of a command that must end with 0."""
+        """Standard output of a command that must exit with 0."""
         child = self.start(*words)
         out, err = child.communicate(timeout=HANG)
         assert child.returncode == 0, f"r1s {' '.join(words)} ended with {child.returncode}:\n{out}{err}"
@@ -56,15 +56,15 @@ class Light:
 
 
 def clean_environment() -> dict[str, str]:
-    """Without what could bring packages of another environment."""
+    """Without variables that could add packages of another environment."""
     return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
 
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`bin` of a fresh environment in which the project's wheel was installed, and nothing else."""
+    """`bin` of a fresh environment with only the project's wheel installed."""
     folder = tmp_path_factory.mktemp("light")
-    shutil.copytree(ROOT / "r1searcher", folder / "source/r1searcher")  # a build writes beside its sources
+    shutil.copytree(ROOT / "r1searcher", folder / "source/r1searcher")  # a build writes next to its sources
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder / "source")
     pip = [str(folder / "venv/bin/python"), "-m", "pip", "--disable-pip-version-check", "--quiet"]
@@ -112,7 +112,7 @@ def rows(file: Path, values: list[dict[str, Any]]) -> None:
 
 
 def rule(tokenizer: Any, folder: Path) -> type[BaseHTTPRequestHandler]:
-    """A completions server whose model searches once, then answers; it takes and gives token ids, as vLLM's does."""
+    """A completions server whose model searches once, then answers; it accepts and returns token ids, like vLLM's."""
 
     def complete(prompt: list[int]) -> dict[str, Any]:
         read = tokenizer.decode(prompt)

@@ -12,7 +12,7 @@ from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
 from r1searcher.errors import InputError
 from r1searcher.questions.named import open_dataset
 from r1searcher.questions.read import read_question_file
-from r1searcher.stages.sft import read_traces
+from r1searcher.questions.traces import read_traces
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from rich.console import Group
+from rich.progress_bar import ProgressBar
+
 from r1searcher.common import terminal
 from r1searcher.common.files import append_row
 from r1searcher.corpora.passage import Passage
@@ -72,6 +75,27 @@ def test_the_panel_shows_rates_parts_speed_and_the_latest_episode(tmp_path: Path
     assert "retrieval part" in text
     assert "40" in text  # 20 tokens x 8 samples / 4 s
     assert "gold: Arden" in text
+
+
+def test_the_panel_counts_only_the_episodes_added_since_it_last_looked(tmp_path: Path) -> None:
+    run = filled(tmp_path, 1)
+    file = run.trajectories(2) / "worker.jsonl"
+    append_row(file, to_row(HOSTILE))
+    append_row(file, to_row(HOSTILE))
+    view = RunView(run, "stage 1", 4, 8, terminal.console(record=True, force_terminal=True))
+    assert _progress(view) == 1 + 2 / 8 / 2  # the other half of a step is training
+    size = file.stat().st_size
+    with file.open("r+b") as handle:
+        handle.write(b" " * size)  # read again, there would be no line here
+    append_row(file, to_row(HOSTILE))
+    assert _progress(view) == 1 + 3 / 8 / 2
+
+
+def _progress(view: RunView) -> float:
+    panel = view._panel()
+    assert isinstance(panel, Group)
+    [bar] = [part for part in panel.renderables if isinstance(part, ProgressBar)]
+    return bar.completed
 
 
 def test_what_a_model_or_a_passage_wrote_can_not_steer_the_terminal() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from r1searcher.evaluation.predictions import from_text
 from r1searcher.evaluation.reports import records_of
-from r1searcher.report.contents import report_of
+from r1searcher.report.contents import Records, report_of
 from r1searcher.report.page import render_page
 from r1searcher.runs.records import to_row
 from tests.report.browser import CHROMIUM, DRIVER, Browser, headless
@@ -158,6 +158,27 @@ def test_a_trajectory_shows_authors_golds_and_reward(browser: Browser) -> None:
     marked = browser.run("return [...document.querySelectorAll('.environment mark')].map((m) => m.textContent)")
     assert marked == ["OSLO"]
     assert "format broken: unfinished" in read(browser, 3)
+
+
+@needs_browser
+def test_the_page_of_a_run_has_curves_and_its_steps_as_a_filter(browser: Browser, tmp_path: Path) -> None:
+    metrics = [{"step": step, "reward": step / 4, f"reward/{HOSTILE}": 1.0} for step in (1, 2)]
+    trajectories = [{**row, "step": step} for step in (1, 2) for row in rows()]
+    records = Records(
+        title=HOSTILE, manifest={"note": HOSTILE}, trajectories=trajectories, grouped_by="step", metrics=metrics
+    )
+    file = tmp_path / "run.html"
+    file.write_text(render_page(report_of(records)), encoding="utf-8")
+    browser.open(file)
+    assert len(choose(browser, "group", "step 2")) == 5
+    assert browser.run("return document.querySelectorAll('svg[aria-label=\"reward per step\"]').length") == 1
+    assert browser.run("return [typeof window.owned, document.querySelectorAll('img, iframe, object').length]") == [
+        "undefined",
+        0,
+    ]
+    assert f"{HOSTILE} part".replace("\u2028", "") in browser.run(
+        "return [...document.querySelectorAll('th')].map((cell) => cell.textContent).join()"
+    ).replace("\u2028", "")
 
 
 @needs_browser

@@ -30,11 +30,11 @@ def episode(text: str, **more: Any) -> dict[str, Any]:
     return to_row(from_text("What is the capital of Norway?", ("Oslo",), text), **more)
 
 
-def a_run(folder: Path, stage: str = "stage1", steps: int = 3) -> RunFolder:
+def a_run(folder: Path, stage: str = "stage1", steps: int = 3, **reward: Any) -> RunFolder:
     """A run whose episodes get better: of 4 samples, as many are right as steps were done."""
     run = RunFolder(folder)
     run.path.mkdir(parents=True)
-    settings = Settings.model_validate({"name": "r"})
+    settings = Settings.model_validate({"name": "r", "reward": reward})
     write_run_metadata(run, settings, manifest_of(stage, settings))
     for step in range(1, steps + 1):
         rates = {"reward": step / 4, "f1": step / 4, "retrieval": step / 4, "reward/retrieval": step / 8}
@@ -99,6 +99,43 @@ def test_what_cannot_be_reported_is_one_sentence(tmp_path: Path) -> None:
         run_report(tmp_path / "e", [1], None)
     with pytest.raises(InputError, match="no episodes yet"):
         run_report(tmp_path / "e", [], None)
+
+
+def test_the_format_is_judged_as_the_run_judged_it(tmp_path: Path) -> None:
+    text = "So it is Oslo. </think> <answer> Oslo it is, the capital </answer>"
+    found = {}
+    for name, reward in {"usual": {}, "short": {"max_answer_words": 2}}.items():
+        run = a_run(tmp_path / name, steps=0, **reward)
+        append_row(run.trajectories(1) / "a.jsonl", episode(text))
+        append_row(run.trajectories(1) / "a.jsonl", episode("hm"))
+        run_report(run.path, [], None)
+        found[name] = contents(run.path)[0]["steps"]["step 1"]["broken_rules"]
+    assert found["short"] == {**found["usual"], "long_answer": 1}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "problem"),
+    [
+        ("parts", {"f1": "x"}, "parts.f1: must be"),
+        ("seconds", "1", "seconds: must be"),
+        ("searches", 3, "searches: must be"),
+    ],
+)
+def test_a_damaged_row_is_named(field: str, value: Any, problem: str, tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", steps=1)
+    [file] = trajectory_files(run.trajectories(1))
+    append_row(file, {**episode(RIGHT), field: value})
+    with pytest.raises(InputError, match=re.escape(f"{file}: row 5 is damaged ({problem}")):
+        run_report(run.path, [], None)
+    assert not (run.path / "report.html").exists()
+
+
+def test_fields_of_other_types_that_no_report_needs_do_no_harm(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", steps=1)
+    [file] = trajectory_files(run.trajectories(1))
+    append_row(file, {**episode(RIGHT), "dataset": 3, "data_source": [], "id": {}, "judge": {}, "reward": "x"})
+    run_report(run.path, [], None)
+    assert contents(run.path)[0]["steps"]["step 1"]["predictions"] == 5
 
 
 def test_the_report_of_a_folder_is_that_of_its_records(tmp_path: Path) -> None:

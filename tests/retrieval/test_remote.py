@@ -11,7 +11,7 @@ from r1searcher.errors import InputError, R1Error, RetrieverError
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.base import Health, Hit
 from r1searcher.retrieval.engines import http
-from tests.common.servers import Behaviour, answer, raw_server
+from tests.common.servers import Behavior, answer, raw_server
 from tests.common.test_http import endless, endless_chunks, gzip_bomb
 from tests.retrieval.serving import search
 
@@ -24,7 +24,7 @@ def hits(answer_: object, path: str = "retrieve", top_k: int = 5) -> list[Hit]:
         return search(f"{server.url}/{path}", ["rome"], top_k)[0]
 
 
-def health(behave: Behaviour) -> Health:
+def health(behave: Behavior) -> Health:
     with raw_server(behave) as server:
 
         async def run() -> Health:
@@ -38,7 +38,7 @@ def health(behave: Behaviour) -> Health:
 
 
 @pytest.mark.parametrize("behave", [endless, endless_chunks, gzip_bomb])
-def test_an_answer_without_end_is_an_error(behave: Behaviour, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_without_end_is_an_error(behave: Behavior, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "_MAX_ANSWER_BYTES", 1 << 20)
     with raw_server(behave) as server, pytest.raises(RetrieverError, match="sent more than") as raised:
         search(f"{server.url}/retrieve", ["rome"])

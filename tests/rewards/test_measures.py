@@ -13,7 +13,7 @@ import pytest
 from r1searcher.episodes.trajectory import Author, StopReason, Trajectory
 from r1searcher.evaluation.predictions import from_text, read_predictions
 from r1searcher.rewards.contract import check_measure
-from r1searcher.rewards.format import RULES
+from r1searcher.rewards.format import judged_rules
 from r1searcher.rewards.measures import (
     EPISODE_SECONDS,
     F1,
@@ -94,7 +94,9 @@ def test_every_episode_logs_the_same_keys(trajectory) -> None:
     none, some = trajectory(RIGHT), trajectory(SEARCH, SEARCH, RIGHT)
     first, second = (episode_logs(t, {"f1": 1.0}, 2.5, max_answer_words=10) for t in (none, some))
     assert first.keys() == second.keys()
-    assert first.keys() >= {f"format/{rule}" for rule in RULES} | {f"stop/{reason.value}" for reason in StopReason}
+    assert first.keys() >= {f"format/{rule}" for rule in judged_rules(())} | {
+        f"stop/{reason.value}" for reason in StopReason
+    }
     assert (first[QUERY_WORDS.name], second[QUERY_WORDS.name]) == (0.0, 2.0)
     assert (second["reward/f1"], second[EPISODE_SECONDS.name], second[F1.name]) == (1.0, 2.5, 1.0)
     assert second["new_tokens"] == sum(len(s.token_ids) for s in some.segments if s.author is Author.MODEL)

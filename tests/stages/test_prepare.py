@@ -63,7 +63,7 @@ def test_a_stage_from_names(overrides: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_the_warm_up_starts_from_the_demo_model(overrides: dict[str, Any], tmp_path: Path) -> None:
-    from r1searcher.stages.sft import _start_of
+    from r1searcher.stages.sft import start_model
 
     settings = load("sft", None, None, overrides)
-    assert _start_of(settings, RunFolder(tmp_path / "run")) == tmp_path / "cache" / NAME
+    assert start_model(settings, RunFolder(tmp_path / "run")) == tmp_path / "cache" / NAME

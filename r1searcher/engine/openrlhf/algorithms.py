@@ -73,17 +73,11 @@ ALGORITHMS: Registry[Algorithm] = Registry(
 )
 
 
-def algorithm_of(rl: RL) -> Algorithm:
-    """The algorithm that the settings name. Raises `InputError` where there is none."""
+def require_algorithm(rl: RL) -> Algorithm:
+    """The algorithm that the settings name. Raises `InputError` for an unknown one, and for groups too small for it."""
     algorithm = ALGORITHMS.require(rl.algorithm, "rl.algorithm")
     if not isinstance(algorithm, Algorithm):
         raise InputError(f"rl.algorithm = {rl.algorithm!r}: its entry point is not an Algorithm, but {algorithm!r}")
-    return algorithm
-
-
-def require_algorithm(rl: RL) -> Algorithm:
-    """The same. Raises `InputError` also where the groups of the settings are too small for it."""
-    algorithm = algorithm_of(rl)
     if algorithm.needs_group and rl.samples_per_question < 2:
         raise InputError(
             f"rl.samples_per_question = {rl.samples_per_question}: rl.algorithm = {rl.algorithm!r} compares samples of "

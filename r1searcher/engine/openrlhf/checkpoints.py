@@ -26,7 +26,8 @@ def rewind(run: RunFolder) -> int:
     """Bring the run folder back to its last checkpoint, from which the engine goes on; returns that step.
 
     What was recorded after it is trained again and would be there twice. Raises `InputError` where a file is damaged,
-    before anything is removed.
+    before anything is removed. Trajectories are removed by the step of their label: with dynamic filtering, which asks
+    more questions than a step has, these are also some whose questions are not asked again.
     """
     step = checkpoint_step(run)
     read_metrics(run)  # its rows are written back as they are, so they are checked first

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from r1searcher.errors import InputError
-from r1searcher.stages.sft import read_traces
+from r1searcher.questions.traces import read_traces
 
 SEGMENTS = [
     ["prompt", "Which river?<think>"],

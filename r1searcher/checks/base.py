@@ -1,0 +1,89 @@
+"""A check item, what it is given, and what it reports.
+
+A check is a function of `StageInputs` that raises an `R1Error` with the sentence of the problem:
+
+    def run(inputs: StageInputs) -> None:
+        if shutil.disk_usage(inputs.settings.output).free < 50 << 30:
+            raise InputError("output: less than 50 GB are free there; choose another folder")
+
+    enough_disk = Check(run)
+
+Another package adds it by an entry point of the group `r1searcher.checks`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from r1searcher.config.settings import STAGES, Settings, Stage
+from r1searcher.engine.topology import Topology
+from r1searcher.episodes.protocol import EpisodeProtocol
+from r1searcher.errors import InputError
+from r1searcher.questions.named import Dataset
+from r1searcher.questions.traces import SftRow
+from r1searcher.retrieval.base import Health
+
+RL_STAGES: tuple[Stage, ...] = ("stage1", "stage2")
+
+
+class Status(StrEnum):
+    OK = "ok"
+    PROBLEM = "problem"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """What one check found. `message` is the problem, or why the check was skipped; otherwise empty."""
+
+    name: str
+    status: Status
+    message: str = ""
+
+
+@dataclass(slots=True)
+class StageInputs:
+    """The stage that is checked. Each check fills in what it opened, so that nothing is opened twice."""
+
+    stage: Stage
+    settings: Settings
+
+    topology: Topology | None = None
+    train: Dataset | None = None
+    held_out: Dataset | None = None
+    traces: Sequence[SftRow] = ()
+    health: Health | None = None
+    """What the retriever says about itself."""
+
+    protocol: EpisodeProtocol | None = None
+
+    prompt: str = ""
+    """The text of the prompt, with a placeholder for the question."""
+
+    model: str = ""
+    """The model's folder, or its name on the hub."""
+
+    prompts: Sequence[str] = ()
+    """One prompt per question of `train`, in their order."""
+
+
+class Skip(Exception):
+    """Raised by a check that does not apply, with the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One item. `run` raises an `R1Error` for a problem, and `Skip` if there is nothing to check.
+
+    `costly` items (a download, a tokenizer) run after the others, and only if none of those found a problem.
+    """
+
+    run: Callable[[StageInputs], None]
+    stages: tuple[Stage, ...] = STAGES
+    costly: bool = False
+
+
+def require_setting(key: str, value: str, what: str) -> None:
+    """Raises `InputError` for a setting that is empty; `what` says what it should hold."""
+    if not value:
+        raise InputError(f"{key} is not set: give {what} in the settings file or with --set {key}=…")

@@ -1,0 +1,29 @@
+"""Whether this machine can train as the settings ask."""
+
+from r1searcher.checks.base import Check, Skip, StageInputs
+from r1searcher.engine.openrlhf.versions import require_tested_versions, require_training_packages
+from r1searcher.engine.topology import topology_of
+from r1searcher.errors import InputError
+
+
+def _packages(inputs: StageInputs) -> None:
+    require_training_packages()
+
+
+def _device(inputs: StageInputs) -> None:
+    inputs.topology = topology_of(inputs.settings)
+
+
+def _versions(inputs: StageInputs) -> None:
+    if inputs.topology is None:
+        raise Skip("there is no device to train on")
+    try:
+        require_training_packages()
+    except InputError:
+        raise Skip("packages are missing") from None
+    require_tested_versions(inputs.topology.device)
+
+
+packages = Check(_packages)
+device = Check(_device)
+versions = Check(_versions)

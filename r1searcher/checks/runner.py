@@ -1,0 +1,60 @@
+"""Runs the check items and collects what they found."""
+
+from collections.abc import Iterator
+
+from r1searcher.checks.base import Check, CheckResult, Skip, StageInputs, Status
+from r1searcher.common.registry import Registry
+from r1searcher.errors import InputError, R1Error
+
+CHECKS: Registry[Check] = Registry(
+    "check",
+    "r1searcher.checks",
+    {
+        "packages": "r1searcher.checks.machine:packages",
+        "reward": "r1searcher.checks.reward:reward",
+        "training-data": "r1searcher.checks.data:training_data",
+        "held-out-data": "r1searcher.checks.data:held_out_data",
+        "questions-per-step": "r1searcher.checks.data:questions_per_step",
+        "algorithm": "r1searcher.checks.reward:algorithm",
+        "watch-rules": "r1searcher.checks.watch:rules",
+        "device": "r1searcher.checks.machine:device",
+        "versions": "r1searcher.checks.machine:versions",
+        "retriever": "r1searcher.checks.retriever:retriever",
+        "model": "r1searcher.checks.model:model",
+        "protocol": "r1searcher.checks.model:protocol",
+        "prompt": "r1searcher.checks.model:prompt",
+        "traces": "r1searcher.checks.data:traces",
+        "prompts": "r1searcher.checks.model:prompts",
+    },
+)
+"""In the order in which their problems are reported."""
+
+
+def run_checks(inputs: StageInputs) -> Iterator[CheckResult]:
+    """Runs every item of the stage and yields its result as soon as it is known; costly items come last."""
+    items = [(name, check) for name, check in CHECKS.items() if inputs.stage in check.stages]
+    passed = True
+    for name, check in sorted(items, key=lambda item: item[1].costly):
+        if check.costly and not passed:
+            yield CheckResult(name, Status.SKIPPED, "other checks found problems")
+            continue
+        result = _result(name, check, inputs)
+        passed = passed and result.status is not Status.PROBLEM
+        yield result
+
+
+def _result(name: str, check: Check, inputs: StageInputs) -> CheckResult:
+    try:
+        check.run(inputs)
+    except Skip as skip:
+        return CheckResult(name, Status.SKIPPED, str(skip))
+    except R1Error as error:
+        return CheckResult(name, Status.PROBLEM, str(error))
+    return CheckResult(name, Status.OK)
+
+
+def require_checks(inputs: StageInputs) -> None:
+    """Runs every item. Raises one `InputError` with all problems."""
+    problems = [result.message for result in run_checks(inputs) if result.status is Status.PROBLEM]
+    if problems:
+        raise InputError("nothing was started:\n" + "\n".join(f"  {problem}" for problem in problems))

@@ -1,0 +1,14 @@
+"""Whether the watch rules, those of other packages among them, can be used."""
+
+from r1searcher.checks.base import RL_STAGES, Check, StageInputs
+from r1searcher.errors import InputError
+from r1searcher.watch.rules import RULES
+
+
+def _rules(inputs: StageInputs) -> None:
+    for name, rule in RULES.items():
+        if not callable(rule):
+            raise InputError(f"the watch rule {name!r} is not a function, but {rule!r}: uninstall its package")
+
+
+rules = Check(_rules, stages=RL_STAGES)

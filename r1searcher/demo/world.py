@@ -1,0 +1,72 @@
+"""The demo's world on disk: passages, index, questions and SFT traces."""
+
+import asyncio
+from pathlib import Path
+
+from r1searcher.common.files import append_row, write_json
+from r1searcher.common.records import Record, read_record_if_there
+from r1searcher.common.terminal import SafeConsole
+from r1searcher.config.settings import load
+from r1searcher.demo.atlas import Atlas, make_atlas
+from r1searcher.demo.traces import Trace, make_traces, write_traces
+from r1searcher.episodes.prompt import PromptMaker, prompt_text
+from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
+from r1searcher.retrieval.indexing.bm25 import build
+from r1searcher.retrieval.indexing.manifest import is_index
+from r1searcher.runs.resolved import protocol_of
+
+TRACES = 720
+"""SFT traces written; the preset's SFT takes as many as its steps need."""
+
+
+class World(Record):
+    """`world.json`: the seed of the world in a folder, written once the world is complete."""
+
+    seed: int
+
+
+def make_world(folder: Path, seed: int, console: SafeConsole) -> Path:
+    """Write the atlas, its index and the SFT traces; a folder with `world.json` is finished."""
+    done = folder / "world.json"
+    before = read_record_if_there(done, World, f"remove {folder}, and the same command makes it again")
+    if before is not None and before.seed == seed:
+        return folder
+    for name in ("passages.jsonl", "train.jsonl", "held_out.jsonl", "traces.jsonl"):
+        (folder / name).unlink(missing_ok=True)
+    atlas = make_atlas(seed)
+    for passage in atlas.passages:
+        append_row(folder / "passages.jsonl", {"id": passage.id, "title": passage.title, "text": passage.text})
+    for name, questions in (("train", atlas.train), ("held_out", atlas.held_out)):
+        for q in questions:
+            row = {"id": q.id, "question": q.question, "gold_answers": list(q.gold_answers), "hops": len(q.hops)}
+            append_row(folder / f"{name}.jsonl", row)
+    build(atlas.passages, folder / "index", overwrite=is_index(folder / "index"), restart=True)
+    write_traces(_traces(atlas, folder / "index", seed), folder / "traces.jsonl")
+    write_json(done, {"seed": seed, "passages": len(atlas.passages)})
+    two = sum(len(q.hops) == 2 for q in atlas.train)
+    console.print(
+        f"{len(atlas.passages)} passages about films, people and towns that don't exist; {len(atlas.train)} training "
+        f"questions ({two} need two searches), {len(atlas.held_out)} held-out questions about other films, people and "
+        f"towns · {folder}",
+        soft_wrap=True,
+    )
+    return folder
+
+
+def _traces(atlas: Atlas, index: Path, seed: int) -> list[Trace]:
+    """SFT traces with the prompt and documents of the demo's settings."""
+    settings = load("sft", preset="demo")
+    protocol = protocol_of(settings)
+    prompt = PromptMaker(prompt_text(settings.model.prompt, protocol), protocol, chat_template=False, tokenizer=None)
+    return asyncio.run(
+        make_traces(
+            atlas.train,
+            EmbeddedIndex(index),
+            prompt,
+            TRACES,
+            protocol=protocol,
+            top_k=settings.episode.top_k,
+            max_document_words=settings.episode.max_document_words,
+            seed=seed,
+        )
+    )

@@ -1,0 +1,189 @@
+"""A protocol and a format rule of somebody else, exactly as CONTRIBUTING.md has them, in commands that run episodes."""
+
+import importlib.util
+import json
+import subprocess
+import tomllib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+
+from r1searcher.common.files import read_rows
+from r1searcher.episodes.contract import check_protocol
+from r1searcher.episodes.protocol import Document, EpisodeProtocol, Query
+from r1searcher.episodes.trajectory import Author
+from r1searcher.runs.folder import RunFolder
+from tests import extension
+from tests.evaluation.conftest import index, questions, serve, tokenizer_folder  # noqa: F401  # fixtures
+
+BLOCKS = extension.blocks("Add a protocol") | extension.blocks("Add a format rule")
+OPTIONS = ("--set", "episode.protocol=brackets")
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    names = ("my_protocol", "my_rules_of_format")
+    entry_points = [tomllib.loads(BLOCKS[f"{name}.toml"])["project"]["entry-points"] for name in names]
+    modules = {name: BLOCKS[f"{name}.py"] for name in names}
+    return extension.install(tmp_path_factory.mktemp("site"), modules, entry_points[0] | entry_points[1])
+
+
+@pytest.fixture(scope="module")
+def protocol(package: Path) -> EpisodeProtocol:
+    spec = importlib.util.spec_from_file_location("my_protocol", package / "my_protocol.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = module.BRACKETS
+    assert isinstance(found, EpisodeProtocol)
+    return found
+
+
+def finished(done: "subprocess.CompletedProcess[str]") -> str:
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_protocol_takes_at_most_60_lines() -> None:
+    assert extension.code_lines(BLOCKS["my_protocol.py"]) <= 60
+
+
+def test_it_keeps_the_contract(protocol: EpisodeProtocol) -> None:
+    check_protocol(protocol, texts=600)
+
+
+@pytest.fixture
+def searcher(serve: Any, tokenizer_folder: Path) -> str:  # noqa: F811
+    """The URL of a server whose model searches for the question once and answers with the first word that it found."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+
+    def answer(path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        if path.endswith("/models"):
+            return 200, {"data": [{"id": "rule", "root": str(tokenizer_folder)}]}
+        assert body["stop"] == ["[/search]", "[/answer]", "[found]"]
+        asked = tokenizer.decode(body["prompt"]).rpartition("Question: ")[2]
+        question, _, found = asked.partition("\n[found]\n")
+        if found:
+            text = f" It is [answer] {found.split(': ')[1].split()[0]} [/answer]"
+        else:
+            text = f" Let me see. [search] {question.strip()} [/search]"
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        choice = {"token_ids": ids, "text": text, "finish_reason": "stop", "stop_reason": text.split()[-1]}
+        return 200, {"choices": [choice]}
+
+    return str(serve(answer).url)
+
+
+def test_evaluate_and_score_read_episodes_with_it(
+    package: Path,
+    tmp_path: Path,
+    searcher: str,
+    index: Path,  # noqa: F811
+    questions: Path,  # noqa: F811
+) -> None:
+    words = ["evaluate", searcher, "--dataset", str(questions), "--retriever", str(index), "--to", str(tmp_path / "e")]
+    finished(extension.r1s([*words, *OPTIONS, "--set", "model.chat_template=false"], package))
+    report = json.loads((tmp_path / "e" / "report.json").read_text("utf-8"))["datasets"]["capitals"]
+    assert [report[name]["value"] for name in ("em", "format", "searches")] == [1, 1, 1]
+    rows = list(read_rows(tmp_path / "e" / "predictions.jsonl"))
+    assert {row["protocol"] for row in rows} == {"brackets"}
+    assert rows[0]["segments"][0]["text"].startswith("Think, and search with [search] keywords [/search]")
+    assert rows[0]["segments"][0]["text"].endswith("Question: What is the capital of Norway?")
+
+    scores = finished(extension.r1s(["score", str(tmp_path / "e" / "predictions.jsonl"), "--json"], package))
+    assert [json.loads(scores)[name]["value"] for name in ("em", "format")] == [1, 1]
+    without = extension.r1s(["score", str(tmp_path / "e" / "predictions.jsonl")], tmp_path)
+    assert without.returncode == 2
+    assert "protocol must be an installed protocol: r1-searcher" in " ".join(without.stderr.split())
+    assert "Traceback" not in without.stderr
+
+
+def test_ask_runs_an_episode_with_it(package: Path, searcher: str, index: Path) -> None:  # noqa: F811
+    words = ["ask", "What is the capital of Peru?", "--model", searcher, "--retriever", str(index)]
+    assert finished(extension.r1s([*words, *OPTIONS, "--set", "model.chat_template=false"], package)) == "Lima\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--set", "episode.protocol=bracket"), "there is no protocol 'bracket' (did you mean 'brackets'?)"),
+        ((*OPTIONS, "--set", "model.prompt=base"), "the prompts of the protocol brackets are chat, bare, chatml"),
+        ((*OPTIONS, "--set", "reward.recipe=released-qwen"), "judge only the tags of r1-searcher"),
+        ((*OPTIONS, "--set", 'reward.format_rules=["no_thoughts"]'), "did you mean 'no_thought'?"),
+    ],
+)
+def test_settings_that_do_not_fit_are_one_sentence(
+    package: Path,
+    tmp_path: Path,
+    searcher: str,
+    index: Path,  # noqa: F811
+    questions: Path,  # noqa: F811
+    options: tuple[str, ...],
+    sentence: str,
+) -> None:
+    words = ["evaluate", searcher, "--dataset", str(questions), "--retriever", str(index), "--to", str(tmp_path / "e")]
+    done = extension.r1s([*words, *options, "--set", "model.chat_template=false"], package)
+    assert done.returncode == 2
+    assert sentence in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.training
+def test_sft_and_a_stage_learn_and_judge_with_it(package: Path, protocol: EpisodeProtocol, tmp_path: Path) -> None:
+    pytest.importorskip("openrlhf")
+    pytest.importorskip("vllm")
+    from tests.engine.toy import make_world, towns_and_regions, write_rows
+
+    world = make_world(tmp_path / "world", protocol.tags)
+    write_rows(world.folder / "traces.jsonl", [traced(protocol, *pair) for pair in towns_and_regions().items()] * 40)
+    settings = tomllib.loads(world.settings.read_text("utf-8"))
+    settings["episode"] |= {"protocol": "brackets", "max_new_tokens": 24}
+    settings["reward"] = {"format_rules": ["no_thought"]}
+    world.settings.write_text(tomli_w.dumps(settings))
+
+    finished(extension.r1s(["sft", str(world.settings), "--name", "sft"], package))
+    start = ["--from", str(world.folder / "runs" / "sft"), "--steps", "1"]
+    finished(extension.r1s(["stage1", str(world.settings), "--name", "stage1", *start], package))
+
+    run = RunFolder(world.folder / "runs" / "stage1")
+    [metrics] = read_rows(run.metrics)
+    episodes = [row for file in sorted(run.path.glob("trajectories/**/*.jsonl")) for row in read_rows(file)]
+    assert len(episodes) == 64
+    assert {row["protocol"] for row in episodes} == {"brackets"}
+    assert sum(bool(row["searches"]) for row in episodes) / 64 == pytest.approx(metrics["retrieval"])
+    assert metrics["retrieval"] > 0, "traces of an SFT with this protocol teach a model to search"
+    assert 0 < metrics["format/no_thought"] <= 1
+    for row in episodes:
+        assert protocol.opening == ""
+        assert row["segments"][0]["text"].endswith(f"{row['question']}")
+        for search, turn in zip(row["searches"], turns(row), strict=False):
+            assert protocol.read_turn(turn) == Query(search["query"])
+    found = Counter(segment["author"] for row in episodes for segment in row["segments"])
+    assert found["environment"] > 0
+
+
+def traced(protocol: EpisodeProtocol, town: str, region: str) -> dict[str, Any]:
+    """A trace that searches for the town and answers with its region."""
+    document = protocol.render([Document(town, f"{town} is in {region}.")])
+    segments = [
+        (Author.PROMPT, f"Where is {town}?"),
+        (Author.MODEL, protocol.write_query("", town)),
+        (Author.ENVIRONMENT, document),
+        (Author.MODEL, protocol.write_answer("", region)),
+    ]
+    return {"segments": segments}
+
+
+def turns(row: dict[str, Any]) -> list[str]:
+    """What the model said, up to each turn's stop string."""
+    return [
+        segment["text"][: len(segment["text"]) - segment.get("overhang", 0)]
+        for segment in row["segments"]
+        if segment["author"] == "model"
+    ]

@@ -1,0 +1,46 @@
+"""Every dataset of the package keeps the contract that others test theirs with."""
+
+from pathlib import Path
+
+import pytest
+
+from r1searcher.errors import InputError
+from r1searcher.questions.contract import check_dataset
+from r1searcher.questions.datasets import DATASETS, NamedDataset
+from r1searcher.questions.question import Question
+
+ROWS = '{"question": "Who?", "answer": "Ada"}\n{"question": "Where?", "answer": "Oslo"}\n'
+
+
+@pytest.mark.parametrize("name", DATASETS.builtin)
+def test_datasets(name: str) -> None:
+    check_dataset(name, DATASETS[name])
+
+
+def test_splits_of_files_and_functions(tmp_path: Path) -> None:
+    (tmp_path / "q.jsonl").write_text(ROWS)
+    splits = {"train": tmp_path / "q.jsonl", "test": lambda: [Question("1", "Who?", ("Ada",))]}
+    check_dataset("mine", NamedDataset(splits))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "rule"),
+    [
+        (NamedDataset({}), "has a split"),
+        (NamedDataset({"test": "https://h/f.jsonl"}, evaluated="dev"), "is one of its splits"),
+        (NamedDataset({"test": "https://h/f.jsonl"}, scorer="mine"), "is an OfficialScorer or one of"),
+        (NamedDataset({"test": "https://h/f.jsonl"}, spelling="other"), "spelling of mine matches its name"),
+        (NamedDataset({"test": "http://h/f.jsonl"}), "begins with https:// or hf://"),
+        (NamedDataset({"test": "hf://datasets/owner"}), "hf://datasets/OWNER/NAME/FILE"),
+        (NamedDataset({"test": lambda: [{"question": "Who?", "answer": "A"}, {"question": "Who?"}]}), "is a question"),
+        (NamedDataset({"test": lambda: [Question("1", "Who?", ("Ada",))] * 2}), "ids of mine:test are unique"),
+    ],
+)
+def test_a_dataset_that_breaks_a_rule_is_told_which(dataset: NamedDataset, rule: str) -> None:
+    with pytest.raises(AssertionError, match=rule):
+        check_dataset("mine", dataset)
+
+
+def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.jsonl"):
+        check_dataset("mine", NamedDataset({"test": tmp_path / "none.jsonl"}))

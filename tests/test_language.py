@@ -75,11 +75,11 @@ CHECKED = (
 )  # fmt: skip
 SKIPPED = re.compile(r"^tests/data/.*(?<!\.md)$|^tests/test_language\.py$|\.png$")
 UNFINISHED = (
-    "CONTRIBUTING.md", "docs/evaluation.md", "docs/retrieval.md", "docs/rewards.md", "docs/settings.md",
-    "docs/training.md", "r1searcher/config/", "r1searcher/corpora/",
-    "r1searcher/demo/", "r1searcher/engine/", "r1searcher/episodes/", "r1searcher/evaluation/", "r1searcher/models/",
+    "CONTRIBUTING.md", "docs/evaluation.md", "docs/retrieval.md", "docs/rewards.md",
+    "docs/training.md", "r1searcher/corpora/",
+    "r1searcher/engine/", "r1searcher/episodes/", "r1searcher/evaluation/",
     "r1searcher/questions/", "r1searcher/report/", "r1searcher/retrieval/", "r1searcher/rewards/", "r1searcher/runs/",
-    "r1searcher/stages/", "tests/engine/", "tests/episodes/", "tests/evaluation/", "tests/models/", "tests/questions/",
+    "tests/engine/", "tests/episodes/", "tests/evaluation/", "tests/questions/",
     "tests/retrieval/", "tests/rewards/", "tests/test_terminal_output.py", "tests/watch/",
 )  # fmt: skip
 """Still to be rewritten. This list only gets shorter."""

@@ -13,10 +13,17 @@ PACKAGES = (
 
 def versions() -> dict[str, str]:
     """r1searcher's version, Python's, and those of `PACKAGES` that are installed."""
-    found = {"r1searcher": __version__, "python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    found = {package: installed_version(package) for package in PACKAGES}
+    return {
+        "r1searcher": __version__,
+        "python": platform.python_version(),
+        **{package: version for package, version in found.items() if version is not None},
+    }
+
+
+def installed_version(package: str) -> str | None:
+    """The version of a package; None if it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

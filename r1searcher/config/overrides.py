@@ -8,7 +8,7 @@ from r1searcher.errors import InputError
 
 
 def from_assignments(assignments: Iterable[str]) -> dict[str, Any]:
-    """Dotted keys to values. A text that is not a TOML value is a string: `--set name=first` needs no quotes.
+    """Dotted keys to values. A text that is not a TOML value is a string: in `--set name=first` quotes are optional.
 
     Raises `InputError` for a text without a key or without an equals sign.
 

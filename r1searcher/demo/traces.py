@@ -6,13 +6,12 @@ the model rarely does what it is able to do, and reinforcement learning has some
 would teach it that one search is enough.
 """
 
-import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from r1searcher.common.files import write_text
+from r1searcher.common.files import write_rows
 from r1searcher.demo.atlas import AtlasQuestion
 from r1searcher.episodes.documents import block_of, documents_of
 from r1searcher.episodes.protocol import EpisodeProtocol
@@ -95,7 +94,7 @@ async def make_traces(
 def write_traces(traces: Iterable[Trace], file: Path) -> None:
     """One JSON object per line: {"id": …, "segments": [["prompt" | "model" | "environment", text], …]}."""
     rows = ({"id": trace.question.id, "segments": trace.segments} for trace in traces)
-    write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_rows(file, rows)
 
 
 def _searches(question: AtlasQuestion) -> Iterator[tuple[str, str]]:

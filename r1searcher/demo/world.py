@@ -2,12 +2,13 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
-from r1searcher.common.files import append_row, write_json
+from r1searcher.common.files import write_json, write_rows
 from r1searcher.common.records import Record, read_record_if_there
 from r1searcher.common.terminal import SafeConsole
 from r1searcher.config.settings import load
-from r1searcher.demo.atlas import Atlas, make_atlas
+from r1searcher.demo.atlas import Atlas, AtlasQuestion, make_atlas
 from r1searcher.demo.traces import Trace, make_traces, write_traces
 from r1searcher.episodes.prompt import PromptMaker, prompt_text
 from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
@@ -31,15 +32,11 @@ def make_world(folder: Path, seed: int, console: SafeConsole) -> Path:
     before = read_record_if_there(done, World, f"remove {folder}, and the same command makes it again")
     if before is not None and before.seed == seed:
         return folder
-    for name in ("passages.jsonl", "train.jsonl", "held_out.jsonl", "traces.jsonl"):
-        (folder / name).unlink(missing_ok=True)
+    done.unlink(missing_ok=True)
     atlas = make_atlas(seed)
-    for passage in atlas.passages:
-        append_row(folder / "passages.jsonl", {"id": passage.id, "title": passage.title, "text": passage.text})
-    for name, questions in (("train", atlas.train), ("held_out", atlas.held_out)):
-        for q in questions:
-            row = {"id": q.id, "question": q.question, "gold_answers": list(q.gold_answers), "hops": len(q.hops)}
-            append_row(folder / f"{name}.jsonl", row)
+    write_rows(folder / "passages.jsonl", ({"id": p.id, "title": p.title, "text": p.text} for p in atlas.passages))
+    write_rows(folder / "train.jsonl", map(_row, atlas.train))
+    write_rows(folder / "held_out.jsonl", map(_row, atlas.held_out))
     build(atlas.passages, folder / "index", overwrite=is_index(folder / "index"), restart=True)
     write_traces(_traces(atlas, folder / "index", seed), folder / "traces.jsonl")
     write_json(done, {"seed": seed, "passages": len(atlas.passages)})
@@ -51,6 +48,10 @@ def make_world(folder: Path, seed: int, console: SafeConsole) -> Path:
         soft_wrap=True,
     )
     return folder
+
+
+def _row(q: AtlasQuestion) -> dict[str, Any]:
+    return {"id": q.id, "question": q.question, "gold_answers": list(q.gold_answers), "hops": len(q.hops)}
 
 
 def _traces(atlas: Atlas, index: Path, seed: int) -> list[Trace]:

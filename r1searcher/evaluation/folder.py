@@ -9,7 +9,6 @@ TO/
 
 import fcntl
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from r1searcher.common.files import append_row, write_json, write_text, writing
+from r1searcher.common.files import append_row, write_json, write_rows, writing
 from r1searcher.common.http import shown_url
 from r1searcher.common.manifest import Kind, resumes
 from r1searcher.common.records import Record, checked_rows
@@ -127,7 +126,7 @@ class EvaluationFolder:
         append_row(self.predictions, row)
 
     def rewrite(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        write_text(self.predictions, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        write_rows(self.predictions, rows)
 
 
 def episode_of(row: Mapping[str, Any]) -> Episode:

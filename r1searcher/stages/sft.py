@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 from r1searcher.checks.base import StageInputs
 from r1searcher.checks.runner import require_checks
 from r1searcher.common import terminal
-from r1searcher.common.files import append_row, lines_in, sha256_of
+from r1searcher.common.files import lines_in, sha256_of, write_rows
 from r1searcher.common.terminal import SafeConsole, error_line, label
 from r1searcher.config.settings import Settings
 from r1searcher.config.source import SettingsSource
@@ -55,9 +55,7 @@ def _prepare(inputs: StageInputs, run: RunFolder) -> None:
     manifest = {**manifest_of("sft", settings), "traces_sha256": sha256_of(Path(settings.data.traces))}
     if check_resumable(run, manifest):
         return
-    run.questions.unlink(missing_ok=True)
-    for row in _repeated(inputs.traces, settings):
-        append_row(run.questions, row)
+    write_rows(run.questions, _repeated(inputs.traces, settings))
     prepare_sft(settings, run, start_model(settings, run), settings.episode.max_context)
     write_run_metadata(run, settings, manifest)
 

@@ -1,4 +1,4 @@
-"""Model folders that are refused. Needs no training packages."""
+"""Model folders that are refused. Training packages are not needed."""
 
 import json
 from pathlib import Path

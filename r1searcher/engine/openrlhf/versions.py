@@ -6,9 +6,9 @@ that only a version that was tried says that training is right.
 
 import os
 from collections.abc import Mapping
-from importlib import metadata
 from importlib.util import find_spec
 
+from r1searcher.common.versions import installed_version
 from r1searcher.engine.topology import Device
 from r1searcher.errors import InputError
 
@@ -45,10 +45,7 @@ def require_tested_versions(device: Device, tested: Mapping[str, str] | None = N
         return
     wrong = []
     for package, version in (TESTED_VERSIONS[device] if tested is None else tested).items():
-        try:
-            found = metadata.version(package).partition("+")[0]
-        except metadata.PackageNotFoundError:
-            found = "missing"
+        found = (installed_version(package) or "missing").partition("+")[0]
         if found != version:
             wrong.append(f"{package} {version} (here: {found})")
     if wrong:

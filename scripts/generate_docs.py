@@ -139,6 +139,13 @@ def watch_rules() -> str:
     return table(("rule", "asked after each step"), ((code(name), first(name)) for name in RULES.builtin))
 
 
+def checks() -> str:
+    from r1searcher.checks.runner import CHECKS
+
+    rows = ((code(name), ", ".join(CHECKS[name].stages), CHECKS[name].run.__doc__ or "") for name in CHECKS.builtin)
+    return table(("check", "stages", "passes if"), rows)
+
+
 def settings() -> str:
     from r1searcher.config.template import template
 
@@ -177,6 +184,7 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "official-scorers": official_scorers,
     "algorithms": algorithms,
     "watch-rules": watch_rules,
+    "checks": checks,
     "settings": settings,
     "measures": measures,
 }

@@ -9,12 +9,14 @@ from r1searcher.questions.traces import read_traces
 
 
 def _training_data(inputs: StageInputs) -> None:
+    """`data.train` can be read."""
     data = inputs.settings.data
     require_setting("data.train", data.train, "a file of questions or a dataset's name")
     inputs.train = open_dataset(data.train, data.folder, limit=data.limit, strict=True, training=True)
 
 
 def _held_out_data(inputs: StageInputs) -> None:
+    """`data.held_out` can be read."""
     data = inputs.settings.data
     if not data.held_out:
         raise Skip("data.held_out is not set")
@@ -22,6 +24,7 @@ def _held_out_data(inputs: StageInputs) -> None:
 
 
 def _questions_per_step(inputs: StageInputs) -> None:
+    """There are enough questions for one step."""
     if inputs.train is None:
         raise Skip("there are no questions to count")
     there, needed = len(inputs.train.questions), inputs.settings.rl.questions_per_step
@@ -33,6 +36,7 @@ def _questions_per_step(inputs: StageInputs) -> None:
 
 
 def _traces(inputs: StageInputs) -> None:
+    """`data.traces` can be read, and has enough segments for one update."""
     file, needed = inputs.settings.data.traces, inputs.settings.sft.batch_size
     require_setting("data.traces", file, "a JSONL file of traces")
     inputs.traces = list(read_traces(Path(file)))

@@ -7,14 +7,17 @@ from r1searcher.errors import InputError
 
 
 def _packages(inputs: StageInputs) -> None:
+    """The training packages are installed."""
     require_training_packages()
 
 
 def _device(inputs: StageInputs) -> None:
+    """This machine has the device and the GPUs that the settings ask for."""
     inputs.topology = topology_of(inputs.settings)
 
 
 def _versions(inputs: StageInputs) -> None:
+    """The packages have the versions that training was tested with."""
     if inputs.topology is None:
         raise Skip("there is no device to train on")
     try:

@@ -15,20 +15,24 @@ from r1searcher.runs.resolved import limits_of, protocol_of
 
 
 def _model(inputs: StageInputs) -> None:
+    """`model.path` is set."""
     require_setting("model.path", inputs.settings.model.path, "a Hugging Face folder or name")
 
 
 def _protocol(inputs: StageInputs) -> None:
+    """`episode.protocol` exists."""
     inputs.protocol = protocol_of(inputs.settings)
 
 
 def _prompt(inputs: StageInputs) -> None:
+    """`model.prompt` exists or is a file with `{question}` in it."""
     if inputs.protocol is None:
         raise Skip("the protocol is not known")
     inputs.prompt = prompt_text(inputs.settings.model.prompt, inputs.protocol)
 
 
 def _prompts(inputs: StageInputs) -> None:
+    """The tokenizer can be loaded, and every prompt leaves space for a turn."""
     if inputs.train is None or inputs.protocol is None:
         raise Skip("there are no questions, or the protocol is not known")
     inputs.model = model_folder(inputs.settings.model.path, error_line)

@@ -19,6 +19,7 @@ CHECKS: Registry[Check] = Registry(
         "watch-rules": "r1searcher.checks.watch:rules",
         "device": "r1searcher.checks.machine:device",
         "versions": "r1searcher.checks.machine:versions",
+        "placement": "r1searcher.checks.placement:placement",
         "retriever": "r1searcher.checks.retriever:retriever",
         "model": "r1searcher.checks.model:model",
         "protocol": "r1searcher.checks.model:protocol",

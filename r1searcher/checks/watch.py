@@ -6,6 +6,7 @@ from r1searcher.watch.rules import RULES
 
 
 def _rules(inputs: StageInputs) -> None:
+    """The watch rules can be imported."""
     for name, rule in RULES.items():
         if not callable(rule):
             raise InputError(f"the watch rule {name!r} is not a function, but {rule!r}: uninstall its package")

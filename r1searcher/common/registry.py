@@ -31,12 +31,13 @@ class Registry(Mapping[str, T], Generic[T]):
     """Entries by name: built-in ones first, in their order, then those of the entry-point group `group`.
 
     `noun` names the kind of entry in messages. Indexing and iterating raise `InputError` for an entry point that
-    cannot be imported, and for one with the name of a built-in entry.
+    cannot be imported, that is not a `type_`, or that has the name of a built-in entry.
     """
 
-    def __init__(self, noun: str, group: str, builtin: Mapping[str, T | str]) -> None:
+    def __init__(self, noun: str, group: str, builtin: Mapping[str, T | str], type_: Any = object) -> None:
         self.noun = noun
         self.group = group
+        self.type_ = type_
         self._builtin = dict(builtin)
         self._loaded: dict[str, T] = {}
 
@@ -87,13 +88,16 @@ class Registry(Mapping[str, T], Generic[T]):
         if name not in self._entry_points:
             raise KeyError(name)
         entry = self._entry_points[name]
+        shown = f"the {self.noun} {name!r} of {_package(entry)}"
         try:
-            return cast(T, entry.load())
+            value = entry.load()
         except Exception as error:  # the other package may raise anything at import
-            raise InputError(
-                f"the {self.noun} {name!r} of {_package(entry)} cannot be imported ({entry.value}): "
-                f"{type(error).__name__}: {error}"
-            ) from error
+            reason = f"{type(error).__name__}: {error}"
+            raise InputError(f"{shown} cannot be imported ({entry.value}): {reason}") from error
+        if not isinstance(value, self.type_):
+            found = f"{entry.value} is of type {type(value).__name__}"
+            raise InputError(f"{shown} must be of type {self.type_.__name__}, and {found}")
+        return cast(T, value)
 
 
 def _imported(path: str) -> Any:

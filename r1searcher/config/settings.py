@@ -276,8 +276,11 @@ class Engine(Section):
     head_on_action_tokens: bool = True
     """CPU only: compute logits only where a trained token is predicted; the result is the same."""
 
+    nodes: int = Field(1, ge=1, le=10_000)
+    """Nodes with GPUs for the trained model. More than one need a Ray cluster (ray_address)."""
+
     gpus: int = Field(1, ge=1, le=100_000)
-    """GPUs for the trained model, and as many for the reference model unless colocated."""
+    """GPUs per node for the trained model, and as many for the reference model unless colocated."""
 
     vllm_engines: int = Field(1, ge=1, le=100_000)
     """vLLM engines for the rollouts."""
@@ -297,8 +300,9 @@ class Engine(Section):
     gradient_checkpointing: bool = False
     """Recompute activations: takes less memory and more time."""
 
-    attention: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
-    """Attention implementation of the trainer."""
+    attention: Literal["eager", "sdpa", "flash_attention_2", "flash_attention_4"] = "sdpa"
+    """Attention implementation of the trainer. flash_attention_4 comes with the GPU environment; flash_attention_2 has
+    to be compiled (package flash-attn)."""
 
     ray_address: str | None = None
     """Address of an existing Ray cluster; a local one is started if not set."""

@@ -9,6 +9,7 @@ import io
 import random
 from collections.abc import Iterator
 
+from r1searcher.common.contract import rule
 from r1searcher.corpora.detect import Sample
 from r1searcher.corpora.formats import CorpusFormat
 from r1searcher.corpora.passage import Passage
@@ -22,17 +23,17 @@ def check_corpus_format(format_: CorpusFormat, content: bytes, passages: int) ->
     and whatever other bytes a file has: the reader yields passages and bad rows, or raises `BrokenFileError` or
     `UnusableShapeError`, and nothing else; the detection raises nothing.
     """
-    _rule(format_.about, "the format says what a row is")
+    rule(format_.about, "the format says what a row is")
     items = _items(format_, content)
     bad = next((item for item in items if not isinstance(item, Passage)), None)
-    _rule(bad is None, f"every row of the content is a passage: {bad}")
-    _rule(len(items) == passages, f"the content has {passages} passages; {len(items)} were read")
-    _rule(items == _items(format_, content), "the content is read the same way every time")
-    _rule(format_.detects is None or format_.detects(Sample(content)), "the content is recognized")
+    rule(bad is None, f"every row of the content is a passage: {bad}")
+    rule(len(items) == passages, f"the content has {passages} passages; {len(items)} were read")
+    rule(items == _items(format_, content), "the content is read the same way every time")
+    rule(format_.detects is None or format_.detects(Sample(content)), "the content is recognized")
     for damaged in _damaged(content):
         _items(format_, damaged)
         if format_.detects is not None:
-            _rule(isinstance(format_.detects(Sample(damaged)), bool), "the detection says True or False")
+            rule(isinstance(format_.detects(Sample(damaged)), bool), "the detection says True or False")
 
 
 def _items(format_: CorpusFormat, content: bytes) -> list[Passage | BadRow]:
@@ -48,11 +49,11 @@ def _items(format_: CorpusFormat, content: bytes) -> list[Passage | BadRow]:
 
 def _check_item(item: object) -> None:
     if isinstance(item, BadRow):
-        _rule(item.line >= 1 and item.reason, f"a bad row has a line from 1 and a reason: {item}")
+        rule(item.line >= 1 and item.reason, f"a bad row has a line from 1 and a reason: {item}")
         return
-    _rule(isinstance(item, Passage), f"an item is a Passage or a BadRow: {item!r}")
+    rule(isinstance(item, Passage), f"an item is a Passage or a BadRow: {item!r}")
     assert isinstance(item, Passage)
-    _rule(item.id and (item.title or item.text), f"a passage has an id, and a title or a text: {item}")
+    rule(item.id and (item.title or item.text), f"a passage has an id, and a title or a text: {item}")
     try:
         (item.id + item.title + item.text).encode()
     except UnicodeEncodeError:
@@ -70,8 +71,3 @@ def _damaged(content: bytes) -> Iterator[bytes]:
         yield content + rng.randbytes(20)
     yield content.replace(b"\n", b"")
     yield content.replace(b"\n", b"\r\n")
-
-
-def _rule(kept: object, rule: str) -> None:
-    if not kept:
-        raise AssertionError(rule)

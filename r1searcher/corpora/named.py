@@ -51,4 +51,5 @@ CORPORA: Registry[NamedCorpus] = Registry(
             "jsonl",
         ),
     },
+    NamedCorpus,
 )

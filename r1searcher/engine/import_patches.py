@@ -6,7 +6,6 @@ a sentence instead of training wrongly. Nothing is imported to install patches: 
 
 import contextlib
 import importlib.abc
-import importlib.machinery
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

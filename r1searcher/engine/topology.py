@@ -67,7 +67,7 @@ def topology_of(settings: Settings) -> Topology:
     algorithm = ALGORITHMS.get(settings.rl.algorithm)  # an unknown one is reported by `require_algorithm`
     topology = Topology(
         device=device_of(settings),
-        nodes=1,
+        nodes=engine.nodes,
         gpus_per_node=engine.gpus,
         reference=settings.rl.kl_coef > 0,
         critic=isinstance(algorithm, Algorithm) and algorithm.needs_critic,
@@ -97,8 +97,8 @@ def device_of(settings: Settings) -> Device:
                 f"{engine.freeze_lower_layers} are savings of the CPU path; on GPUs use bf16 and 0"
             )
         return "gpu"
-    if engine.attention == "flash_attention_2":
-        raise InputError('engine.attention = "flash_attention_2" needs a GPU; use "sdpa"')
+    if engine.attention.startswith("flash_attention"):
+        raise InputError(f'engine.attention = {engine.attention!r} needs a GPU; use "sdpa"')
     return "cpu"
 
 

@@ -128,7 +128,7 @@ async def manifest_of(plan: Plan) -> dict[str, Any]:
         "prompt": settings.model.prompt,
         "chat_template": settings.model.chat_template,
         "prompt_sha256": hashlib.sha256(text.encode()).hexdigest(),
-        "max_answer_words": settings.reward.max_answer_words,
+        "reward": settings.reward.model_dump(mode="json"),
         "versions": versions(),
     }
 

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from r1searcher.common.contract import rule
 from r1searcher.questions.datasets import NamedDataset, Source
 from r1searcher.questions.read import Questions, read_question_file, read_question_rows
 from r1searcher.rewards.official import SCORERS, OfficialScorer
@@ -17,13 +18,13 @@ from r1searcher.rewards.official import SCORERS, OfficialScorer
 def check_dataset(name: str, dataset: NamedDataset) -> None:
     """Raises `AssertionError` for the first rule that the dataset breaks, and `InputError` for a split on this machine
     that cannot be read."""
-    _rule(re.fullmatch(r"[\w.-]+", name), f"the name {name!r} has letters, digits, dots, hyphens and underscores only")
-    _rule(dataset.splits, f"{name} has a split")
-    _rule(dataset.evaluated_split in dataset.splits, f"the evaluated split of {name} is one of its splits")
+    rule(re.fullmatch(r"[\w.-]+", name), f"the name {name!r} has letters, digits, dots, hyphens and underscores only")
+    rule(dataset.splits, f"{name} has a split")
+    rule(dataset.evaluated_split in dataset.splits, f"the evaluated split of {name} is one of its splits")
     scorer = dataset.scorer
     known = isinstance(scorer, OfficialScorer) or scorer in ("", *SCORERS)
-    _rule(known, f"the scorer of {name} is an OfficialScorer or one of {', '.join(SCORERS)}")
-    _rule(re.match(rf"(?:{dataset.spelling or re.escape(name)})$", name), f"the spelling of {name} matches its name")
+    rule(known, f"the scorer of {name} is an OfficialScorer or one of {', '.join(SCORERS)}")
+    rule(re.match(rf"(?:{dataset.spelling or re.escape(name)})$", name), f"the spelling of {name} matches its name")
     for split, source in dataset.splits.items():
         _check_source(f"{name}:{split}", source)
 
@@ -31,15 +32,15 @@ def check_dataset(name: str, dataset: NamedDataset) -> None:
 def _check_source(split: str, source: Source) -> None:
     if isinstance(source, str):
         parts = urlsplit(source)
-        _rule(parts.scheme in ("https", "hf"), f"the URL of {split} begins with https:// or hf://")
+        rule(parts.scheme in ("https", "hf"), f"the URL of {split} begins with https:// or hf://")
         whole = parts.netloc and (parts.scheme == "https" or parts.path.count("/") >= 3)
-        _rule(whole, f"the URL of {split} names a file: hf://datasets/OWNER/NAME/FILE for the hub")
+        rule(whole, f"the URL of {split} names a file: hf://datasets/OWNER/NAME/FILE for the hub")
         return
     read = _read(source, split)
-    _rule(not read.refused, f"every row of {split} is a question: {next(iter(read.refused), '')}")
+    rule(not read.refused, f"every row of {split} is a question: {next(iter(read.refused), '')}")
     ids = [question.id for question in read.questions]
-    _rule(len(set(ids)) == len(ids), f"the ids of {split} are unique")
-    _rule(_read(source, split).sha256 == read.sha256, f"{split} is the same every time")
+    rule(len(set(ids)) == len(ids), f"the ids of {split} are unique")
+    rule(_read(source, split).sha256 == read.sha256, f"{split} is the same every time")
 
 
 def _read(source: Source, split: str) -> Questions:
@@ -47,8 +48,3 @@ def _read(source: Source, split: str) -> Questions:
         return read_question_file(source, strict=False)
     assert callable(source)
     return read_question_rows(source(), split)
-
-
-def _rule(kept: object, rule: str) -> None:
-    if not kept:
-        raise AssertionError(rule)

@@ -66,6 +66,7 @@ DATASETS: Registry[NamedDataset] = Registry(
         "triviaqa": _flashrag("triviaqa", "train dev test", "trivia_?qa"),
         "popqa": _flashrag("popqa", "test", "pop_?qa"),
     },
+    NamedDataset,
 )
 """R1-Searcher evaluates on 500 rows of its own draw of HotpotQA, 2WikiMultihopQA and MuSiQue (`eval_set/` in its
 repository); the hub's files are the whole development sets. The report says which file was read, and its hash.

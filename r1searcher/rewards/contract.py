@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
+from r1searcher.common.contract import rule
 from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.rewards.measures import Measure, View
 from r1searcher.rewards.parts import RewardContext, RewardPart
@@ -25,19 +26,19 @@ def check_measure(measure: Measure, trajectories: Iterable[Trajectory]) -> None:
     On each trajectory it has a finite number in its range, the same one every time, or None where it does not apply.
     """
     low, high = measure.range
-    _rule(measure.name.isidentifier(), f"the name {measure.name!r} is a Python name")
-    _rule(low < high, f"the range of {measure.name} has two different ends, the lower one first")
+    rule(measure.name.isidentifier(), f"the name {measure.name!r} is a Python name")
+    rule(low < high, f"the range of {measure.name} has two different ends, the lower one first")
     share = View.INTERVAL not in measure.shown or measure.range == (0.0, 1.0)
-    _rule(share, f"{measure.name} is shown in the interval plot, so its range is 0 to 1")
+    rule(share, f"{measure.name} is shown in the interval plot, so its range is 0 to 1")
     inside = next(value for value in (high, low + 1, 1.0) if math.isfinite(value))
-    _rule(measure.aggregate([inside] * 2) == inside, f"{measure.name} aggregates equal values to the same value")
+    rule(measure.aggregate([inside] * 2) == inside, f"{measure.name} aggregates equal values to the same value")
     if measure.compute is None:
         return
     for trajectory in trajectories:
         value = measure.compute(RewardContext(trajectory))
         fits = value is None or (math.isfinite(value) and low <= value <= high)
-        _rule(fits, f"{measure.name} = {value} is None, or finite and in {low:g}..{high:g}: {trajectory.question!r}")
-        _rule(value == measure.compute(RewardContext(trajectory)), f"{measure.name} is the same every time")
+        rule(fits, f"{measure.name} = {value} is None, or finite and in {low:g}..{high:g}: {trajectory.question!r}")
+        rule(value == measure.compute(RewardContext(trajectory)), f"{measure.name} is the same every time")
 
 
 def check_reward_part(
@@ -50,13 +51,13 @@ def check_reward_part(
     """
     given = dict(params or {})
     name = getattr(part, "__name__", type(part).__name__)
-    _rule(inspect.getdoc(part), f"{name} has a docstring that says what it returns")
+    rule(inspect.getdoc(part), f"{name} has a docstring that says what it returns")
     for trajectory in trajectories:
         before = copy.deepcopy(trajectory)
         value = part(RewardContext(trajectory), **given)
-        _rule(isinstance(value, (int, float)) and math.isfinite(value), f"{name} = {value!r} is a finite number")
-        _rule(value == part(RewardContext(trajectory), **given), f"{name} is the same every time")
-        _rule(trajectory == before, f"{name} does not change the trajectory")
+        rule(isinstance(value, (int, float)) and math.isfinite(value), f"{name} = {value!r} is a finite number")
+        rule(value == part(RewardContext(trajectory), **given), f"{name} is the same every time")
+        rule(trajectory == before, f"{name} does not change the trajectory")
 
 
 def check_recipe(recipe: Recipe, trajectories: Iterable[Trajectory]) -> None:
@@ -64,14 +65,9 @@ def check_recipe(recipe: Recipe, trajectories: Iterable[Trajectory]) -> None:
 
     It has a stage, only the known ones, and a finite reward on each trajectory.
     """
-    _rule(recipe, "the recipe has a stage")
-    _rule(set(recipe) <= set(get_args(RewardedStage)), f"the stages are stage1 and stage2, not {', '.join(recipe)}")
+    rule(recipe, "the recipe has a stage")
+    rule(set(recipe) <= set(get_args(RewardedStage)), f"the stages are stage1 and stage2, not {', '.join(recipe)}")
     rewards = [reward_function(parts) for parts in recipe.values()]
     for trajectory in trajectories:
         for reward in rewards:
-            _rule(math.isfinite(reward(trajectory).total), "the reward is a finite number")
-
-
-def _rule(kept: object, rule: str) -> None:
-    if not kept:
-        raise AssertionError(rule)
+            rule(math.isfinite(reward(trajectory).total), "the reward is a finite number")

@@ -224,7 +224,7 @@ _BUILTIN: tuple[RewardPart, ...] = (
     released_format_qwen_fixed,
 )
 PARTS: Registry[RewardPart] = Registry(
-    "reward part", "r1searcher.reward_parts", {part.__name__: part for part in _BUILTIN}
+    "reward part", "r1searcher.reward_parts", {part.__name__: part for part in _BUILTIN}, Callable
 )
 
 

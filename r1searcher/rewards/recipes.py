@@ -84,6 +84,7 @@ RECIPES: Registry[Recipe] = Registry(
         "search-r1-format": {"stage1": _SEARCH_R1_FORMAT, "stage2": _SEARCH_R1_FORMAT},
         "reft": {"stage1": _REFT, "stage2": _REFT},
     },
+    Mapping,
 )
 
 

@@ -100,3 +100,4 @@ def test_every_built_in_check_can_be_loaded_and_belongs_to_a_stage() -> None:
     for name in CHECKS.builtin:
         assert set(CHECKS[name].stages) <= {"sft", *RL_STAGES}
         assert CHECKS[name].stages
+        assert CHECKS[name].run.__doc__, "docs/training.md shows it"

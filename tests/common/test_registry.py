@@ -56,3 +56,10 @@ def test_two_entries_of_one_name_are_refused(tmp_path: Path) -> None:
     where = extension.install(tmp_path, {"mine": "circle = 9\n"}, {"r1searcher.test_shapes": {"circle": "mine:circle"}})
     said = _said("list(shapes)", where).splitlines()[-1]
     assert said.endswith("two packages define the shape 'circle' (one is the package stranger): uninstall one of them")
+
+
+def test_an_entry_of_another_type_is_refused(tmp_path: Path) -> None:
+    group = "r1searcher.test_shapes"
+    where = extension.install(tmp_path, {"mine": "square = 'x'\n"}, {group: {"square": "mine:square"}})
+    said = _said(f"Registry('shape', {group!r}, {{'circle': 1}}, int)['square']", where).splitlines()[-1]
+    assert said.endswith("'square' of the package stranger must be of type int, and mine:square is of type str")

@@ -9,9 +9,9 @@ import pytest
 from r1searcher.common import terminal
 from r1searcher.demo.run import CONTRAST, PLAN, DemoRequest
 from r1searcher.demo.world import make_world
-from r1searcher.retrieval.indexing.manifest import is_index
 from r1searcher.questions.named import open_dataset
 from r1searcher.questions.traces import read_traces
+from r1searcher.retrieval.indexing.manifest import is_index
 
 
 def said() -> terminal.SafeConsole:

@@ -119,6 +119,7 @@ def test_ask_runs_an_episode_with_it(package: Path, searcher: str, index: Path) 
     ],
 )
 def test_settings_that_do_not_fit_are_one_sentence(
+    *,
     package: Path,
     tmp_path: Path,
     searcher: str,

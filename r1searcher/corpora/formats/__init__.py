@@ -55,5 +55,6 @@ FORMATS: Registry[CorpusFormat] = Registry(
         "dpr": f"{_HERE}.dpr:FORMAT",
         "r1-searcher": f"{_HERE}.r1_searcher:FORMAT",
     },
+    CorpusFormat,
 )
 """In the order in which they are asked whether a file is theirs: special ones before general ones."""

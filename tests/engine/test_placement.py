@@ -1,0 +1,136 @@
+"""Presets and settings on 1, 4, 8 and 2 x 8 cards: what OpenRLHF's own main says, and what we say first."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1searcher.config.settings import Settings, presets
+from r1searcher.config.source import SettingsSource
+from r1searcher.engine.openrlhf.arithmetic import placement_problems
+from r1searcher.engine.openrlhf.flags import EngineRun, argv, rl_flags
+from r1searcher.engine.topology import topology_of
+from r1searcher.runs.folder import RunFolder
+
+CARDS = ((1, 1), (1, 4), (1, 8), (2, 8))
+PAPER = ("paper-llama-8b", "paper-qwen-7b")
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "batch of 100": {"rl.batch_size": 128, "rl.micro_batch_size": 3},
+    "uneven rollouts": {"rl.questions_per_step": 65, "rl.batch_size": 16, "rl.micro_batch_size": 1},
+    "few rollouts": {
+        "rl.questions_per_step": 2,
+        "rl.samples_per_question": 2,
+        "rl.batch_size": 4,
+        "rl.micro_batch_size": 1,
+    },
+    "large forward micro-batch": {"rl.forward_micro_batch_size": 48},
+    "two engines": {"engine.vllm_engines": 2},
+    "tensor parallel 4": {"engine.tensor_parallel": 4, "engine.vllm_engines": 2},
+    "tensor parallel 3": {"engine.tensor_parallel": 3, "engine.vllm_engines": 3},
+    "separate": {"engine.colocate": False, "rl.kl_coef": 0.01},
+    "one sample": {"rl.samples_per_question": 1, "rl.algorithm": "reinforce", "rl.batch_size": 64},
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    settings: Settings
+
+    @property
+    def problems(self) -> list[str]:
+        return placement_problems(self.settings, topology_of(self.settings), "stage2")
+
+    def words(self) -> list[str]:
+        run = EngineRun(
+            settings=self.settings,
+            run=RunFolder(Path("/tmp/run")),
+            model=Path("/tmp/model"),
+            topology=topology_of(self.settings),
+        )
+        return argv(rl_flags(run))
+
+
+def case(preset: str, cards: tuple[int, int], variant: str = "") -> Case:
+    nodes, gpus = cards
+    given = SettingsSource(preset=preset).load("stage2").engine
+    placement: dict[str, Any] = {"engine.nodes": nodes, "engine.gpus": gpus, "engine.device": "gpu"}
+    if given.colocate:
+        placement["engine.vllm_engines"] = nodes * gpus
+    own = {"engine.ray_address": "auto", "engine.precision": "bf16", "engine.freeze_lower_layers": 0}
+    overrides = {**own, **placement, **VARIANTS.get(variant, {})}
+    settings = SettingsSource(preset=preset, overrides=overrides).load("stage2")
+    return Case(f"{preset} on {nodes} x {gpus}{': ' * bool(variant)}{variant}", settings)
+
+
+def asked(cases: Sequence[Case]) -> list[tuple[bool, str, list[int]]]:
+    """What OpenRLHF's main says to each command line; one process for all."""
+    program = Path(__file__).with_name("openrlhf_parser.py")
+    lines = "".join(json.dumps(one.words()) + "\n" for one in cases)
+    done = subprocess.run([sys.executable, str(program)], input=lines, capture_output=True, text=True, check=False)
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(said) == len(cases), done.stderr[-2000:]
+    return [tuple(one) for one in said]
+
+
+@pytest.mark.training
+def test_what_we_accept_the_engine_accepts_with_equal_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the engine's refusals are ours, said earlier."""
+    monkeypatch.setenv("R1S_ALLOW_UNTESTED_VERSIONS", "1")  # either environment has the parser
+    cases = [case(preset, cards) for preset in presets() for cards in CARDS]
+    cases += [case("paper-qwen-7b", cards, variant) for variant in VARIANTS for cards in CARDS]
+    refused_by_ours = 0
+    for one, (accepted, message, shares) in zip(cases, asked(cases), strict=True):
+        refused_by_ours += bool(one.problems)
+        if not one.problems:
+            assert accepted, f"{one.name}: {message}"
+            assert len(set(shares)) == 1, f"{one.name}: {shares}"
+    assert 5 < refused_by_ours < len(cases) - 10  # the cases reach both answers
+
+
+@pytest.mark.parametrize("preset", PAPER)
+@pytest.mark.parametrize("cards", [(1, 8), (2, 8)])
+def test_the_papers_presets_fit_eight_and_sixteen_cards(preset: str, cards: tuple[int, int]) -> None:
+    assert case(preset, cards).problems == []
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("cards", CARDS)
+def test_what_a_refusal_says_to_set_is_accepted(variant: str, cards: tuple[int, int]) -> None:
+    settings = case("paper-qwen-7b", cards, variant).settings
+    for _ in range(4):  # one remedy may bring up the next question
+        problems = placement_problems(settings, topology_of(settings), "stage2")
+        if not problems:
+            return
+        found = re.findall(r"(\w+)\.(\w+) = (\d+)", problems[0].rpartition("set ")[2].split(", or ")[0])
+        assert found, problems[0]
+        changed = settings.model_dump()
+        for section, key, value in found:
+            changed[section][key] = int(value)
+        settings = Settings.model_validate(changed)
+    pytest.fail(problems[0])
+
+
+def test_sft_batches_fit_the_cards() -> None:
+    settings = SettingsSource(preset="paper-qwen-7b", overrides={"engine.ray_address": "auto"}).load("sft")
+    assert placement_problems(settings, topology_of(settings), "sft") == []
+    small = settings.model_copy(
+        update={"sft": settings.sft.model_copy(update={"batch_size": 8, "micro_batch_size": 8})}
+    )
+    assert placement_problems(small, topology_of(small), "sft") == [
+        "sft.batch_size = 8: must be a multiple of sft.micro_batch_size x GPUs = 8 x 8 = 64; set "
+        "sft.micro_batch_size = 1, or sft.batch_size = 64"
+    ]
+
+
+def test_a_folder_that_the_engine_would_split_is_refused(tmp_path: Path) -> None:
+    settings = case("paper-qwen-7b", (1, 8)).settings.model_copy(update={"output": str(tmp_path / "a,b")})
+    [problem] = placement_problems(settings, topology_of(settings), "stage2")
+    assert "contains a comma" in problem

@@ -10,19 +10,12 @@ from r1searcher.retrieval.base import EngineSettings, EpisodeContext, Health, bi
 
 
 def _retriever(inputs: StageInputs) -> None:
-<<<<<<< HEAD
+    """The retriever answers a query."""
     retrieval = inputs.settings.retrieval
     require_setting("retrieval.url", retrieval.url or retrieval.kind, "an index folder or a search engine's URL")
     questions = inputs.train.questions if inputs.train else ()
     first = questions[0] if questions else Question("", "test", ())
     inputs.health = asyncio.run(_probed(retrieval.engine, first))
-=======
-    """The retriever answers a query."""
-    url = inputs.settings.retrieval.url
-    require_setting("retrieval.url", url, "an index folder or a search engine's URL")
-    query = inputs.train.questions[0].text if inputs.train and inputs.train.questions else "test"
-    inputs.health = asyncio.run(_probed(url, query))
->>>>>>> main
 
 
 async def _probed(engine: EngineSettings, question: Question) -> Health:

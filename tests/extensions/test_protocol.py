@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import subprocess
+import sys
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -133,6 +134,30 @@ def test_settings_that_do_not_fit_are_one_sentence(
     assert done.returncode == 2
     assert sentence in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
+
+
+JUDGED = """
+import json
+from r1searcher.config.settings import load
+from r1searcher.evaluation.predictions import from_text
+from r1searcher.rewards.measures import measure
+from r1searcher.runs.resolved import reward_of
+for rules in [], ["no_thought"]:
+    reward = reward_of(load("stage1", overrides={"reward.format_rules": rules}), "stage1")
+    for thought in "", "I know it. ":
+        episode = from_text("What is the capital of Norway?", ("Oslo",), thought + "</think><answer>Oslo</answer>")
+        broken = [name for name in measure(episode, 10, tuple(rules)) if name.startswith("format/")]
+        print(json.dumps([reward(episode).parts["format"], broken]))
+"""
+
+
+def test_a_format_rule_is_judged_where_the_settings_name_it(package: Path) -> None:
+    command = [sys.executable, "-c", JUDGED]
+    done = subprocess.run(
+        command, env=extension.environment(package), capture_output=True, text=True, check=False, cwd=package
+    )
+    judged = [json.loads(line) for line in finished(done).splitlines()]
+    assert judged == [[0.5, []], [0.5, []], [0.0, ["format/no_thought"]], [0.5, []]]
 
 
 @pytest.mark.training

@@ -9,7 +9,7 @@ from r1searcher.retrieval.urls import open_retriever
 
 
 def _retriever(inputs: StageInputs) -> None:
-    """The retriever answers a query."""
+    """The retriever responds to a query."""
     url = inputs.settings.retrieval.url
     require_setting("retrieval.url", url, "an index folder or a search engine's URL")
     query = inputs.train.questions[0].text if inputs.train and inputs.train.questions else "test"

@@ -25,7 +25,7 @@ from r1searcher.rewards.format import answer_of_trajectory
 
 @dataclass(frozen=True, kw_only=True)
 class AskRequest(ModelRequest):
-    """What `r1s ask` was asked for."""
+    """The arguments of `r1s ask`."""
 
     question: str
     temperature: float = 0.0

@@ -7,9 +7,9 @@ import dataclasses
 import difflib
 import re
 from collections.abc import Iterable
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from r1searcher.common.records import as_demand
@@ -22,11 +22,14 @@ class Section(BaseModel):
         extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True, allow_inf_nan=False
     )
 
+    unchecked: ClassVar[frozenset[str]] = frozenset()
+    """Keys whose text may hold anything."""
+
     @field_validator("*", mode="after")
     @classmethod
-    def plain_text(cls, value: Any) -> Any:
+    def plain_text(cls, value: Any, info: ValidationInfo) -> Any:
         """Settings become file names, command lines and messages, where control characters do harm."""
-        if isinstance(value, str):
+        if isinstance(value, str) and info.field_name not in cls.unchecked:
             if not value.isprintable():
                 raise PydanticCustomError("text", "must not hold control or invisible characters")
             if len(value.encode()) > 4096:
@@ -34,15 +37,21 @@ class Section(BaseModel):
         return value
 
 
-def explain(error: ValidationError, source: str, model: type[BaseModel], prefix: str = "") -> str:
-    """Every wrong setting with its value and what would be right. Keys of `model` are shown after `prefix`."""
+def explain(
+    error: ValidationError, source: str, model: type[BaseModel], prefix: str = "", more: Iterable[str] = ()
+) -> str:
+    """Every wrong setting with its value and what would be right.
+
+    Keys of `model` are shown after `prefix`; `more` are keys that are known besides.
+    """
     lines = []
+    known = [*keys_of(model, prefix), *more]
     for problem in error.errors(include_url=False):
         key = prefix + ".".join(str(part) for part in problem["loc"])
         shown = f"{key} = {short(problem['input'])}"
         if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             without_index = re.sub(r"\.\d+", "", key)
-            near = difflib.get_close_matches(without_index, _keys(model, prefix), n=1, cutoff=0.6)
+            near = difflib.get_close_matches(without_index, known, n=1, cutoff=0.6)
             lines.append(f"{shown}: {f'did you mean {near[0]}?' if near else 'there is no such setting'}")
         elif problem["type"] == "value_error":
             lines.append(f"{key + '.' if key else ''}{problem['ctx']['error']}")
@@ -60,12 +69,12 @@ def short(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}…"
 
 
-def _keys(model: type[BaseModel], prefix: str) -> Iterable[str]:
+def keys_of(model: type[BaseModel], prefix: str) -> Iterable[str]:
     """The dotted keys of a model, its tables' and those of tables in lists."""
     for name, field in model.model_fields.items():
         yield prefix + name
         for kind in (field.annotation, *get_args(field.annotation)):
             if isinstance(kind, type) and issubclass(kind, BaseModel):
-                yield from _keys(kind, f"{prefix}{name}.")
+                yield from keys_of(kind, f"{prefix}{name}.")
             elif isinstance(kind, type) and dataclasses.is_dataclass(kind):
                 yield from (f"{prefix}{name}.{field.name}" for field in dataclasses.fields(kind))

@@ -11,7 +11,9 @@ from r1searcher.config.settings import load
 from r1searcher.demo.atlas import Atlas, AtlasQuestion, make_atlas
 from r1searcher.demo.traces import Trace, make_traces, write_traces
 from r1searcher.episodes.prompt import PromptMaker, prompt_text
-from r1searcher.retrieval.embedded import EmbeddedIndex, build, is_index
+from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
+from r1searcher.retrieval.indexing.bm25 import build
+from r1searcher.retrieval.indexing.manifest import is_index
 from r1searcher.runs.resolved import protocol_of
 
 TRACES = 720

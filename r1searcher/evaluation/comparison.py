@@ -24,7 +24,7 @@ class Comparison:
     b: Mapping[str, float]
     differences: Mapping[str, Difference]
     official: Sequence[str] = ()
-    """The scorers behind the official metrics that were compared."""
+    """The scorers of the official metrics that were compared."""
 
     def as_json(self) -> dict[str, Any]:
         return {

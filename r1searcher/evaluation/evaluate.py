@@ -30,12 +30,11 @@ from r1searcher.questions.named import Dataset, is_here, open_dataset
 from r1searcher.questions.quality import overlap_warning
 from r1searcher.report.scoring import MetricSummary
 from r1searcher.report.write import write_report
-from r1searcher.retrieval import open_retriever
-from r1searcher.retrieval.retry import RetryingRetriever
+from r1searcher.retrieval.registry import described, open_retriever
 from r1searcher.rewards.format import answer_of_trajectory
 from r1searcher.rewards.metrics import score
 from r1searcher.runs.records import to_row
-from r1searcher.runs.resolved import protocol_of, reward_of
+from r1searcher.runs.resolved import protocol_of, retriever_of, reward_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +84,7 @@ def plan_of(request: EvaluationRequest) -> Plan:
     temperature = request.temperature if request.temperature is not None else (1.0 if request.samples > 1 else 0.0)
     if request.samples > 1 and temperature == 0:
         raise InputError("--samples draws several answers per question; at temperature 0 they would all be the same")
-    if not target.settings.retrieval.url:
+    if not target.settings.retrieval.is_set:
         raise InputError("no search engine is set: give --retriever INDEX-FOLDER or a URL")
     if target.is_url:
         completions_client(target.model)
@@ -111,7 +110,7 @@ async def manifest_of(plan: Plan) -> dict[str, Any]:
     """What identifies the evaluation, including the retriever's contents. Raises `RetrieverError`."""
     target, settings = plan.target, plan.target.settings
     text = prompt_text(settings.model.prompt, protocol_of(settings))
-    async with aclosing(open_retriever(settings.retrieval.url)) as retriever:
+    async with aclosing(open_retriever(settings.retrieval.engine)) as retriever:
         health = await retriever.health()
     return {
         "model": shown_url(target.model),
@@ -121,7 +120,7 @@ async def manifest_of(plan: Plan) -> dict[str, Any]:
             d.name: {"source": d.source, "sha256": d.sha256, "n": len(d.questions), "warnings": list(d.warnings)}
             for d in plan.datasets
         },
-        "retriever": {"url": shown_url(settings.retrieval.url), **asdict(health)},
+        "retriever": {**described(settings.retrieval.engine), **asdict(health)},
         "episode": settings.episode.model_dump(),
         "temperature": plan.temperature,
         "samples": plan.request.samples,
@@ -178,8 +177,7 @@ async def _run(plan: Plan, episodes: Sequence[RolloutRequest], folder: Evaluatio
     async with AsyncExitStack() as stack:
         shown = stack.enter_context(_Progress(f"starting {shown_url(target.model)}", len(episodes), console))
         engine = await open_engine(stack, request, target)
-        retrieval = settings.retrieval
-        retriever = RetryingRetriever(open_retriever(retrieval.url), retrieval.retry_timeout_s, console.print)
+        retriever = retriever_of(settings, console.print)
         stack.push_async_callback(retriever.aclose)
         rollouts = roll_out(episodes, engine, retriever, request_maker(settings, engine), request.concurrency)
         async for episode, trajectory, seconds in await stack.enter_async_context(aclosing(rollouts)):

@@ -2,8 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, runtime_checkable
 
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
+
+from r1searcher.common.section import Section
 from r1searcher.corpora.passage import Passage
 from r1searcher.errors import RetrieverError
 
@@ -17,12 +21,52 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """What one link of a retriever (an engine, or a wrapper around it) spent on a query.
+
+    `seconds` are those of the call that answered the query, which may have answered others too. `cached`: the answer
+    was stored before.
+    """
+
+    link: str
+    seconds: float
+    cost_usd: float = 0.0
+    cached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """The outcome of one query: its hits, best first, or its own error.
+
+    No hits and no error means that nothing matched. Raises `ValueError` for hits together with an error.
+    """
+
+    hits: tuple[Hit, ...] = ()
+    error: RetrieverError | None = None
+    spans: tuple[Span, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.error is not None and self.hits:
+            raise ValueError("a search result has hits or an error, not both")
+
+    def require_hits(self) -> tuple[Hit, ...]:
+        """The hits. Raises the query's error: a failed search is never an empty result."""
+        if self.error is not None:
+            raise self.error
+        return self.hits
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
-    """What a retriever says of itself: its name, how many passages it holds, a hash of corpus and settings."""
+    """What a retriever says of itself.
+
+    `passages` is how many it searches, None where that is not known. `fingerprint` changes whenever the same query may
+    find something else (for an index: a hash of corpus and settings); empty where there is none.
+    """
 
     name: str
-    passages: int
-    settings_hash: str
+    passages: int | None = None
+    fingerprint: str = ""
 
 
 class IndexDamagedError(RetrieverError):
@@ -30,12 +74,16 @@ class IndexDamagedError(RetrieverError):
 
 
 class Retriever(Protocol):
-    """A search engine. All methods are coroutines and never block the event loop they run on."""
+    """A search engine. All methods are coroutines and never block the event loop they run on.
 
-    async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
-        """One list of at most `top_k` hits a query, best first, equal scores in corpus order.
+    `r1searcher.retrieval.contract` checks what the type system cannot.
+    """
 
-        An empty list means that nothing matched. Raises `RetrieverError` when the engine could not answer.
+    async def search(self, queries: Sequence[str], top_k: int) -> list[SearchResult]:
+        """One result per query, in order: at most `top_k` hits, equal scores in corpus order.
+
+        A query that fails alone has its `RetrieverError` in its result; `transient` says whether asking again may help.
+        Raises `RetrieverError` when the engine could not answer at all.
         """
         ...
 
@@ -43,7 +91,103 @@ class Retriever(Protocol):
         """Raises `RetrieverError` when the engine is not there."""
         ...
 
-    async def aclose(self) -> None: ...
+    async def aclose(self) -> None:
+        """Ends the engine's connections and threads. May be called again."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodeContext:
+    """The episode that a search belongs to.
+
+    `step` is the training step, from 1, or None in an evaluation; `search` the number of the search in its episode,
+    from 1.
+    """
+
+    question: str
+    gold_answers: tuple[str, ...] = ()
+    id: str = ""
+    step: int | None = None
+    search: int = 1
+
+
+@runtime_checkable
+class EpisodeBound(Protocol):
+    """A retriever that asks for the episode: a simulated engine, or a wrapper that passes the episode on."""
+
+    def for_episode(self, episode: EpisodeContext) -> Retriever:
+        """The retriever for one search of that episode. It shares this one's connections and is not closed itself."""
+        ...
+
+
+def bind(retriever: Retriever, episode: EpisodeContext) -> Retriever:
+    """The retriever for one search of an episode; unchanged where it does not ask for the episode.
+
+    So question, gold answers and step reach only engines with `for_episode`.
+    """
+    return retriever.for_episode(episode) if isinstance(retriever, EpisodeBound) else retriever
+
+
+async def search_all(retriever: Retriever, queries: Sequence[str], top_k: int) -> list[SearchResult]:
+    """One result per query. Raises `RetrieverError` also where the engine gave another number of results."""
+    results = await retriever.search(queries, top_k)
+    if len(results) != len(queries):
+        raise RetrieverError(f"the search engine gave {len(results)} results for {len(queries)} queries")
+    return results
+
+
+async def hits_of(retriever: Retriever, queries: Sequence[str], top_k: int) -> list[tuple[Hit, ...]]:
+    """The hits of every query. Raises the error of the first query that has one."""
+    return [result.require_hits() for result in await search_all(retriever, queries, top_k)]
+
+
+def _is_text(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise PydanticCustomError("text", "must be text")
+    return value
+
+
+if TYPE_CHECKING:
+    Url = str
+else:
+    Url = Annotated[Any, AfterValidator(_is_text)]
+    """Any string: names of folders may hold what pydantic's own type does not take."""
+
+
+class EngineSettings(Section):
+    """The settings of one kind of search engine, and how to open it. Named by an entry point `kind = "module:class"`.
+
+    A subclass gives `kind` its name as default and adds fields of its own; `[retrieval]` then takes them as keys:
+
+        [retrieval]
+        kind = "mine"
+        min_words = 2
+
+    A URL `mine:anything` or `mine://anything` is short for `kind = "mine"` with that `url`.
+    """
+
+    environment: ClassVar[tuple[str, ...]] = ()
+    """Environment variables that the engine reads, such as its keys. Only these reach the workers of a cluster."""
+
+    kind: str
+    """The name under which the engine is registered."""
+
+    url: Url = ""
+    """The URL as it was given, with its scheme."""
+
+    unchecked: ClassVar[frozenset[str]] = frozenset({"url"})  # it is for the engine to say, without what is secret
+
+    def open(self) -> Retriever:
+        """Raises `InputError` for settings that cannot work. Connections may be opened later, by the first search."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how to open a {self.kind} retriever")
+
+    def open_checked(self) -> Retriever:
+        """The same after every check that the engine has, however long they take: for the start of a server."""
+        return self.open()
+
+    def open_in_server(self, fingerprint: str) -> Retriever:
+        """The same for a process of a server, which may outlive the engine. `fingerprint`: that of the checked one."""
+        return self.open()
 
 
 MAX_TOP_K = 1000

@@ -10,12 +10,8 @@ from pathlib import Path
 from r1searcher.common.files import read_text, split_lines
 from r1searcher.common.terminal import console, json_line, outside, silence_native_output
 from r1searcher.errors import InputError
-from r1searcher.retrieval.base import Health, Hit
-from r1searcher.retrieval.indexing.command import index_corpus
-from r1searcher.retrieval.integrity import has_checksums
-from r1searcher.retrieval.urls import is_embedded, open_retriever
-
-__all__ = ["index_corpus", "search", "serve"]
+from r1searcher.retrieval.base import Health, Hit, hits_of
+from r1searcher.retrieval.registry import open_retriever, settings_of
 
 QUERIES_AT_ONCE = 64
 MOST_WORKERS = 8
@@ -39,11 +35,11 @@ def search(url: str, query: str | None, queries: Path | None, top_k: int, as_jso
     asyncio.run(run())
 
 
-async def _searched(url: str, queries: Sequence[str], top_k: int) -> AsyncIterator[tuple[str, list[Hit]]]:
+async def _searched(url: str, queries: Sequence[str], top_k: int) -> AsyncIterator[tuple[str, Sequence[Hit]]]:
     async with aclosing(open_retriever(url)) as retriever:
         for start in range(0, len(queries), QUERIES_AT_ONCE):
             asked = queries[start : start + QUERIES_AT_ONCE]
-            for pair in zip(asked, await retriever.search(asked, top_k), strict=True):
+            for pair in zip(asked, await hits_of(retriever, asked, top_k), strict=True):
                 yield pair
 
 
@@ -77,18 +73,17 @@ def serve(url: str, host: str, port: int, workers: int | None, allowed_hosts: Se
     names = processes.allowed_names(place, list(allowed_hosts))
     silence_native_output()
     said = asyncio.run(_checked(url))
-    out.print(f"{said.name}, {said.passages:,} passages.")
+    out.print(f"{said.name}{'' if said.passages is None else f', {said.passages:,} passages'}.")
     if not place.is_loopback:
         out.print(f"There is no access control: whoever reaches {host} may search.")
     processes.serve(
-        processes.Service(url, place, names, said.settings_hash),
+        processes.Service(url, place, names, said.fingerprint),
         workers or min(os.cpu_count() or 1, MOST_WORKERS),
         lambda address: out.print(f"{address}/retrieve, /queries and /access answer now."),
     )
 
 
 async def _checked(url: str) -> Health:
-    """What the retriever says of itself. Every file of an embedded index is read, to compare its checksum."""
-    thorough = is_embedded(url) and has_checksums(Path(url.removeprefix("file:")))
-    async with aclosing(open_retriever(url, thorough=thorough)) as retriever:
+    """What the retriever says of itself, after all the checks that it has."""
+    async with aclosing(settings_of(url).open_checked()) as retriever:
         return await retriever.health()

@@ -1,6 +1,6 @@
 """A BM25 index in a folder of this machine, on tantivy; it ranks and scores as Lucene does.
 
-`retrieval/indexing/embedded.py` builds it and says what lies in the folder.
+`retrieval/indexing/bm25.py` builds it and says what the folder holds.
 """
 
 import asyncio
@@ -13,18 +13,32 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tantivy
 
 from r1searcher.errors import InputError, RetrieverError
-from r1searcher.retrieval.analyzer import Analyzer
-from r1searcher.retrieval.base import Health, Hit, IndexDamagedError, clean_query
-from r1searcher.retrieval.indexing.embedded import build
-from r1searcher.retrieval.integrity import REMEDY, IndexFiles, is_panic
-from r1searcher.retrieval.manifest import ENGINE, decode, is_index, read_manifest, refuse_unreadable, searched_fields
-
-__all__ = ["EmbeddedIndex", "build", "is_index"]
+from r1searcher.retrieval.base import (
+    EngineSettings,
+    Health,
+    Hit,
+    IndexDamagedError,
+    Retriever,
+    SearchResult,
+    Span,
+    clean_query,
+)
+from r1searcher.retrieval.indexing.analyzer import Analyzer
+from r1searcher.retrieval.indexing.integrity import REMEDY, IndexFiles, has_checksums, is_panic
+from r1searcher.retrieval.indexing.manifest import (
+    ENGINE,
+    decode,
+    is_index,
+    read_manifest,
+    refuse_unreadable,
+    searched_fields,
+)
+from r1searcher.retrieval.links.reopening import ReopeningRetriever
 
 _WATCH_SECONDS = 1.0
 """Between two looks at the files while a search runs: on a file damaged at that moment, tantivy may never end."""
@@ -34,6 +48,30 @@ _TRUST_SECONDS = 0.01
 
 _SPARE_HITS = 12
 """Hits fetched beyond those asked for: they cost hardly anything, a second search for ties as much as the first."""
+
+
+class Settings(EngineSettings):
+    """`index/` or `file:index/`: a folder that `r1s index-corpus` made."""
+
+    kind: Literal["bm25"] = "bm25"
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.url.removeprefix("file:").removeprefix("bm25:"))
+
+    def open(self) -> Retriever:
+        return EmbeddedIndex(self.folder)
+
+    def open_checked(self) -> Retriever:
+        """Every file is read, to compare its checksum."""
+        return EmbeddedIndex(self.folder, thorough=has_checksums(self.folder))
+
+    def open_in_server(self, fingerprint: str) -> Retriever:
+        def index(again: bool) -> tuple[Retriever, str]:
+            opened = EmbeddedIndex(self.folder, thorough=again)
+            return opened, opened.manifest.fingerprint
+
+        return ReopeningRetriever(index, str(self.folder), fingerprint)
 
 
 class EmbeddedIndex:
@@ -73,8 +111,9 @@ class EmbeddedIndex:
         self._threads = os.cpu_count() or 1
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="search")
 
-    async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
+    async def search(self, queries: Sequence[str], top_k: int) -> list[SearchResult]:
         """Raises `IndexDamagedError` also where a file was written to while the search ran: its hits may be wrong."""
+        started = time.perf_counter()
         if self._damage is not None or time.monotonic() - self._looked_at > _TRUST_SECONDS:
             self._require_intact()
         loop = asyncio.get_running_loop()
@@ -89,7 +128,8 @@ class EmbeddedIndex:
             self._damage = str(error)
             raise
         self._require_intact()
-        return [hits for part in found for hits in part]
+        spans = (Span("bm25", time.perf_counter() - started),)
+        return [SearchResult(tuple(hits), spans=spans) for part in found for hits in part]
 
     async def _watched(self, searches: "asyncio.Future[list[list[list[Hit]]]]") -> list[list[list[Hit]]]:
         """Waits for the searches, but no longer than the files stay as they are."""
@@ -168,7 +208,7 @@ class EmbeddedIndex:
 
     async def health(self) -> Health:
         self._require_intact()
-        return Health(str(self.path), self.manifest.passages, self.manifest.settings_hash)
+        return Health(str(self.path), self.manifest.passages, self.manifest.fingerprint)
 
     async def aclose(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)

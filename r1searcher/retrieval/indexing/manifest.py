@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from r1searcher.common.files import cause_of, parse_json, read_text
 from r1searcher.corpora.passage import Passage
 from r1searcher.errors import FileError, InputError
-from r1searcher.retrieval.analyzer import Analyzer
+from r1searcher.retrieval.indexing.analyzer import Analyzer
 
 MANIFEST, ENGINE, PROGRESS = "manifest.json", "tantivy", "progress.json"
 """What lies in the folder of an embedded index."""
@@ -57,7 +57,7 @@ class Manifest:
     format: int = FORMAT
 
     @property
-    def settings_hash(self) -> str:
+    def fingerprint(self) -> str:
         """Twelve hexadecimal digits that change with the corpus and with every setting that changes a ranking."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
 

@@ -23,10 +23,11 @@ import tantivy
 from r1searcher.common.files import cause_of, parse_json, read_text, sync, write_json, writing
 from r1searcher.corpora.passage import Passage
 from r1searcher.errors import FileError, InputError, R1Error
-from r1searcher.retrieval.analyzer import Analyzer
+from r1searcher.retrieval.indexing.analyzer import Analyzer
+from r1searcher.retrieval.indexing.base import IndexOptions
+from r1searcher.retrieval.indexing.integrity import is_panic, write_checksums
 from r1searcher.retrieval.indexing.lock import LOCK, build_lock
-from r1searcher.retrieval.integrity import is_panic, write_checksums
-from r1searcher.retrieval.manifest import (
+from r1searcher.retrieval.indexing.manifest import (
     ENGINE,
     MANIFEST,
     PROGRESS,
@@ -134,6 +135,32 @@ def _empty(building: Path) -> None:
                 shutil.rmtree(entry)
             elif entry.name != LOCK:
                 entry.unlink()
+
+
+class Bm25Indexer:
+    """A folder, or `file:FOLDER`, to be filled."""
+
+    def __init__(self, url: str, options: IndexOptions) -> None:
+        name = url.removeprefix("file:").removeprefix("bm25:")
+        if not name.strip():
+            raise InputError("--to is empty: give a folder, or es://host:9200/name.")
+        self.folder: Path | None = Path(name)
+        self._path = Path(name)
+        self._options = options
+
+    def check(self) -> None:
+        check_target(self._path, self._options.settings, self._options.overwrite)
+
+    def index(self, passages: Iterable[Passage], on_progress: Callable[[int], None]) -> Manifest:
+        options = self._options
+        return build(
+            passages,
+            self._path,
+            options.settings,
+            overwrite=options.overwrite,
+            restart=options.restart,
+            on_progress=on_progress,
+        )
 
 
 @contextmanager

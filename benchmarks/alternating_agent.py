@@ -11,7 +11,8 @@ from openrlhf.utils.agent import AgentExecutorBase, AgentInstanceBase, MultiTurn
 from r1searcher.engine.openrlhf.executor import AgentExecutor as Ours
 from r1searcher.episodes.documents import block_of, documents_of
 from r1searcher.episodes.protocol import Query
-from r1searcher.retrieval.urls import open_retriever
+from r1searcher.retrieval.base import hits_of
+from r1searcher.retrieval.registry import open_retriever
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import finished_steps
 from r1searcher.runs.resolved import protocol_of, read_run
@@ -19,7 +20,7 @@ from r1searcher.runs.resolved import protocol_of, read_run
 RUN = RunFolder(Path(os.environ["R1S_RUN"]))
 _, SETTINGS = read_run(RUN)
 PROTOCOL = protocol_of(SETTINGS)
-RETRIEVER = open_retriever(SETTINGS.retrieval.url)
+RETRIEVER = open_retriever(SETTINGS.retrieval.engine)
 
 
 class AgentInstance(AgentInstanceBase):
@@ -31,7 +32,7 @@ class AgentInstance(AgentInstanceBase):
         done = not isinstance(asked, Query) or self.searches == SETTINGS.episode.max_searches
         feedback = ""
         if isinstance(asked, Query) and not done:
-            [hits] = await RETRIEVER.search([asked.text], SETTINGS.episode.top_k)
+            [hits] = await hits_of(RETRIEVER, [asked.text], SETTINGS.episode.top_k)
             feedback = block_of(documents_of(hits, PROTOCOL), PROTOCOL, SETTINGS.episode.max_document_words)
             self.searches += 1
         return {

@@ -22,7 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from r1searcher.errors import R1Error
-from r1searcher.retrieval.embedded import EmbeddedIndex
+from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
 from tests.retrieval.damage import KINDS, LONGEST_ANSWER, QUERIES, Damage, ask, attack, damages, make_index, outcome
 from tests.retrieval.serving import started
 

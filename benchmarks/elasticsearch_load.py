@@ -19,7 +19,7 @@ from elasticsearch import Elasticsearch
 from elasticsearch.helpers import parallel_bulk
 
 from r1searcher.corpora.readers import Corpus
-from r1searcher.retrieval.elastic import load
+from r1searcher.retrieval.indexing.elasticsearch import load
 
 
 def theirs(server: str, corpus: Path) -> float:

@@ -34,7 +34,7 @@ def rows(corpus: Path) -> Iterator[dict[str, str]]:
 
 def build_r1searcher(corpus: Path, index: Path) -> None:
     from r1searcher.corpora.readers import Corpus
-    from r1searcher.retrieval.embedded import build
+    from r1searcher.retrieval.indexing.bm25 import build
 
     build(Corpus(corpus), index)
 
@@ -112,7 +112,7 @@ def open_elasticsearch(server: str) -> Callable[[str], Any]:
 
 
 def open_r1searcher(index: Path) -> Callable[[str], Any]:
-    from r1searcher.retrieval.embedded import EmbeddedIndex
+    from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
 
     opened = EmbeddedIndex(index)
     return lambda query: opened.search_one(query, 5)
@@ -122,8 +122,8 @@ def open_raw(index: Path) -> Callable[[str], Any]:
     """Our index through tantivy's bindings alone, the baseline for the cost of the wrapper."""
     import tantivy
 
-    from r1searcher.retrieval.analyzer import Analyzer
-    from r1searcher.retrieval.manifest import decode
+    from r1searcher.retrieval.indexing.analyzer import Analyzer
+    from r1searcher.retrieval.indexing.manifest import decode
 
     opened = tantivy.Index.open(str(index / "tantivy"))
     schema, searcher, analyzer = opened.schema, opened.searcher(), Analyzer()

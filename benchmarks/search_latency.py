@@ -22,27 +22,23 @@ from r1searcher.evaluation.rollouts import request_maker, roll_out, rollout_requ
 from r1searcher.evaluation.target import ModelRequest, find_target, open_engine
 from r1searcher.questions.read import read_question_file
 from r1searcher.retrieval import open_retriever
-from r1searcher.retrieval.base import Health, Hit, Retriever
+from r1searcher.retrieval.base import Retriever, SearchResult
+from r1searcher.retrieval.links.base import Link
 
 LATENCY = 0.2
 
 
-class Slow:
+class Slow(Link):
     """The same engine with added latency in seconds. Searches wait concurrently."""
 
     def __init__(self, retriever: Retriever, seconds: float) -> None:
-        self._retriever, self._seconds = retriever, seconds
+        super().__init__(retriever)
+        self._seconds = seconds
 
-    async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
+    async def search(self, queries: Sequence[str], top_k: int) -> list[SearchResult]:
         if self._seconds:
             await asyncio.sleep(self._seconds)
-        return await self._retriever.search(queries, top_k)
-
-    async def health(self) -> Health:
-        return await self._retriever.health()
-
-    async def aclose(self) -> None:
-        await self._retriever.aclose()
+        return await super().search(queries, top_k)
 
 
 async def measure(arguments: argparse.Namespace) -> None:
@@ -54,7 +50,7 @@ async def measure(arguments: argparse.Namespace) -> None:
     seconds: dict[float, list[float]] = {0.0: [], LATENCY: []}
     searches = []
     async with AsyncExitStack() as stack:
-        retriever = open_retriever(target.settings.retrieval.url)
+        retriever = open_retriever(target.settings.retrieval.engine)
         stack.push_async_callback(retriever.aclose)
         engine = await open_engine(stack, request, target)
         for number, latency in enumerate([0.0, *(0.0, LATENCY) * arguments.rounds]):

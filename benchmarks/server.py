@@ -41,7 +41,7 @@ if place.startswith("es://"):
         hits = client.search(index=name, query={"match": {"contents": query}}, size=k)["hits"]["hits"]
         return [hit["_source"] for hit in hits]
 else:
-    from r1searcher.retrieval.embedded import EmbeddedIndex
+    from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
 
     index = EmbeddedIndex(Path(place))
 

@@ -23,8 +23,9 @@ QUERY_ROUNDS = 40
 
 def build(inputs: Path, folder: Path) -> Callable[[], object]:
     """The embedded index of the corpus."""
-    from r1searcher.corpora.readers import Corpus
     from r1searcher.retrieval.indexing.embedded import build
+
+    from r1searcher.corpora.readers import Corpus
 
     index = folder / "index"
     shutil.rmtree(index, ignore_errors=True)
@@ -33,7 +34,7 @@ def build(inputs: Path, folder: Path) -> Callable[[], object]:
 
 def query(inputs: Path, folder: Path) -> Callable[[], object]:
     """Queries against the index that `build` left, each answered alone."""
-    from r1searcher.retrieval.embedded import EmbeddedIndex
+    from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
 
     index = EmbeddedIndex(folder / "index")
     queries = (inputs / "queries.txt").read_text("utf-8").splitlines()

@@ -1,7 +1,4 @@
-"""Run one episode: a scripted model searches a real index and answers.
-
-python examples/run_an_episode.py
-"""
+"""Run one episode: a scripted model searches a real index and answers. `python examples/run_an_episode.py`"""
 
 import asyncio
 import tempfile
@@ -11,7 +8,8 @@ from pathlib import Path
 from r1searcher.corpora.passage import Passage
 from r1searcher.episodes.loop import EpisodeRequest, FinishReason, Generation, run_episode
 from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
-from r1searcher.retrieval.embedded import EmbeddedIndex, build
+from r1searcher.retrieval import open_retriever
+from r1searcher.retrieval.indexing.bm25 import build
 
 PASSAGES = [Passage("1", "Silver Harbor", "Silver Harbor is a film of 1987, directed by Ada Quill.")]
 TURNS = [
@@ -44,7 +42,7 @@ class Script:
 
 async def main(folder: Path) -> None:
     build(PASSAGES, folder)
-    index = EmbeddedIndex(folder)
+    index = open_retriever(str(folder))
     question, prompt = "Who directed Silver Harbor?", "Question: Who directed Silver Harbor?\n<think>"
     request = EpisodeRequest(question=question, gold_answers=["Ada Quill"], prompt=prompt, protocol=R1_SEARCHER)
     trajectory = await run_episode(request, Script(TURNS), index, CodePoints())

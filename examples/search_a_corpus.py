@@ -10,7 +10,9 @@ import tempfile
 from pathlib import Path
 
 from r1searcher.corpora.passage import Passage
-from r1searcher.retrieval.embedded import EmbeddedIndex, build
+from r1searcher.retrieval.base import hits_of
+from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
+from r1searcher.retrieval.indexing.bm25 import build
 
 PASSAGES = [
     Passage("1", "Silver Harbor", "Silver Harbor is a film of 1987, directed by Ada Quill."),
@@ -26,7 +28,7 @@ async def main(folder: Path) -> None:
     index = EmbeddedIndex(folder)  # r1searcher.retrieval.open_retriever takes a folder or a server's URL instead
     try:
         queries = ["who directed Silver Harbor", "rivers in Foxford"]
-        for query, hits in zip(queries, await index.search(queries, top_k=2), strict=True):
+        for query, hits in zip(queries, await hits_of(index, queries, top_k=2), strict=True):
             print(f"\n{query}")
             for hit in hits:
                 print(f"  {hit.score:.3f}  {hit.passage.title}: {hit.passage.text}")

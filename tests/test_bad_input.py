@@ -26,7 +26,7 @@ from r1searcher.config.settings import load
 from r1searcher.corpora.passage import Passage
 from r1searcher.engine import process
 from r1searcher.evaluation import evaluate
-from r1searcher.retrieval.embedded import build
+from r1searcher.retrieval.indexing.bm25 import build
 from r1searcher.runs.folder import RunFolder
 from r1searcher.stages import prepare
 from tests.bad_inputs import EVALUATE, SERVED, cases, served_cases

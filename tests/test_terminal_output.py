@@ -18,7 +18,7 @@ from r1searcher.config.settings import Settings
 from r1searcher.corpora.passage import Passage
 from r1searcher.evaluation.predictions import from_text
 from r1searcher.report.live import RunView
-from r1searcher.retrieval.embedded import build
+from r1searcher.retrieval.indexing.bm25 import build
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import to_row
 from r1searcher.stages.prepare import manifest_of, write_run_metadata

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -96,7 +96,7 @@ class ModelOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeOptions:
-    """The model that judges answers, if any."""
+    """The model that judges answers, if one is requested."""
 
     judge: Annotated[
         str | None, typer.Option(help="URL of a chat model that judges the answers; its key is in R1S_JUDGE_KEY.")
@@ -132,7 +132,7 @@ def expanded(function: Command) -> Command:
     the signature. All parameters become keyword-only."""
     parameters: list[inspect.Parameter] = []
     bundles: dict[str, type[Any]] = {}
-    for parameter in inspect.signature(function, eval_str=True).parameters.values():
+    for parameter in inspect.signature(function).parameters.values():
         bundle = parameter.annotation
         if isinstance(bundle, type) and is_dataclass(bundle):
             bundles[parameter.name] = bundle
@@ -153,13 +153,12 @@ def expanded(function: Command) -> Command:
 
 
 def _parameters_of(bundle: type[Any]) -> list[inspect.Parameter]:
-    hints = get_type_hints(bundle, include_extras=True)
     return [
         inspect.Parameter(
             field.name,
             inspect.Parameter.KEYWORD_ONLY,
             default=inspect.Parameter.empty if field.default is MISSING else field.default,
-            annotation=hints[field.name],
+            annotation=field.type,
         )
         for field in fields(bundle)
     ]

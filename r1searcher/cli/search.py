@@ -42,20 +42,21 @@ def index_corpus(
     shards: Annotated[int, typer.Option(min=1, help="Number of Elasticsearch shards.")] = 1,
 ) -> None:
     """Build a search index from a corpus."""
-    from r1searcher.retrieval import commands
-    from r1searcher.retrieval.manifest import IndexSettings
+    from r1searcher.retrieval.indexing import command
+    from r1searcher.retrieval.indexing.base import IndexOptions
+    from r1searcher.retrieval.indexing.manifest import IndexSettings
 
-    commands.index_corpus(
-        source,
-        to,
-        IndexSettings(analyzer, k1, b, title_weight),
-        format_=format_,
-        limit=limit,
-        overwrite=overwrite,
-        restart=restart,
-        rejects=rejects,
-        bad_rows=bad_rows,
-        shards=shards,
+    ranking = IndexSettings(analyzer, k1, b, title_weight)
+    command.index_corpus(
+        command.IndexRequest(
+            source=source,
+            to=to,
+            options=IndexOptions(settings=ranking, overwrite=overwrite, restart=restart, shards=shards),
+            format_=format_,
+            limit=limit,
+            rejects=rejects,
+            bad_rows=bad_rows,
+        )
     )
 
 

@@ -1,48 +1,57 @@
-"""Tables of settings: what they may hold, and every mistake in one of them as a sentence.
+"""Tables of settings: their valid contents, and each error in one of them as a sentence.
 
-Each package declares the tables that are its own; `config.settings` puts them together.
+Each package declares its own tables; `config.settings` combines them.
 """
 
 import dataclasses
 import difflib
 import re
 from collections.abc import Iterable
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from r1searcher.common.records import as_demand
 
 
 class Section(BaseModel):
-    """A table of settings: no key that is not known, no value of another type, no NaN, no infinity."""
+    """A table of settings: no unknown key, no value of another type, no NaN, no infinity."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True, allow_inf_nan=False
     )
 
+    unchecked: ClassVar[frozenset[str]] = frozenset()
+    """Keys whose text may contain anything."""
+
     @field_validator("*", mode="after")
     @classmethod
-    def plain_text(cls, value: Any) -> Any:
-        """Settings become file names, command lines and messages, where control characters do harm."""
-        if isinstance(value, str):
+    def plain_text(cls, value: Any, info: ValidationInfo) -> Any:
+        """Settings become file names, command lines and messages, where control characters are harmful."""
+        if isinstance(value, str) and info.field_name not in cls.unchecked:
             if not value.isprintable():
-                raise PydanticCustomError("text", "must not hold control or invisible characters")
+                raise PydanticCustomError("text", "must not contain control or invisible characters")
             if len(value.encode()) > 4096:
                 raise PydanticCustomError("text", "must not be longer than 4096 bytes")
         return value
 
 
-def explain(error: ValidationError, source: str, model: type[BaseModel], prefix: str = "") -> str:
-    """Every wrong setting with its value and what would be right. Keys of `model` are shown after `prefix`."""
+def explain(
+    error: ValidationError, source: str, model: type[BaseModel], prefix: str = "", more: Iterable[str] = ()
+) -> str:
+    """Every wrong setting with its value and the valid values.
+
+    Keys of `model` are shown after `prefix`; `more` are further keys that are known.
+    """
     lines = []
+    known = [*keys_of(model, prefix), *more]
     for problem in error.errors(include_url=False):
         key = prefix + ".".join(str(part) for part in problem["loc"])
         shown = f"{key} = {short(problem['input'])}"
         if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             without_index = re.sub(r"\.\d+", "", key)
-            near = difflib.get_close_matches(without_index, _keys(model, prefix), n=1, cutoff=0.6)
+            near = difflib.get_close_matches(without_index, known, n=1, cutoff=0.6)
             lines.append(f"{shown}: {f'did you mean {near[0]}?' if near else 'there is no such setting'}")
         elif problem["type"] == "value_error":
             lines.append(f"{key + '.' if key else ''}{problem['ctx']['error']}")
@@ -52,7 +61,7 @@ def explain(error: ValidationError, source: str, model: type[BaseModel], prefix:
 
 
 def short(value: Any) -> str:
-    """A value as it is shown in an error."""
+    """A value for display in an error."""
     try:
         text = repr(value)
     except (RecursionError, ValueError):  # nested too deeply; an integer too long to be written
@@ -60,12 +69,12 @@ def short(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}…"
 
 
-def _keys(model: type[BaseModel], prefix: str) -> Iterable[str]:
-    """The dotted keys of a model, its tables' and those of tables in lists."""
+def keys_of(model: type[BaseModel], prefix: str) -> Iterable[str]:
+    """The dotted keys of a model, its tables and tables in lists."""
     for name, field in model.model_fields.items():
         yield prefix + name
         for kind in (field.annotation, *get_args(field.annotation)):
             if isinstance(kind, type) and issubclass(kind, BaseModel):
-                yield from _keys(kind, f"{prefix}{name}.")
+                yield from keys_of(kind, f"{prefix}{name}.")
             elif isinstance(kind, type) and dataclasses.is_dataclass(kind):
                 yield from (f"{prefix}{name}.{field.name}" for field in dataclasses.fields(kind))

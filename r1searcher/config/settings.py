@@ -12,20 +12,22 @@ A file has settings for all stages and, under `[sft]`, `[stage1]` and `[stage2]`
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from r1searcher.common.files import read_text
-from r1searcher.common.section import Section, explain, short
+from r1searcher.common.section import Section, explain, keys_of, short
 from r1searcher.episodes.protocol import PROTOCOLS
 from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
 from r1searcher.errors import InputError
 from r1searcher.questions.datasets import DATASETS
+from r1searcher.retrieval.base import EngineSettings
+from r1searcher.retrieval.registry import RETRIEVERS, settings_of, settings_of_table
 from r1searcher.rewards.recipes import RECIPES, Part
 
 Stage = Literal["sft", "stage1", "stage2"]
@@ -91,11 +93,52 @@ class Data(Section):
 
 
 class Retrieval(Section):
+    """The retriever: a URL, or a kind and its keys (see docs/retrieval.md)."""
+
+    model_config = ConfigDict(extra="allow")  # those of the kind
+
     url: str = ""
-    """Retriever: an index folder, es://host:9200/name, http://host:8000/retrieve, http://host:8000/queries."""
+    """Retriever: an index folder, es://host:9200/name, http://host:8000/retrieve, http://host:8000/queries, or KIND:…
+    for one of another package."""
+
+    kind: str = ""
+    """Kind of retriever (bm25, es, http, or one of another package), where it has further settings in this table."""
 
     retry_timeout_s: float = Field(600.0, gt=0, le=10_000_000)
     """Seconds that a run retries while the retriever is down, before it stops with its last checkpoint."""
+
+    @property
+    def is_set(self) -> bool:
+        return bool(self.url or self.kind)
+
+    @property
+    def engine(self) -> EngineSettings:
+        """The engine's own settings. Raises `InputError` for a URL that is not a retriever's."""
+        if not self.kind:
+            return settings_of(self.url)
+        return settings_of_table(self.kind, {**({"url": self.url} if self.url else {}), **(self.model_extra or {})})
+
+    @field_validator("kind", mode="after")
+    @classmethod
+    def known_kind(cls, value: str) -> str:
+        try:
+            if value:
+                RETRIEVERS.require(value, "kind")
+            return value
+        except InputError as error:
+            raise PydanticCustomError("kind", "{said}", {"said": str(error).removeprefix("kind: ")}) from None
+
+    @model_validator(mode="after")
+    def further_keys_are_those_of_the_kind(self) -> "Retrieval":
+        if self.kind:
+            _ = self.engine  # its errors are ours, at their keys
+        elif self.model_extra:
+            unknown = [
+                InitErrorDetails(type="extra_forbidden", loc=(key,), input=value)
+                for key, value in self.model_extra.items()
+            ]
+            raise ValidationError.from_exception_data("Retrieval", unknown)
+        return self
 
 
 class Episode(Section):
@@ -352,14 +395,7 @@ def load(
         if not file.exists():
             raise InputError(f"there is no settings file {file}; `r1s init {file}` writes one to start from")
         _merge(merged, _for_stage(_read(file), stage))
-    for key, value in (overrides or {}).items():
-        *path, last = key.split(".")
-        table = merged
-        for name in path:
-            table = table.setdefault(name, {})
-            if not isinstance(table, dict):
-                raise InputError(f"--set {key}={short(value)}: {name} is a value, not a section")
-        table[last] = value
+    _merge(merged, _nested(overrides or {}))
     return _checked(merged, str(file) if file else f"preset {preset}" if preset else "command line")
 
 
@@ -372,7 +408,7 @@ def _checked(values: Mapping[str, Any], source: str) -> Settings:
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        raise InputError(explain(error, source, Settings)) from None
+        raise InputError(explain(error, source, Settings, more=_engine_keys(values))) from None
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -400,9 +436,38 @@ def _for_stage(table: Mapping[str, Any], stage: Stage) -> dict[str, Any]:
     return shared
 
 
+def _nested(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys as tables of tables."""
+    nested: dict[str, Any] = {}
+    for key, value in overrides.items():
+        *path, last = key.split(".")
+        table = nested
+        for name in path:
+            table = table.setdefault(name, {})
+            if not isinstance(table, dict):
+                raise InputError(f"--set {key}={short(value)}: {name} is a value, not a section")
+        table[last] = value
+    return nested
+
+
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:
+    _forget_engine(base.get("retrieval"), over.get("retrieval"))
     for key, value in over.items():
         if isinstance(value, dict) and isinstance(base.get(key), dict):
             _merge(base[key], value)
         else:
             base[key] = value
+
+
+def _forget_engine(before: Any, now: Any) -> None:
+    """A search engine is replaced as a whole: keys of the one before would not fit another one."""
+    if isinstance(before, dict) and isinstance(now, dict) and ({"url", "kind"} & now.keys()):
+        for key in before.keys() - {"retry_timeout_s"}:
+            del before[key]
+
+
+def _engine_keys(values: Mapping[str, Any]) -> Iterable[str]:
+    """The keys that the chosen kind of search engine adds to `[retrieval]`."""
+    retrieval = values.get("retrieval")
+    kind = retrieval.get("kind") if isinstance(retrieval, dict) else None
+    return keys_of(RETRIEVERS[kind], "retrieval.") if isinstance(kind, str) and kind in RETRIEVERS else ()

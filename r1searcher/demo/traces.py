@@ -16,7 +16,7 @@ from r1searcher.demo.atlas import AtlasQuestion
 from r1searcher.episodes.documents import block_of, documents_of
 from r1searcher.episodes.protocol import EpisodeProtocol
 from r1searcher.episodes.trajectory import Author
-from r1searcher.retrieval.base import Retriever
+from r1searcher.retrieval.base import Retriever, hits_of
 
 _BLOCK = 20
 """Each consecutive block of this many traces has exactly the shares of the mixture, and so has every update."""
@@ -68,7 +68,7 @@ async def make_traces(
         answers.setdefault(question.hops[-1].relation, []).append(question.gold_answers[0])
 
     async def found(query: str) -> str:
-        [hits] = await retriever.search([query], top_k)
+        [hits] = await hits_of(retriever, [query], top_k)
         return block_of(documents_of(hits, protocol), protocol, max_document_words)
 
     traces = []

@@ -15,7 +15,7 @@ from r1searcher.episodes.protocol import EpisodeProtocol, Query
 from r1searcher.episodes.tokens import Tokenizer
 from r1searcher.episodes.trajectory import Author, Search, Segment, StopReason, Trajectory
 from r1searcher.errors import InputError, R1Error
-from r1searcher.retrieval.base import Retriever
+from r1searcher.retrieval.base import EpisodeContext, Retriever, bind, search_all
 
 
 class FinishReason(StrEnum):
@@ -68,13 +68,18 @@ def max_prompt_tokens(limits: EpisodeLimits) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpisodeRequest:
-    """One question, and how its episode is run. `prompt` is the question as the model is asked it."""
+    """One question, and how its episode is run. `prompt` is the question as the model is asked it.
+
+    `id` and the training `step` are for retrievers that ask for the episode.
+    """
 
     question: str
     gold_answers: Sequence[str] = ()
     prompt: str
     protocol: EpisodeProtocol
     limits: EpisodeLimits = EpisodeLimits()
+    id: str = ""
+    step: int | None = None
 
 
 class _Record:
@@ -90,6 +95,18 @@ class _Record:
     def add(self, segment: Segment) -> None:
         self.segments.append(segment)
         self.context += segment.token_ids
+
+    @property
+    def episode(self) -> EpisodeContext:
+        """What the next search is for."""
+        request = self.request
+        return EpisodeContext(
+            question=request.question,
+            gold_answers=tuple(request.gold_answers),
+            id=request.id,
+            step=request.step,
+            search=len(self.searches) + 1,
+        )
 
     def finished(self, stop: StopReason) -> Trajectory:
         request = self.request
@@ -120,12 +137,13 @@ async def run_episode(
         if len(record.searches) == limits.max_searches:
             return record.finished(StopReason.SEARCH_LIMIT)
         started = time.perf_counter()
-        [hits] = await retriever.search([move.text], limits.top_k)
+        [result] = await search_all(bind(retriever, record.episode), [move.text], limits.top_k)
+        hits = result.require_hits()
         seconds = time.perf_counter() - started
         # A full turn must fit after the documents; otherwise the model reads them and cannot answer.
         left = limits.max_context - len(record.context) - limits.max_new_tokens
         block = documents.fit(hits, request.protocol, tokenizer, limits.max_document_words, left)
-        record.searches.append(Search(move.text, tuple(hits), block[1] if block else 0, seconds))
+        record.searches.append(Search(move.text, hits, block[1] if block else 0, seconds, result.spans))
         if block is None:
             return record.finished(StopReason.CONTEXT_FULL)
         block_ids = tuple(tokenizer.encode(block[0]))

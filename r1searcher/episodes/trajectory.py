@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain
 
-from r1searcher.retrieval.base import Hit
+from r1searcher.retrieval.base import Hit, Span
 
 
 class Author(StrEnum):
@@ -67,12 +67,17 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """One query that was run. `hits` is everything the engine returned; `shown` how many of them fit in the context."""
+    """One query that was run.
+
+    `hits` is everything the engine returned; `shown` how many of them fit in the context. `seconds` is how long the
+    episode waited, `spans` what each link of the retriever spent.
+    """
 
     query: str
     hits: tuple[Hit, ...]
     shown: int
     seconds: float
+    spans: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,15 +17,15 @@ from r1searcher.errors import InputError
 from r1searcher.evaluation.rollouts import request_maker
 from r1searcher.evaluation.target import ModelRequest, find_target, open_engine
 from r1searcher.questions.question import Question
-from r1searcher.retrieval import open_retriever
-from r1searcher.retrieval.base import Health, Hit, Retriever
-from r1searcher.retrieval.retry import RetryingRetriever
+from r1searcher.retrieval.base import Retriever, SearchResult
+from r1searcher.retrieval.links.base import Link
 from r1searcher.rewards.format import answer_of_trajectory
+from r1searcher.runs.resolved import retriever_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class AskRequest(ModelRequest):
-    """A request of `r1s ask`."""
+    """The arguments of `r1s ask`."""
 
     question: str
     temperature: float = 0.0
@@ -45,14 +45,10 @@ def run_ask(request: AskRequest) -> None:
 async def _ask(request: AskRequest, console: SafeConsole) -> Trajectory:
     target = find_target(request.model, request.overrides)
     settings = target.settings
-    if not settings.retrieval.url:
+    if not settings.retrieval.is_set:
         raise InputError("no search engine is set: give --retriever INDEX-FOLDER or a URL")
     async with AsyncExitStack() as stack:
-        retriever = RetryingRetriever(
-            open_retriever(settings.retrieval.url),
-            settings.retrieval.retry_timeout_s,
-            console.print,
-        )
+        retriever = retriever_of(settings, console.print)
         stack.push_async_callback(retriever.aclose)
         await retriever.health()
         console.print(f"starting {shown_url(target.model)}", style="dim")
@@ -78,15 +74,16 @@ class _PrintingGenerator:
         return generation
 
 
-class _PrintingRetriever:
+class _PrintingRetriever(Link):
     """Prints what each search found."""
 
     def __init__(self, retriever: Retriever, words: int, console: SafeConsole) -> None:
-        self._retriever, self._words, self._console = retriever, words, console
+        super().__init__(retriever)
+        self._words, self._console = words, console
 
-    async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
-        found = await self._retriever.search(queries, top_k)
-        for hits in found:
+    async def search(self, queries: Sequence[str], top_k: int) -> list[SearchResult]:
+        results = await super().search(queries, top_k)
+        for hits in (result.hits for result in results if result.error is None):
             for number, hit in enumerate(hits, start=1):
                 text = " ".join(hit.passage.text.split()[: self._words])
                 parts = (
@@ -97,10 +94,4 @@ class _PrintingRetriever:
                 self._console.print(Text.assemble(*parts), soft_wrap=True)
             if not hits:
                 self._console.print("  nothing found", style="cyan")
-        return found
-
-    async def health(self) -> Health:
-        return await self._retriever.health()
-
-    async def aclose(self) -> None:
-        await self._retriever.aclose()
+        return results

@@ -30,17 +30,16 @@ from r1searcher.questions.named import Dataset, is_here, open_dataset
 from r1searcher.questions.quality import overlap_warning
 from r1searcher.report.scoring import MetricSummary
 from r1searcher.report.write import write_report
-from r1searcher.retrieval import open_retriever
-from r1searcher.retrieval.retry import RetryingRetriever
+from r1searcher.retrieval.registry import described, open_retriever
 from r1searcher.rewards.format import answer_of_trajectory
 from r1searcher.rewards.metrics import score
 from r1searcher.runs.records import to_row
-from r1searcher.runs.resolved import protocol_of, reward_of
+from r1searcher.runs.resolved import protocol_of, retriever_of, reward_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRequest(ModelRequest):
-    """A request of `r1s evaluate`. `temperature` None: 0, or 1 if several answers are sampled."""
+    """The arguments of `r1s evaluate`. `temperature` None: 0, or 1 if several answers are sampled."""
 
     datasets: Sequence[str]
     to: Path | None = None
@@ -57,7 +56,7 @@ class EvaluationRequest(ModelRequest):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A request with everything that was opened for it, so that nothing is opened twice."""
+    """A request with everything that was resolved from it."""
 
     request: EvaluationRequest
     target: Target
@@ -68,7 +67,7 @@ class Plan:
 def evaluate(request: EvaluationRequest, console: SafeConsole) -> dict[str, MetricSummary]:
     """Run the missing episodes, score all, write the report. Returns the metrics by dataset.
 
-    Raises `InputError` if `to` contains another evaluation.
+    Raises `InputError` if `to` has another evaluation.
     """
     plan = plan_of(request)
     manifest = asyncio.run(manifest_of(plan))
@@ -80,12 +79,12 @@ def evaluate(request: EvaluationRequest, console: SafeConsole) -> dict[str, Metr
 
 
 def plan_of(request: EvaluationRequest) -> Plan:
-    """Raises `InputError` for every error that can be detected before an episode runs."""
+    """Resolves the request. Raises `InputError` for every error that can be found before an episode runs."""
     target = find_target(request.model, request.overrides)
     temperature = request.temperature if request.temperature is not None else (1.0 if request.samples > 1 else 0.0)
     if request.samples > 1 and temperature == 0:
         raise InputError("--samples draws several answers per question; at temperature 0 they would all be the same")
-    if not target.settings.retrieval.url:
+    if not target.settings.retrieval.is_set:
         raise InputError("no search engine is set: give --retriever INDEX-FOLDER or a URL")
     if target.is_url:
         completions_client(target.model)
@@ -99,7 +98,7 @@ def plan_of(request: EvaluationRequest) -> Plan:
 
 
 def _with_overlap(dataset: Dataset, target: Target) -> Dataset:
-    """The dataset with a warning about questions that the model was trained on, if its run and data are available."""
+    """The dataset with a warning about questions that the model was trained on, if its run and data are known."""
     data = target.settings.data
     if not (target.run and data.train and is_here(data.train, data.folder, training=True)):
         return dataset
@@ -108,10 +107,10 @@ def _with_overlap(dataset: Dataset, target: Target) -> Dataset:
 
 
 async def manifest_of(plan: Plan) -> dict[str, Any]:
-    """What identifies the evaluation, including the retriever's index. Raises `RetrieverError`."""
+    """What identifies the evaluation, including the retriever's contents. Raises `RetrieverError`."""
     target, settings = plan.target, plan.target.settings
     text = prompt_text(settings.model.prompt, protocol_of(settings))
-    async with aclosing(open_retriever(settings.retrieval.url)) as retriever:
+    async with aclosing(open_retriever(settings.retrieval.engine)) as retriever:
         health = await retriever.health()
     return {
         "model": shown_url(target.model),
@@ -121,7 +120,7 @@ async def manifest_of(plan: Plan) -> dict[str, Any]:
             d.name: {"source": d.source, "sha256": d.sha256, "n": len(d.questions), "warnings": list(d.warnings)}
             for d in plan.datasets
         },
-        "retriever": {"url": shown_url(settings.retrieval.url), **asdict(health)},
+        "retriever": {**described(settings.retrieval.engine), **asdict(health)},
         "episode": settings.episode.model_dump(),
         "temperature": plan.temperature,
         "samples": plan.request.samples,
@@ -151,7 +150,7 @@ def fingerprint(model: Path) -> str | None:
 
 
 def _all_rows(plan: Plan, folder: EvaluationFolder, console: SafeConsole) -> list[Row]:
-    """A row for every episode, in order; runs the missing ones, and judges them if requested."""
+    """One row per episode in order, after running the missing ones, with verdicts if a judge is requested."""
     request, seed = plan.request, plan.target.settings.seed
     episodes: list[RolloutRequest] = []
     for dataset in plan.datasets:
@@ -178,8 +177,7 @@ async def _run(plan: Plan, episodes: Sequence[RolloutRequest], folder: Evaluatio
     async with AsyncExitStack() as stack:
         shown = stack.enter_context(_Progress(f"starting {shown_url(target.model)}", len(episodes), console))
         engine = await open_engine(stack, request, target)
-        retrieval = settings.retrieval
-        retriever = RetryingRetriever(open_retriever(retrieval.url), retrieval.retry_timeout_s, console.print)
+        retriever = retriever_of(settings, console.print)
         stack.push_async_callback(retriever.aclose)
         rollouts = roll_out(episodes, engine, retriever, request_maker(settings, engine), request.concurrency)
         async for episode, trajectory, seconds in await stack.enter_async_context(aclosing(rollouts)):

@@ -55,7 +55,7 @@ Episode = tuple[str, int, int]
 
 @dataclass(frozen=True, slots=True)
 class EvaluationFolder:
-    """Paths and rows of one evaluation. Files are created when they are written."""
+    """Paths and rows of one evaluation. Files are created when they are first written."""
 
     path: Path
 

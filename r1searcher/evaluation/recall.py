@@ -17,7 +17,7 @@ from r1searcher.questions.named import open_dataset
 from r1searcher.questions.question import Question
 from r1searcher.report.intervals import Interval, interval
 from r1searcher.retrieval import open_retriever
-from r1searcher.retrieval.base import Hit, Retriever
+from r1searcher.retrieval.base import Hit, Retriever, hits_of
 from r1searcher.rewards.metrics import normalize
 
 CUTOFFS = (1, 3, 5, 10)
@@ -43,8 +43,8 @@ async def measure(retriever: Retriever, questions: Sequence[Question]) -> Recall
     ranks: list[int | None] = []
     for start in range(0, len(open_), _QUERIES_AT_ONCE):
         batch = open_[start : start + _QUERIES_AT_ONCE]
-        hits_of = await retriever.search([question.text for question in batch], max(CUTOFFS))
-        ranks += [first_rank(question.gold_answers, hits) for question, hits in zip(batch, hits_of, strict=True)]
+        found = await hits_of(retriever, [question.text for question in batch], max(CUTOFFS))
+        ranks += [first_rank(question.gold_answers, hits) for question, hits in zip(batch, found, strict=True)]
     return Recall(tuple(ranks), len(questions) - len(open_))
 
 

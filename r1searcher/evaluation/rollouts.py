@@ -15,7 +15,7 @@ from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.evaluation.engines import InferenceEngine
 from r1searcher.questions.question import Question
 from r1searcher.retrieval.base import Retriever
-from r1searcher.runs.resolved import limits_of, protocol_of
+from r1searcher.runs.resolved import limits_of, protocol_of, retriever_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +99,6 @@ def roll_out_model(
     """
     from r1searcher.engine.topology import device_of
     from r1searcher.engine.vllm.inference import LocalModel
-    from r1searcher.retrieval import open_retriever
-    from r1searcher.retrieval.retry import RetryingRetriever
 
     tasks = [task for t in temperatures for task in rollout_requests(questions, t, seed=settings.seed)]
     local = LocalModel(
@@ -115,8 +113,7 @@ def roll_out_model(
 
     async def run() -> dict[RolloutRequest, Trajectory]:
         found: dict[RolloutRequest, Trajectory] = {}
-        waiting = RetryingRetriever(open_retriever(settings.retrieval.url), settings.retrieval.retry_timeout_s, notify)
-        async with aclosing(waiting) as retriever, local as engine:
+        async with aclosing(retriever_of(settings, notify)) as retriever, local as engine:
             make_request = request_maker(settings, engine)
             async with aclosing(roll_out(tasks, engine, retriever, make_request, concurrency)) as rollouts:
                 async for task, trajectory, _ in rollouts:
@@ -151,6 +148,7 @@ def request_maker(settings: Settings, engine: InferenceEngine) -> Callable[[Ques
             prompt=make_prompt(question.text),
             protocol=protocol,
             limits=limits,
+            id=question.id,
         )
 
     return request

@@ -1,5 +1,5 @@
-"""Search engines behind one small asynchronous interface."""
+"""Search engines with one small asynchronous interface."""
 
-from r1searcher.retrieval.urls import open_retriever
+from r1searcher.retrieval.registry import open_retriever
 
 __all__ = ["open_retriever"]

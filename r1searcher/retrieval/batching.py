@@ -1,4 +1,4 @@
-"""Queries of different requests, searched together; each gets an outcome of its own."""
+"""Searches queries of different requests together; each gets its own outcome."""
 
 import asyncio
 import os
@@ -6,11 +6,11 @@ from collections import deque
 from collections.abc import Sequence
 
 from r1searcher.errors import RetrieverError
-from r1searcher.retrieval.base import Hit, IndexDamagedError, Retriever
+from r1searcher.retrieval.base import IndexDamagedError, Retriever, SearchResult, search_all
 
 BATCH = 64
-_Waiting = tuple[str, asyncio.Future[list[Hit]]]
-_Outcome = list[Hit] | BaseException
+_Waiting = tuple[str, asyncio.Future[SearchResult]]
+_Outcome = SearchResult | BaseException
 
 
 class Batcher:
@@ -22,10 +22,11 @@ class Batcher:
         self._workers: set[asyncio.Task[None] | None] = set()
         self._most_workers = os.cpu_count() or 1
 
-    async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
-        """One list of hits per query. Raises what the retriever raised for one of them, alone or with others."""
+    async def search(self, queries: Sequence[str], top_k: int) -> list[SearchResult]:
+        """One result per query. A `RetrieverError` of the retriever is in the results of the affected queries; other
+        exceptions are raised."""
         loop = asyncio.get_running_loop()
-        answers: list[asyncio.Future[list[Hit]]] = [loop.create_future() for _ in queries]
+        answers: list[asyncio.Future[SearchResult]] = [loop.create_future() for _ in queries]
         self._waiting.setdefault(top_k, deque()).extend(zip(queries, answers, strict=True))
         if len(self._workers) < self._most_workers:
             self._workers.add(asyncio.create_task(self._work()))
@@ -37,34 +38,40 @@ class Batcher:
             batch = [queue.popleft() for _ in range(min(BATCH, len(queue)))]
             del self._waiting[top_k]
             if queue:
-                self._waiting[top_k] = queue  # behind those with another number of passages
+                self._waiting[top_k] = queue  # after those with another number of passages
             try:
                 outcomes = await self._outcomes([query for query, _ in batch], top_k)
             except BaseException:  # canceled: the server ends
-                outcomes = [RetrieverError("The search was interrupted.", transient=True)] * len(batch)
+                interrupted = SearchResult(error=RetrieverError("The search was interrupted.", transient=True))
+                outcomes = [interrupted] * len(batch)
                 raise
             finally:
                 _settle([answer for _, answer in batch], outcomes)
-        # Here and not in a callback, which comes later: queries that arrive in between would wait for nobody.
+        # Here and not in a later callback: queries that arrive in between would wait forever.
         self._workers.discard(asyncio.current_task())
 
     async def _outcomes(self, queries: Sequence[str], top_k: int) -> list[_Outcome]:
-        """Hits or an error per query. One bad query must not fail the others of its batch, so they are asked again
-        one by one, unless the engine is away or its index damaged: they would all fail, each after its time-out."""
+        """A result or an exception per query. One bad query must not fail the others of its batch: if the call fails as
+        a whole, they are retried one by one, unless the engine is down or its index damaged. Then they would all fail,
+        each after its timeout."""
         try:
-            return list(await self._retriever.search(queries, top_k))
+            return list(await search_all(self._retriever, queries, top_k))
         except Exception as error:
             away = isinstance(error, IndexDamagedError) or (isinstance(error, RetrieverError) and error.transient)
             if away or len(queries) == 1:
-                return [error] * len(queries)
-        alone = (self._retriever.search([query], top_k) for query in queries)
+                return [_outcome(error)] * len(queries)
+        alone = (search_all(self._retriever, [query], top_k) for query in queries)
         outcomes = await asyncio.gather(*alone, return_exceptions=True)
-        return [outcome if isinstance(outcome, BaseException) else outcome[0] for outcome in outcomes]
+        return [_outcome(outcome) if isinstance(outcome, BaseException) else outcome[0] for outcome in outcomes]
 
 
-def _settle(answers: Sequence[asyncio.Future[list[Hit]]], outcomes: Sequence[_Outcome]) -> None:
+def _outcome(error: BaseException) -> _Outcome:
+    return SearchResult(error=error) if isinstance(error, RetrieverError) else error
+
+
+def _settle(answers: Sequence[asyncio.Future[SearchResult]], outcomes: Sequence[_Outcome]) -> None:
     for answer, outcome in zip(answers, outcomes, strict=True):
-        if answer.done():  # its client may have hung up
+        if answer.done():  # its client may have disconnected
             continue
         if isinstance(outcome, BaseException):
             answer.set_exception(outcome)

@@ -1,4 +1,4 @@
-"""What the commands `search` and `serve` do; `index-corpus` is in `retrieval/indexing/command.py`."""
+"""The commands `search` and `serve`; `index-corpus` is in `retrieval/indexing/command.py`."""
 
 import asyncio
 import os
@@ -10,20 +10,16 @@ from pathlib import Path
 from r1searcher.common.files import read_text, split_lines
 from r1searcher.common.terminal import console, json_line, outside, silence_native_output
 from r1searcher.errors import InputError
-from r1searcher.retrieval.base import Health, Hit
-from r1searcher.retrieval.indexing.command import index_corpus
-from r1searcher.retrieval.integrity import has_checksums
-from r1searcher.retrieval.urls import is_embedded, open_retriever
-
-__all__ = ["index_corpus", "search", "serve"]
+from r1searcher.retrieval.base import Health, Hit, hits_of
+from r1searcher.retrieval.registry import open_retriever, settings_of
 
 QUERIES_AT_ONCE = 64
 MOST_WORKERS = 8
-"""Processes of a server that is not told how many: a machine with a hundred cores has others to do."""
+"""Default limit of server processes: a machine with a hundred cores has other work."""
 
 
 def search(url: str, query: str | None, queries: Path | None, top_k: int, as_json: bool) -> None:
-    """Print what queries find: passages to read, or a line per query `[[id, score], …]`."""
+    """Print the hits of queries: passages, or a line per query `[[id, score], …]`."""
     if (query is None) == (queries is None):
         raise InputError('Give one query ("…") or a file of them, one per line (--queries FILE).')
     asked = [query] if query is not None else _lines(queries)
@@ -39,11 +35,11 @@ def search(url: str, query: str | None, queries: Path | None, top_k: int, as_jso
     asyncio.run(run())
 
 
-async def _searched(url: str, queries: Sequence[str], top_k: int) -> AsyncIterator[tuple[str, list[Hit]]]:
+async def _searched(url: str, queries: Sequence[str], top_k: int) -> AsyncIterator[tuple[str, Sequence[Hit]]]:
     async with aclosing(open_retriever(url)) as retriever:
         for start in range(0, len(queries), QUERIES_AT_ONCE):
             asked = queries[start : start + QUERIES_AT_ONCE]
-            for pair in zip(asked, await retriever.search(asked, top_k), strict=True):
+            for pair in zip(asked, await hits_of(retriever, asked, top_k), strict=True):
                 yield pair
 
 
@@ -65,11 +61,11 @@ def _show(query: str | None, hits: Sequence[Hit]) -> None:
         out.print(outside(f"{place}  {hit.passage.title}", "bold"), outside(f"{hit.score:.3f}  {hit.passage.id}"))
         out.print(outside(hit.passage.text), "")
     if not hits:
-        out.print("Nothing matches.", "")
+        out.print("No passage matches.", "")
 
 
 def serve(url: str, host: str, port: int, workers: int | None, allowed_hosts: Sequence[str]) -> None:
-    """Serve a retriever over HTTP until interrupted, by as many processes as there are cores unless told otherwise."""
+    """Serve a retriever over HTTP until interrupted, by default with one process per core."""
     from r1searcher.retrieval import processes
 
     out = console(stderr=True)
@@ -77,18 +73,17 @@ def serve(url: str, host: str, port: int, workers: int | None, allowed_hosts: Se
     names = processes.allowed_names(place, list(allowed_hosts))
     silence_native_output()
     said = asyncio.run(_checked(url))
-    out.print(f"{said.name}, {said.passages:,} passages.")
+    out.print(f"{said.name}{'' if said.passages is None else f', {said.passages:,} passages'}.")
     if not place.is_loopback:
-        out.print(f"There is no access control: whoever reaches {host} may search.")
+        out.print(f"There is no access control: anyone who can reach {host} can search.")
     processes.serve(
-        processes.Service(url, place, names, said.settings_hash),
+        processes.Service(url, place, names, said.fingerprint),
         workers or min(os.cpu_count() or 1, MOST_WORKERS),
-        lambda address: out.print(f"{address}/retrieve, /queries and /access answer now."),
+        lambda address: out.print(f"{address}/retrieve, /queries and /access are ready."),
     )
 
 
 async def _checked(url: str) -> Health:
-    """What the retriever says of itself. Every file of an embedded index is read, to compare its checksum."""
-    thorough = is_embedded(url) and has_checksums(Path(url.removeprefix("file:")))
-    async with aclosing(open_retriever(url, thorough=thorough)) as retriever:
+    """The retriever's health, after all its checks."""
+    async with aclosing(settings_of(url).open_checked()) as retriever:
         return await retriever.health()

@@ -26,11 +26,9 @@ import uvicorn
 from r1searcher.common.files import cause_of
 from r1searcher.common.terminal import error_line, silence_native_output
 from r1searcher.errors import InputError, R1Error, RetrieverError
-from r1searcher.retrieval.base import Retriever
 from r1searcher.retrieval.connections import Limits, limited
-from r1searcher.retrieval.reopening import ReopeningRetriever
+from r1searcher.retrieval.registry import settings_of
 from r1searcher.retrieval.server import LOOPBACK_NAMES, host_name, make_app
-from r1searcher.retrieval.urls import is_embedded, open_retriever
 
 _START_SECONDS = 120
 _GRACE_SECONDS = 4
@@ -99,12 +97,12 @@ def allowed_names(place: Place, names: list[str]) -> frozenset[str] | None:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What each process of a server needs; `settings_hash` is that of the checked index."""
+    """What each process of a server needs; `fingerprint` is that of the checked retriever."""
 
     url: str
     place: Place
     allowed_names: frozenset[str] | None
-    settings_hash: str
+    fingerprint: str
     limits: Limits = field(default_factory=Limits)
 
 
@@ -205,18 +203,12 @@ def _work(service: Service, telling: Connection) -> None:
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
         _end_with_parent()
-        if isinstance(retriever, ReopeningRetriever):
-            await retriever.open()
         telling.send(None)
         yield
 
     try:
         listening = service.place.listen()
-        retriever: Retriever = (
-            ReopeningRetriever(service.url, service.settings_hash)
-            if is_embedded(service.url)
-            else open_retriever(service.url)
-        )
+        retriever = settings_of(service.url).open_in_server(service.fingerprint)
         config = uvicorn.Config(
             make_app(retriever, service.allowed_names, lifespan),
             http=limited(service.limits),

@@ -3,10 +3,11 @@
     POST /retrieve   {"queries" or "query", "topk", "return_scores"} -> {"result": [[…], …]}: Search-R1, SkyRL…
     POST /access     {"urls"} -> {"result": [{"contents", …} or null, …]}: ASearcher
     POST /queries    {"queries", "k"} -> {"queries", "answers": [["17\\tTitle: X Text: …", …], …]}: R1-Searcher
-    GET  /health     {"name", "passages", "settings_hash"}
+    GET  /health     {"name", "passages", "fingerprint"}
 
 Queries that arrive at the same time are searched together. An invalid request gets a 4xx, an unavailable search engine
-or a damaged index a 503, each with a sentence in `detail`.
+or a damaged index a 503, each with a sentence in `detail`. These protocols have no errors of single queries: one query
+that fails makes its request fail, with 503 where a retry may help and 422 where it will not.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ from starlette.types import Receive, Scope, Send
 
 from r1searcher.common.files import parse_json
 from r1searcher.errors import R1Error
-from r1searcher.retrieval.base import MAX_TOP_K, Hit, Retriever
+from r1searcher.retrieval.base import MAX_TOP_K, Hit, IndexDamagedError, Retriever, SearchResult
 from r1searcher.retrieval.batching import Batcher
 from r1searcher.retrieval.protocols import (
     AccessRequest,
@@ -89,7 +90,7 @@ def make_app(
 
     async def health(request: Request) -> _Pieces:
         said = await retriever.health()
-        return _json({"name": said.name, "passages": said.passages, "settings_hash": said.settings_hash})
+        return _json({"name": said.name, "passages": said.passages, "fingerprint": said.fingerprint})
 
     @asynccontextmanager
     async def whole_life(app: Any) -> AsyncIterator[None]:
@@ -192,6 +193,7 @@ async def _answers(
     It is encoded as the hits arrive, so that only the response of a large request is kept in memory.
     """
     require_affordable(len(queries), top_k)
+    nothing = SearchResult()
     head, end = json.dumps({**beside, key: []}).encode()[:-2], b"]}"
     pieces, size = [], 0
     at_once = min(_QUERIES_AT_ONCE, _PASSAGES_AT_ONCE // top_k)
@@ -199,7 +201,8 @@ async def _answers(
         some = queries[start : start + at_once]
         asked = [query for query in some if query.strip()]  # empty queries get an empty list, without a search
         found = iter(await batcher.search(asked, top_k) if asked else [])
-        rows = json.dumps([shaped(next(found) if query.strip() else []) for query in some])[1:-1]
+        results = [next(found) if query.strip() else nothing for query in some]
+        rows = json.dumps([shaped(_hits(query, result)) for query, result in zip(some, results, strict=True)])[1:-1]
         pieces.append((b", " if start else head) + rows.encode())
         size += len(pieces[-1])
         if size > MAX_ANSWER_BYTES:
@@ -213,6 +216,14 @@ async def _answers(
     pieces = pieces or [head]
     pieces[-1] += end
     return pieces
+
+
+def _hits(query: str, result: SearchResult) -> Sequence[Hit]:
+    """The hits of one query. Raises its error, as a bad request where the same query will always fail."""
+    error = result.error
+    if error is None or error.transient or isinstance(error, IndexDamagedError):
+        return result.require_hits()
+    raise BadRequest(422, f"The search for {query[:80]!r} failed: {error}")
 
 
 async def _body(request: Request) -> Any:

@@ -25,7 +25,7 @@ from r1searcher.episodes.protocol import PROTOCOLS
 from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
 from r1searcher.episodes.trajectory import Author, Search, Segment, StopReason, Trajectory
 from r1searcher.errors import InputError
-from r1searcher.retrieval.base import Hit
+from r1searcher.retrieval.base import Hit, Span
 from r1searcher.runs.folder import RunFolder
 
 
@@ -61,10 +61,18 @@ class HitRow(Record):
     score: float
 
 
+class SpanRow(Record):
+    link: Str
+    seconds: float
+    cost_usd: float = 0.0
+    cached: bool = False
+
+
 class SearchRow(Record):
     query: Str
     shown: Count
     seconds: float
+    spans: list[SpanRow] = Field(default_factory=list)
     hits: list[HitRow]
 
 
@@ -261,6 +269,7 @@ def to_row(trajectory: Trajectory, **more: Any) -> dict[str, Any]:
                 "query": search.query,
                 "shown": search.shown,
                 "seconds": round(search.seconds, 6),
+                "spans": [_span_row(span) for span in search.spans],
                 "hits": [
                     {"id": h.passage.id, "title": h.passage.title, "text": h.passage.text, "score": h.score}
                     for h in search.hits
@@ -269,6 +278,14 @@ def to_row(trajectory: Trajectory, **more: Any) -> dict[str, Any]:
             for search in trajectory.searches
         ],
     }
+
+
+def _span_row(span: Span) -> dict[str, Any]:
+    """A span without what is at its default."""
+    row: dict[str, Any] = {"link": span.link, "seconds": round(span.seconds, 6)}
+    if span.cost_usd:
+        row["cost_usd"] = span.cost_usd
+    return {**row, "cached": True} if span.cached else row
 
 
 def from_row(row: Mapping[str, Any]) -> Trajectory:
@@ -300,6 +317,7 @@ def trajectory_of(checked: TrajectoryRow) -> Trajectory:
                 tuple(Hit(Passage(h.id, h.title, h.text), h.score) for h in s.hits),
                 s.shown,
                 s.seconds,
+                tuple(Span(x.link, x.seconds, x.cost_usd, x.cached) for x in s.spans),
             )
             for s in checked.searches
         ),

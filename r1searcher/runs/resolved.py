@@ -8,6 +8,8 @@ from r1searcher.episodes.protocol import EpisodeProtocol, protocol_named
 from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
 from r1searcher.episodes.trajectory import Author, Segment, StopReason, Trajectory
 from r1searcher.errors import InputError
+from r1searcher.retrieval import open_retriever
+from r1searcher.retrieval.links.retry import RetryingRetriever
 from r1searcher.rewards.recipes import RewardBreakdown, RewardedStage, recipe_parts, reward_function
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import read_manifest
@@ -36,6 +38,11 @@ def limits_of(settings: Settings) -> EpisodeLimits:
         top_k=episode.top_k,
         max_document_words=episode.max_document_words,
     )
+
+
+def retriever_of(settings: Settings, notify: Callable[[str], None]) -> RetryingRetriever:
+    """The retriever of a run, which waits out outages as the settings say. Raises what `open_retriever` raises."""
+    return RetryingRetriever(open_retriever(settings.retrieval.engine), settings.retrieval.retry_timeout_s, notify)
 
 
 def reward_of(settings: Settings, stage: RewardedStage | None = None) -> Callable[[Trajectory], RewardBreakdown]:

@@ -4,7 +4,7 @@ import hashlib
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ def prepare_stage(stage: Stage, settings: Settings, run: RunFolder) -> Prepared:
         "prompt_sha256": sha256(inputs.prompt.encode()),
         "questions": len(train.questions),
         "data_sha256": train.sha256,
-        "index": {"name": health.name, "passages": health.passages, "settings": health.settings_hash},
+        "index": asdict(health),
     }
     resuming = check_resumable(run, manifest)
     if not resuming:

@@ -12,14 +12,14 @@ from r1searcher.checks.runner import CHECKS, require_checks, run_checks
 from r1searcher.config.settings import load
 from r1searcher.corpora.passage import Passage
 from r1searcher.errors import InputError
-from r1searcher.retrieval import embedded
+from r1searcher.retrieval.indexing.bm25 import build
 from tests import extension
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> dict[str, Any]:
     """All settings that do not need training packages are right; the model does not exist."""
-    embedded.build([Passage("1", "Oslo", "Oslo is in Norway.")], tmp_path / "index")
+    build([Passage("1", "Oslo", "Oslo is in Norway.")], tmp_path / "index")
     rows = [{"question": f"question {n}?", "answer": "Oslo"} for n in range(4)]
     (tmp_path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return {

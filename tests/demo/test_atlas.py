@@ -3,7 +3,9 @@ from pathlib import Path
 import pytest
 
 from r1searcher.demo.atlas import Atlas, make_atlas
-from r1searcher.retrieval.embedded import EmbeddedIndex, build
+from r1searcher.retrieval.base import hits_of
+from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
+from r1searcher.retrieval.indexing.bm25 import build
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +69,10 @@ def test_about_half_of_the_questions_have_two_hops(atlas: Atlas) -> None:
 async def test_a_hops_query_finds_its_passage_and_a_two_hop_question_alone_does_not(atlas: Atlas, index: Path) -> None:
     retriever = EmbeddedIndex(index)
     hops = [hop for question in atlas.held_out for hop in question.hops]
-    for hop, hits in zip(hops, await retriever.search([hop.query for hop in hops], 2), strict=True):
+    for hop, hits in zip(hops, await hits_of(retriever, [hop.query for hop in hops], 2), strict=True):
         assert hop.subject in [hit.passage.title for hit in hits]
     two = [question for question in atlas.held_out if len(question.hops) == 2]
-    for question, hits in zip(two, await retriever.search([q.question for q in two], 2), strict=True):
+    for question, hits in zip(two, await hits_of(retriever, [q.question for q in two], 2), strict=True):
         assert question.hops[1].subject not in [hit.passage.title for hit in hits]
     await retriever.aclose()
 

@@ -9,7 +9,8 @@ from r1searcher.episodes.protocol import Query
 from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
 from r1searcher.episodes.trajectory import Author, Segment, StopReason, Trajectory
 from r1searcher.questions.traces import read_traces
-from r1searcher.retrieval.embedded import EmbeddedIndex, build
+from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
+from r1searcher.retrieval.indexing.bm25 import build
 from r1searcher.rewards.format import answer_of_trajectory, violations
 
 MIXTURE = Mixture(searching=0.6, broken=0.2, two_hop=0.5)

@@ -11,7 +11,7 @@ from r1searcher.demo.run import CONTRAST, PLAN, DemoRequest
 from r1searcher.demo.world import make_world
 from r1searcher.questions.named import open_dataset
 from r1searcher.questions.traces import read_traces
-from r1searcher.retrieval import embedded
+from r1searcher.retrieval.indexing.manifest import is_index
 
 
 def said() -> terminal.SafeConsole:
@@ -32,7 +32,7 @@ def test_every_file_of_the_world_can_be_read_by_the_stages(world: Path) -> None:
     assert len(list(read_traces(world / "traces.jsonl"))) > 720  # traces that search have several turns
     passages = [json.loads(line) for line in (world / "passages.jsonl").open()]
     assert len(passages) == 1000
-    assert embedded.is_index(world / "index")
+    assert is_index(world / "index")
 
 
 def test_a_finished_world_is_left_alone_and_one_of_another_seed_is_replaced(world: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import tomli_w
 from r1searcher.corpora.passage import Passage
 from r1searcher.episodes.protocol import Document
 from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
-from r1searcher.retrieval import embedded
+from r1searcher.retrieval.indexing.bm25 import build
 from r1searcher.runs.folder import RunFolder
 
 HANG = 3600
@@ -94,7 +94,7 @@ def make_world(folder: Path, tags: Sequence[str] = R1_SEARCHER.tags) -> World:
     """A corpus of a sentence a town, questions about them, an untrained model, traces, and settings for all of it."""
     regions = towns_and_regions()
     passages = [Passage(town, town, f"{town} is in {region}.") for town, region in regions.items()]
-    embedded.build(passages, folder / "index")
+    build(passages, folder / "index")
     questions = [
         {"id": f"{town}-{number}", "question": f"Where is {town}?", "gold_answers": [region]}
         for number in range(12)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from r1searcher.corpora.passage import Passage
 from r1searcher.episodes.loop import FinishReason, Generation
 from r1searcher.episodes.tokens import Tokenizer
-from r1searcher.retrieval.base import Health, Hit
+from r1searcher.retrieval.base import Health, Hit, SearchResult
 
 
 class ScriptedModel:
@@ -46,11 +46,11 @@ class GivenPassages:
         self.hits = [Hit(Passage(str(i), f"Title {i}", text), 1.0 - i / 10) for i, text in enumerate(texts)]
         self.queries: list[str] = []
 
-    async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
+    async def search(self, queries: Sequence[str], top_k: int) -> list[SearchResult]:
         self.queries += queries
-        return [self.hits[:top_k] for _ in queries]
+        return [SearchResult(tuple(self.hits[:top_k])) for _ in queries]
 
     async def health(self) -> Health:
-        return Health("given passages", len(self.hits), "")
+        return Health("given passages", len(self.hits))
 
     async def aclose(self) -> None: ...

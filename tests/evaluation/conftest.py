@@ -12,7 +12,7 @@ import pytest
 
 from r1searcher.corpora.passage import Passage
 from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
-from r1searcher.retrieval.embedded import build
+from r1searcher.retrieval.indexing.bm25 import build
 
 CAPITALS = {
     "Norway": "Oslo",

@@ -157,7 +157,7 @@ def test_a_search_engine_that_is_gone_stops_the_evaluation_and_scores_nothing(
     request_for: Make, index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from r1searcher.errors import RetrieverError
-    from r1searcher.retrieval.embedded import EmbeddedIndex
+    from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
 
     async def broken(*_: Any) -> Any:
         raise RetrieverError("the disk is gone")

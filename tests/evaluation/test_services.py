@@ -18,7 +18,8 @@ from r1searcher.evaluation.engines import CompletionsEngine, completions_client,
 from r1searcher.evaluation.judge import Judge, JudgeRequest
 from r1searcher.report.predictions import Prediction
 from r1searcher.retrieval import open_retriever
-from r1searcher.retrieval.elastic import check_target
+from r1searcher.retrieval.base import hits_of
+from r1searcher.retrieval.indexing.elasticsearch import check_target
 from tests.common.servers import Behavior, Raw, answer, raw_server, redirect
 from tests.common.test_http import echoes
 
@@ -74,7 +75,7 @@ def elastic_search(url: str, folder: Path) -> Any:
     async def run() -> Any:
         retriever = open_retriever(url.replace("http:", "es:") + "/index")
         try:
-            return await retriever.search(["q"], 1)
+            return await hits_of(retriever, ["q"], 1)
         finally:
             await retriever.aclose()
 

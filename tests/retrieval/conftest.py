@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from r1searcher.corpora.readers import read_passages
-from r1searcher.retrieval.embedded import build
+from r1searcher.retrieval.indexing.bm25 import build
 from tests.retrieval.nodes import Node, Server, running_server
 from tests.shared_data import DATA, shared
 

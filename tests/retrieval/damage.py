@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from r1searcher.corpora.passage import Passage
-from r1searcher.retrieval.embedded import build
+from r1searcher.retrieval.indexing.bm25 import build
 from tests.retrieval.serving import post
 
 KINDS = ("flip", "zero", "cut")

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from r1searcher.retrieval import open_retriever
-from r1searcher.retrieval.base import Hit
+from r1searcher.retrieval.base import Hit, hits_of
 
 SERVICE = """
 import sys
@@ -37,10 +37,10 @@ def started(
 
 
 def started_service(
-    retriever: str, settings_hash: str = "", limits: tuple[float, ...] = ()
+    retriever: str, fingerprint: str = "", limits: tuple[float, ...] = ()
 ) -> AbstractContextManager[tuple["subprocess.Popen[str]", str]]:
     """The same without the command line: with one process, unchecked, and with other limits for its clients."""
-    return _started([sys.executable, "-c", SERVICE, retriever, settings_hash, repr(limits)])
+    return _started([sys.executable, "-c", SERVICE, retriever, fingerprint, repr(limits)])
 
 
 @contextmanager
@@ -89,7 +89,7 @@ def search(url: str, queries: list[str], top_k: int = 5) -> list[list[Hit]]:
     async def run() -> list[list[Hit]]:
         retriever = open_retriever(url)
         try:
-            return await retriever.search(queries, top_k)
+            return [list(hits) for hits in await hits_of(retriever, queries, top_k)]
         finally:
             await retriever.aclose()
 

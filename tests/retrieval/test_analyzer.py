@@ -3,7 +3,7 @@
 import pytest
 
 from r1searcher.errors import InputError
-from r1searcher.retrieval.analyzer import Analyzer, english_terms, standard_terms, words
+from r1searcher.retrieval.indexing.analyzer import Analyzer, english_terms, standard_terms, words
 
 
 @pytest.mark.parametrize(

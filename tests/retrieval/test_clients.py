@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from r1searcher.corpora.passage import Passage
-from r1searcher.retrieval.embedded import build
+from r1searcher.retrieval.indexing.bm25 import build
 from tests.retrieval.serving import post, serving
 
 PASSAGES = [

@@ -16,7 +16,8 @@ import pytest
 
 from r1searcher.corpora.passage import Passage
 from r1searcher.errors import InputError
-from r1searcher.retrieval.embedded import EmbeddedIndex, build
+from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
+from r1searcher.retrieval.indexing.bm25 import build
 from r1searcher.retrieval.processes import LOOPBACK_NAMES, allowed_names, resolve
 from tests.retrieval.serving import post, started, started_service
 
@@ -77,7 +78,7 @@ def test_sigterm_ends_the_server_whatever_its_clients_do(index: Path, workers: s
 
 @pytest.mark.parametrize("sent", [b"", HALF_A_HEAD, HALF_A_BODY, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"])
 def test_silent_clients_are_dropped(index: Path, sent: bytes) -> None:
-    hash_ = EmbeddedIndex(index).manifest.settings_hash
+    hash_ = EmbeddedIndex(index).manifest.fingerprint
     with (
         started_service(str(index), hash_, limits=(0.5, 60.0, 60.0)) as (_, address),
         connect(address, sent) as client,
@@ -86,14 +87,14 @@ def test_silent_clients_are_dropped(index: Path, sent: bytes) -> None:
 
 
 def test_a_request_of_a_byte_now_and_then_is_dropped_too(index: Path) -> None:
-    hash_ = EmbeddedIndex(index).manifest.settings_hash
+    hash_ = EmbeddedIndex(index).manifest.fingerprint
     with started_service(str(index), hash_, limits=(60.0, 1.0, 60.0)) as (_, address), connect(address) as client:
         assert hung_up_on(client, b"x", 3_000, 0.02)
 
 
 def test_a_client_that_does_not_read_is_dropped(index: Path) -> None:
     body = json.dumps({"queries": ["rome"] * 100, "topk": 100}).encode()
-    hash_ = EmbeddedIndex(index).manifest.settings_hash
+    hash_ = EmbeddedIndex(index).manifest.fingerprint
     with started_service(str(index), hash_, limits=(60.0, 60.0, 0.5)) as (_, address):
         head = b"POST /retrieve HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
         with connect(address, head + body) as client:
@@ -113,7 +114,7 @@ def test_a_client_that_does_not_read_is_dropped(index: Path) -> None:
 def test_a_client_that_reads_slowly_gets_all_of_its_answer(index: Path) -> None:
     """Several times slower than the limit for reading nothing: it is not a limit for the whole."""
     body = json.dumps({"queries": ["rome"] * 100, "topk": 100}).encode()
-    hash_ = EmbeddedIndex(index).manifest.settings_hash
+    hash_ = EmbeddedIndex(index).manifest.fingerprint
     with started_service(str(index), hash_, limits=(60.0, 60.0, 2.0)) as (_, address):
         request = urllib.request.Request(f"{address}/retrieve", body)
         with urllib.request.urlopen(request, timeout=60) as answer:

@@ -17,7 +17,7 @@ import pytest
 
 from r1searcher.errors import InputError
 from r1searcher.retrieval.base import IndexDamagedError
-from r1searcher.retrieval.embedded import EmbeddedIndex, _tantivy
+from r1searcher.retrieval.engines.bm25 import EmbeddedIndex, _tantivy
 from tests.retrieval.damage import KINDS, QUERIES, ask, attack, damages, make_index, outcome
 from tests.retrieval.serving import started
 

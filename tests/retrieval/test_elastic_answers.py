@@ -16,9 +16,9 @@ import pytest
 from r1searcher.corpora.passage import Passage
 from r1searcher.errors import InputError, R1Error, RetrieverError
 from r1searcher.retrieval import open_retriever
-from r1searcher.retrieval.base import Hit
-from r1searcher.retrieval.elastic import check_target, load
-from r1searcher.retrieval.manifest import FORMAT
+from r1searcher.retrieval.base import Hit, hits_of
+from r1searcher.retrieval.indexing.elasticsearch import check_target, load
+from r1searcher.retrieval.indexing.manifest import FORMAT
 from tests.common.servers import answer, raw_server
 
 MANIFEST = {
@@ -66,7 +66,7 @@ def search(url: str, top_k: int = 5) -> list[Hit]:
     async def run() -> list[Hit]:
         retriever = open_retriever(url)
         try:
-            return (await retriever.search(["q"], top_k))[0]
+            return list((await hits_of(retriever, ["q"], top_k))[0])
         finally:
             await retriever.aclose()
 

@@ -21,12 +21,16 @@ from r1searcher.corpora.passage import Passage
 from r1searcher.corpora.readers import read_passages
 from r1searcher.errors import InputError, RetrieverError
 from r1searcher.evaluation.recall import run_recall
-from r1searcher.retrieval import elastic, open_retriever
-from r1searcher.retrieval.analyzer import Analyzer
-from r1searcher.retrieval.base import Hit, Retriever
-from r1searcher.retrieval.elastic import load
-from r1searcher.retrieval.embedded import EmbeddedIndex, build
-from r1searcher.retrieval.manifest import IndexSettings
+from r1searcher.retrieval import elasticsearch_client, open_retriever
+from r1searcher.retrieval.base import Hit, Retriever, hits_of
+from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
+from r1searcher.retrieval.indexing import elasticsearch as indexing
+from r1searcher.retrieval.indexing.analyzer import Analyzer
+from r1searcher.retrieval.indexing.base import IndexOptions
+from r1searcher.retrieval.indexing.bm25 import build
+from r1searcher.retrieval.indexing.command import IndexRequest, index_corpus
+from r1searcher.retrieval.indexing.elasticsearch import load
+from r1searcher.retrieval.indexing.manifest import IndexSettings
 from tests.retrieval.nodes import Node, Server
 from tests.retrieval.serving import post, search, serving
 
@@ -50,8 +54,8 @@ def check_whole(url: str, count: int, word: str = "town") -> None:
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(elastic, "_CHUNK", 100)
-    monkeypatch.setattr(elastic, "_CHECKPOINT_EVERY", 300)
+    monkeypatch.setattr(indexing, "_CHUNK", 100)
+    monkeypatch.setattr(indexing, "_CHECKPOINT_EVERY", 300)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +75,7 @@ def test_ranking_and_scores_are_those_of_the_embedded_index(
     assert manifest == embedded.manifest
     queries = list(request.getfixturevalue(hits))
     for query, ours, theirs in zip(
-        queries, asyncio.run(embedded.search(queries, 5)), search(url, queries), strict=True
+        queries, asyncio.run(hits_of(embedded, queries, 5)), search(url, queries), strict=True
     ):
         assert [hit.passage for hit in ours] == [hit.passage for hit in theirs], query
         assert [hit.score for hit in ours] == pytest.approx([hit.score for hit in theirs], rel=1e-6), query
@@ -106,10 +110,10 @@ def test_many_searches_at_once(node: Server) -> None:
     url = node.url("many")
     load(passages(300), url)
 
-    async def run() -> list[list[list[Hit]]]:
+    async def run() -> list[list[tuple[Hit, ...]]]:
         retriever = open_retriever(url)
         asked = [[f"number{n}", "many words"] for n in range(100)]
-        found = await asyncio.gather(*(retriever.search(queries, 3) for queries in asked))
+        found = await asyncio.gather(*(hits_of(retriever, queries, 3) for queries in asked))
         await retriever.aclose()
         return found
 
@@ -172,12 +176,12 @@ def test_an_open_retriever_follows_the_switch(node: Server) -> None:
     async def run() -> tuple[Hit, Hit, bool]:
         retriever = open_retriever(url)
         before = await retriever.health()
-        (flat,) = (await retriever.search(["number3"], 1))[0]
+        (flat,) = (await hits_of(retriever, ["number3"], 1))[0]
         load(passages(5), url, IndexSettings(k1=3.0), overwrite=True)
-        (steep,) = (await retriever.search(["number3"], 1))[0]
+        (steep,) = (await hits_of(retriever, ["number3"], 1))[0]
         after = await retriever.health()
         await retriever.aclose()
-        return flat, steep, before.settings_hash == after.settings_hash
+        return flat, steep, before.fingerprint == after.fingerprint
 
     flat, steep, same_settings = asyncio.run(run())
     assert not same_settings
@@ -200,7 +204,7 @@ def test_a_node_killed_in_mid_indexing_is_waited_for(mortal_node: Node) -> None:
             yield passage
 
     try:
-        load(deadly(), url, patience=180)
+        load(deadly(), url, retry_timeout_s=180)
     finally:
         restart.join()
     check_whole(url, 3000)
@@ -218,7 +222,7 @@ def test_a_node_that_stays_away_stops_the_load_and_the_same_command_goes_on(mort
 
     try:
         with pytest.raises(RetrieverError, match=r"does not answer .*What was acknowledged is kept; the same command"):
-            load(deadly(), url, patience=0.5)
+            load(deadly(), url, retry_timeout_s=0.5)
     finally:
         mortal_node.start()
     with pytest.raises(InputError, match=r"away at .* is not finished"):
@@ -230,7 +234,7 @@ def test_a_node_that_stays_away_stops_the_load_and_the_same_command_goes_on(mort
 
 
 def _load_slowly(url: str, count: int, sent: "multiprocessing.Queue[int]") -> None:
-    elastic._CHUNK, elastic._CHECKPOINT_EVERY = 100, 300
+    indexing._CHUNK, indexing._CHECKPOINT_EVERY = 100, 300
 
     def slow() -> Iterator[Passage]:
         for passage in passages(count):
@@ -267,7 +271,7 @@ def test_a_node_killed_in_mid_search_is_an_error_and_never_an_empty_answer(morta
     async def search_until_it_fails(retriever: Retriever) -> RetrieverError:
         while True:
             try:
-                (found,) = await retriever.search(["number3"], 1)
+                (found,) = await hits_of(retriever, ["number3"], 1)
             except RetrieverError as error:
                 return error
             assert [hit.passage.id for hit in found] == ["p3"]
@@ -279,7 +283,7 @@ def test_a_node_killed_in_mid_search_is_an_error_and_never_an_empty_answer(morta
         await asyncio.to_thread(mortal_node.kill)
         errors = await asyncio.gather(*searches)
         await asyncio.to_thread(mortal_node.start)
-        assert [hit.passage.id for hit in (await retriever.search(["number3"], 1))[0]] == ["p3"]
+        assert [hit.passage.id for hit in (await hits_of(retriever, ["number3"], 1))[0]] == ["p3"]
         await retriever.aclose()
         return errors
 
@@ -396,8 +400,8 @@ def test_version_8_serves_every_command(node8: Server, tmp_path: Path, capsys: p
     corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "q.jsonl").write_text(json.dumps({"question": "number3", "answer": "town"}) + "\n")
     url = node8.url("smoke")
-    commands.index_corpus(str(corpus), url, IndexSettings(), shards=2)
-    commands.index_corpus(str(corpus), str(tmp_path / "ix"), IndexSettings())
+    index_corpus(IndexRequest(source=str(corpus), to=url, options=IndexOptions(shards=2)))
+    index_corpus(IndexRequest(source=str(corpus), to=str(tmp_path / "ix")))
     capsys.readouterr()
     for place in (url, str(tmp_path / "ix")):
         commands.search(place, "many number3 words", None, 4, True)
@@ -419,7 +423,7 @@ def test_a_client_newer_than_its_server_is_told_the_pin_that_mends_it(
 
     asked = r"application/vnd.elasticsearch+\g<1>; compatible-with=9"
     monkeypatch.setattr(_base, "_COMPAT_MIMETYPE_SUB", asked)
-    monkeypatch.setattr(elastic.elasticsearch, "__version__", (9, 5, 0))
+    monkeypatch.setattr(elasticsearch_client.elasticsearch, "__version__", (9, 5, 0))
     with pytest.raises(
         InputError, match=r"older than the installed client, 9.5.0: pip install 'elasticsearch>=8.19,<9'"
     ):

@@ -15,8 +15,10 @@ from r1searcher.corpora.passage import Passage
 from r1searcher.corpora.readers import read_passages
 from r1searcher.errors import InputError
 from r1searcher.retrieval import open_retriever
-from r1searcher.retrieval.embedded import EmbeddedIndex, build, is_index
-from r1searcher.retrieval.manifest import IndexSettings
+from r1searcher.retrieval.base import hits_of
+from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
+from r1searcher.retrieval.indexing.bm25 import build
+from r1searcher.retrieval.indexing.manifest import IndexSettings, is_index
 
 ATLAS = [
     Passage("a", "Oslo", "Oslo is the capital of Norway."),
@@ -42,7 +44,7 @@ def test_top_10_and_scores_are_those_of_lucene(
     index = EmbeddedIndex(request.getfixturevalue(place))
     expected = request.getfixturevalue(hits)
     assert len(expected) == count
-    for (query, wanted), found in zip(expected.items(), asyncio.run(index.search(list(expected), 10)), strict=True):
+    for (query, wanted), found in zip(expected.items(), asyncio.run(hits_of(index, list(expected), 10)), strict=True):
         assert [hit.passage.id for hit in found] == [id_ for id_, _ in wanted], query
         assert [hit.score for hit in found] == pytest.approx([score for _, score in wanted], rel=1e-6), query
 
@@ -133,7 +135,7 @@ async def test_searches_leave_the_event_loop_free(tmp_path: Path) -> None:
         await asyncio.sleep(0.001)
     assert (await retriever.health()).passages == 3
     release.set()
-    assert [hit.passage.id for hit in (await search)[0]] == ["c"]
+    assert [hit.passage.id for hit in (await search)[0].require_hits()] == ["c"]
     await retriever.aclose()
 
 
@@ -190,7 +192,7 @@ def test_an_empty_corpus_leaves_no_index(tmp_path: Path) -> None:
 BUILD = """
 import sys, pathlib
 from r1searcher.corpora.passage import Passage
-from r1searcher.retrieval.embedded import build
+from r1searcher.retrieval.indexing.bm25 import build
 
 def passages():
     for n in range(int(sys.argv[2])):

@@ -13,9 +13,9 @@ import pytest
 
 from r1searcher.corpora.passage import Passage
 from r1searcher.errors import FileError, InputError
-from r1searcher.retrieval.embedded import EmbeddedIndex, is_index
-from r1searcher.retrieval.indexing.embedded import build
-from r1searcher.retrieval.manifest import Manifest
+from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
+from r1searcher.retrieval.indexing.bm25 import build
+from r1searcher.retrieval.indexing.manifest import Manifest, is_index
 
 ATLAS = [Passage("a", "Oslo", "Oslo is the capital of Norway."), Passage("b", "Rome", "Rome is in Italy.")]
 
@@ -28,7 +28,7 @@ def rows(count: int) -> Iterator[Passage]:
 HOLD = """
 import pathlib, sys
 from r1searcher.corpora.passage import Passage
-from r1searcher.retrieval.indexing.embedded import build
+from r1searcher.retrieval.indexing.bm25 import build
 
 def passages():
     yield Passage("a", "Oslo", "Oslo is the capital of Norway.")
@@ -135,7 +135,9 @@ def as_nobody(code: str, path: Path) -> subprocess.CompletedProcess[str]:
     setup = (
         "import os, sys, pathlib\n"
         "from r1searcher.errors import R1Error, FileError\n"
-        "from r1searcher.retrieval.embedded import EmbeddedIndex, build, is_index\n"
+        "from r1searcher.retrieval.engines.bm25 import EmbeddedIndex\n"
+        "from r1searcher.retrieval.indexing.bm25 import build\n"
+        "from r1searcher.retrieval.indexing.manifest import is_index\n"
         "from r1searcher.corpora.passage import Passage\n"
         "path = pathlib.Path(sys.argv[1])\n"
         "try: EmbeddedIndex(path).search_one('Oslo', 1)\n"  # imports what that user may not read

@@ -8,8 +8,9 @@ import pytest
 
 from r1searcher.corpora.passage import Passage
 from r1searcher.errors import InputError, R1Error, RetrieverError
-from r1searcher.retrieval import open_retriever, remote
+from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.base import Health, Hit
+from r1searcher.retrieval.engines import http
 from tests.common.servers import Behavior, answer, raw_server
 from tests.common.test_http import endless, endless_chunks, gzip_bomb
 from tests.retrieval.serving import search
@@ -38,22 +39,23 @@ def health(behave: Behavior) -> Health:
 
 @pytest.mark.parametrize("behave", [endless, endless_chunks, gzip_bomb])
 def test_an_answer_without_end_is_an_error(behave: Behavior, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "_LIMITS", remote.Limits(total=300.0, size=1 << 20))
+    monkeypatch.setattr(http, "_MAX_ANSWER_BYTES", 1 << 20)
     with raw_server(behave) as server, pytest.raises(RetrieverError, match="sent more than") as raised:
         search(f"{server.url}/retrieve", ["rome"])
     assert not raised.value.transient
 
 
-def test_one_byte_at_a_time_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "_LIMITS", remote.Limits(total=1.0))
+def test_one_byte_at_a_time_is_an_error() -> None:
 
     def drip(connection: socket.socket, request: bytes) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
         while not server.stop.wait(0.05):
             connection.sendall(b" ")
 
-    with raw_server(drip) as server, pytest.raises(RetrieverError, match="did not finish its answer") as raised:
-        search(f"{server.url}/retrieve", ["rome"])
+    with raw_server(drip) as server:
+        settings = http.Settings(url=f"{server.url}/retrieve", timeout_s=1.0)
+        with pytest.raises(RetrieverError, match="did not finish its answer") as raised:
+            asyncio.run(open_retriever(settings).search(["rome"], 1))
     assert raised.value.transient
 
 
@@ -139,7 +141,7 @@ def test_an_answer_of_another_shape_is_one_sentence(value: object, path: str) ->
     "value",
     [
         *({"passages": value} for value in ("many", -1, 1.5, True, [], {}, 10**30)),
-        *({"passages": 1, "settings_hash": value} for value in (1, [], {}, True, "x" * 1000, "\x1b[2J")),
+        *({"passages": 1, "fingerprint": value} for value in (1, [], {}, True, "x" * 1000, "\x1b[2J")),
     ],
     ids=str,
 )
@@ -153,7 +155,7 @@ def test_the_health_of_other_servers_says_nothing_and_a_search_decides(said: byt
     def behave(connection: socket.socket, request: bytes) -> None:
         answer(said if request.startswith(b"GET") else b'{"result": [[]]}')(connection, request)
 
-    assert health(behave).passages == 0
+    assert health(behave).passages is None
     with pytest.raises(RetrieverError):
         health(answer(said))
 
@@ -163,7 +165,7 @@ def test_a_server_without_health(status: str) -> None:
     def behave(connection: socket.socket, request: bytes) -> None:
         answer(*((b"", status) if request.startswith(b"GET") else (b'{"result": [[]]}',)))(connection, request)
 
-    assert (health(behave).passages, health(behave).settings_hash) == (0, "")
+    assert (health(behave).passages, health(behave).fingerprint) == (None, "")
 
 
 @pytest.mark.parametrize(("status", "transient"), [(400, False), (404, False), (422, False), (429, True), (503, True)])

@@ -8,11 +8,12 @@ import pytest
 from r1searcher.corpora.passage import Passage
 from r1searcher.errors import InputError, RetrieverError, RunStopped
 from r1searcher.retrieval import open_retriever
-from r1searcher.retrieval.base import Health, Hit
-from r1searcher.retrieval.retry import RetryingRetriever
+from r1searcher.retrieval.base import EpisodeContext, Health, Hit, Retriever, SearchResult, bind
+from r1searcher.retrieval.links.retry import RetryingRetriever
 from tests.common.servers import answer, raw_server
 
 HIT = Hit(Passage("1", "T", "x"), 1.0)
+FOUND = SearchResult((HIT,))
 
 
 class Engine:
@@ -23,15 +24,15 @@ class Engine:
         self.transient = transient
         self.calls = 0
 
-    async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
+    async def search(self, queries: Sequence[str], top_k: int) -> list[SearchResult]:
         self.calls += 1
         if self.failures or "bad" in queries:
             self.failures = max(0, self.failures - 1)
             raise RetrieverError("connection refused", transient=self.transient)
-        return [[HIT] for _ in queries]
+        return [FOUND for _ in queries]
 
     async def health(self) -> Health:
-        return Health("engine", 1, "")
+        return Health("engine", 1)
 
     async def aclose(self) -> None: ...
 
@@ -39,7 +40,9 @@ class Engine:
 def test_an_outage_pauses_and_then_gives_the_real_result() -> None:
     said: list[str] = []
     retriever = RetryingRetriever(Engine(2), limit=600.0, notify=said.append)
-    assert asyncio.run(retriever.search(["q"], 1)) == [[HIT]]
+    [result] = asyncio.run(retriever.search(["q"], 1))
+    assert result.require_hits() == (HIT,)
+    assert [span.link for span in result.spans] == ["retry"]
     waiting, back = said
     assert "waiting for the search engine" in waiting
     assert "connection refused" in waiting
@@ -60,7 +63,7 @@ def test_one_query_that_always_fails_stops_the_run_while_others_succeed() -> Non
     async def run() -> None:
         bad = asyncio.create_task(retriever.search(["bad"], 1))
         while not bad.done():
-            assert await retriever.search(["good"], 1) == [[HIT]]
+            assert await retriever.search(["good"], 1) == [FOUND]
             await asyncio.sleep(0.01)
         await bad
 
@@ -106,7 +109,7 @@ def test_an_episode_that_is_given_up_waits_no_longer() -> None:
         await asyncio.gather(waiting, return_exceptions=True)
 
     asyncio.run(run())
-    assert retriever._waiting == 0
+    assert retriever._outage.waiting == 0
     assert len(said) == 1
 
 
@@ -127,14 +130,98 @@ def test_a_server_that_is_busy_is_asked_again() -> None:
             server.behave = answer(b'{"result": [[{"id": "1", "title": "T", "text": "x"}]]}')
 
         retriever = RetryingRetriever(open_retriever(f"{server.url}/retrieve"), limit=600.0, notify=say)
-        assert asyncio.run(retriever.search(["q"], 1)) == [[HIT]]
+        [result] = asyncio.run(retriever.search(["q"], 1))
+        assert result.hits == (HIT,)
     assert len(server.requests) == 2
 
 
 def test_wrong_settings_are_not_an_outage() -> None:
     class Wrong(Engine):
-        async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
+        async def search(self, queries: Sequence[str], top_k: int) -> list[SearchResult]:
             raise InputError("no such index")
 
     with pytest.raises(InputError):
         asyncio.run(RetryingRetriever(Wrong(), 600.0, print).search(["q"], 1))
+
+
+class QueryByQuery(Engine):
+    """Refuses "never" for good, and "later" until its third call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[list[str]] = []
+
+    async def search(self, queries: Sequence[str], top_k: int) -> list[SearchResult]:
+        self.asked.append(list(queries))
+        busy = SearchResult(error=RetrieverError("busy", transient=True))
+        refused = SearchResult(error=RetrieverError("refused"))
+        late = FOUND if len(self.asked) >= 3 else busy
+        return [{"later": late, "never": refused}.get(query, FOUND) for query in queries]
+
+
+def test_only_queries_that_may_succeed_later_are_asked_again() -> None:
+    engine, said = QueryByQuery(), []
+    retriever = RetryingRetriever(engine, limit=600.0, notify=said.append)
+    results = asyncio.run(retriever.search(["a", "later", "never", "b"], 1))
+    assert engine.asked == [["a", "later", "never", "b"], ["later"], ["later"]]
+    assert [result.hits for result in results] == [(HIT,), (HIT,), (), (HIT,)]
+    assert [str(result.error or "") for result in results] == ["", "", "refused", ""]
+    assert [[span.link for span in result.spans] for result in results] == [[], ["retry"], [], []]
+    assert ["waiting" in sentence for sentence in said] == [True, False]
+
+
+def test_a_query_that_stays_busy_stops_the_run_and_is_never_an_empty_result() -> None:
+    class AlwaysBusy(QueryByQuery):
+        async def search(self, queries: Sequence[str], top_k: int) -> list[SearchResult]:
+            return [SearchResult(error=RetrieverError("busy", transient=True)) for _ in queries]
+
+    with pytest.raises(RunStopped, match="busy"):
+        asyncio.run(RetryingRetriever(AlwaysBusy(), 0.2, lambda _: None).search(["q"], 1))
+
+
+def test_an_engine_with_another_number_of_results_is_an_error() -> None:
+    class Short(Engine):
+        async def search(self, queries: Sequence[str], top_k: int) -> list[SearchResult]:
+            return [FOUND for _ in queries][1:]
+
+    with pytest.raises(RetrieverError, match="gave 1 results for 2 queries"):
+        asyncio.run(RetryingRetriever(Short(), 600.0, print).search(["a", "b"], 1))
+
+
+class Curious(Engine):
+    """Asks for the episode, and is down for its first search."""
+
+    def __init__(self, told: list[EpisodeContext], episode: EpisodeContext | None = None) -> None:
+        super().__init__(failures=1)
+        self.told, self.episode = told, episode
+
+    def for_episode(self, episode: EpisodeContext) -> Retriever:
+        return Curious(self.told, episode)
+
+    async def search(self, queries: Sequence[str], top_k: int) -> list[SearchResult]:
+        assert self.episode is not None
+        self.told.append(self.episode)
+        return await super().search(queries, top_k)
+
+
+def test_the_episode_reaches_the_engine_that_asks_for_it_through_the_wrapper() -> None:
+    told: list[EpisodeContext] = []
+    said: list[str] = []
+    episode = EpisodeContext(id="q1", question="Where?", gold_answers=("Oslo",), step=3, search=2)
+    retriever = RetryingRetriever(Curious(told), limit=600.0, notify=said.append)
+
+    async def twice() -> list[list[SearchResult]]:
+        bound = [bind(retriever, episode) for _ in range(2)]
+        return await asyncio.gather(*(one.search(["q"], 1) for one in bound))
+
+    assert [[result.hits for result in results] for results in asyncio.run(twice())] == [[(HIT,)]] * 2
+    assert told == [episode] * 4, "each asked twice"
+    assert ["waiting" in sentence for sentence in said] == [True, False], "one outage for all episodes"
+
+
+def test_an_engine_that_does_not_ask_for_the_episode_is_left_as_it_is() -> None:
+    engine = Engine()
+    retriever = RetryingRetriever(engine, limit=600.0, notify=print)
+    episode = EpisodeContext(question="Where?")
+    assert bind(engine, episode) is engine
+    assert bind(retriever, episode) is retriever

@@ -10,18 +10,21 @@ import time
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
 
 from r1searcher.corpora.passage import Passage
 from r1searcher.errors import InputError, RetrieverError
 from r1searcher.retrieval import open_retriever
-from r1searcher.retrieval.base import Hit
-from r1searcher.retrieval.embedded import EmbeddedIndex, build
+from r1searcher.retrieval.base import Health, Hit, SearchResult
+from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
+from r1searcher.retrieval.indexing.bm25 import build
 from r1searcher.retrieval.processes import resolve
+from r1searcher.retrieval.server import make_app
 from tests.retrieval.serving import post, search, serving, started, started_service
 
 ATLAS = [
@@ -78,7 +81,7 @@ def test_r1_searcher(address: str) -> None:
 def test_health(address: str, index: Path) -> None:
     with urllib.request.urlopen(f"{address}/health", timeout=60) as answer:
         said = json.load(answer)
-    assert said == {"name": str(index), "passages": 3, "settings_hash": EmbeddedIndex(index).manifest.settings_hash}
+    assert said == {"name": str(index), "passages": 3, "fingerprint": EmbeddedIndex(index).manifest.fingerprint}
 
 
 @pytest.mark.parametrize(
@@ -171,7 +174,7 @@ def test_the_health_of_a_remote_server(address: str, index: Path) -> None:
     async def run() -> None:
         remote, local = open_retriever(f"{address}/retrieve"), EmbeddedIndex(index)
         theirs, ours = await remote.health(), await local.health()
-        assert (theirs.passages, theirs.settings_hash) == (ours.passages, ours.settings_hash)
+        assert (theirs.passages, theirs.fingerprint) == (ours.passages, ours.fingerprint)
         await remote.aclose()
 
     asyncio.run(run())
@@ -298,3 +301,36 @@ def test_a_lost_engine_is_a_503_with_its_sentence() -> None:
         assert "http://127.0.0.1:9/retrieve does not answer" in detail
         with pytest.raises(urllib.error.HTTPError, match="503"):
             urllib.request.urlopen(f"{address}/health", timeout=60)
+
+
+class Refuses:
+    """Answers every query but "refused" and "busy"."""
+
+    async def search(self, queries: Sequence[str], top_k: int) -> list[SearchResult]:
+        errors = {"refused": RetrieverError("no such word"), "busy": RetrieverError("try later", transient=True)}
+        found = SearchResult((Hit(ATLAS[0], 1.0),))
+        return [SearchResult(error=errors[query]) if query in errors else found for query in queries]
+
+    async def health(self) -> Health:
+        return Health("refuses")
+
+    async def aclose(self) -> None: ...
+
+
+@pytest.mark.parametrize(("query", "status", "why"), [("refused", 422, "no such word"), ("busy", 503, "try later")])
+@pytest.mark.parametrize("path", ["retrieve", "queries"])
+async def test_a_query_that_fails_is_an_error_of_its_request_alone(
+    path: str, query: str, status: int, why: str
+) -> None:
+    transport = httpx.ASGITransport(make_app(Refuses()))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        one, both = await asyncio.gather(
+            client.post(f"/{path}", json={"queries": ["good"]}),
+            client.post(f"/{path}", json={"queries": ["good", query]}),
+        )
+        said = (await client.get("/health")).json()
+    assert one.status_code == 200
+    assert both.status_code == status
+    assert list(both.json()) == ["detail"]
+    assert why in both.json()["detail"]
+    assert said == {"name": "refuses", "passages": None, "fingerprint": ""}

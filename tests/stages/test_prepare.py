@@ -9,7 +9,7 @@ import pytest
 from r1searcher.config.settings import load
 from r1searcher.corpora.passage import Passage
 from r1searcher.models.demo import NAME
-from r1searcher.retrieval import embedded
+from r1searcher.retrieval.indexing.bm25 import build
 from r1searcher.runs.folder import RunFolder
 from tests.engine.toy import make_model, write_rows
 
@@ -25,7 +25,7 @@ def overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]
     monkeypatch.chdir(tmp_path)
     model = make_model(tmp_path / "cache" / NAME)
     (model / "sizes.json").write_text(json.dumps({file.name: file.stat().st_size for file in model.iterdir()}))
-    embedded.build([Passage("1", "Oslo", "Oslo is in Norway.")], tmp_path / "index")
+    build([Passage("1", "Oslo", "Oslo is in Norway.")], tmp_path / "index")
     (tmp_path / "nq").mkdir()
     for split in ("train", "test"):
         rows = [{"id": f"{split}_{n}", "question": f"{split} {n}?", "golden_answers": ["Oslo"]} for n in range(4)]

@@ -21,11 +21,10 @@ from r1searcher.episodes.loop import EpisodeRequest, run_episode
 from r1searcher.episodes.tokens import HuggingFaceTokenizer
 from r1searcher.episodes.trajectory import Author, StopReason, Trajectory
 from r1searcher.errors import R1Error
-from r1searcher.retrieval.retry import RetryingRetriever
-from r1searcher.retrieval.urls import open_retriever
+from r1searcher.retrieval.links.retry import RetryingRetriever
 from r1searcher.rewards.measures import episode_logs
 from r1searcher.runs.records import EpisodeLabel, to_row
-from r1searcher.runs.resolved import limits_of, protocol_of, read_run, reward_of
+from r1searcher.runs.resolved import limits_of, protocol_of, read_run, retriever_of, reward_of
 
 
 class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is untyped
@@ -49,9 +48,7 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
     @cached_property
     def retriever(self) -> RetryingRetriever:
         # Opened at the first episode: asynchronous clients belong to the event loop they are used on.
-        return RetryingRetriever(
-            open_retriever(self.settings.retrieval.url), self.settings.retrieval.retry_timeout_s, self._heartbeat
-        )
+        return retriever_of(self.settings, self._heartbeat)
 
     def _heartbeat(self, sentence: str) -> None:
         append_row(self.run.heartbeat, {"time": time.time(), "message": sentence})
@@ -78,6 +75,8 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
                     prompt=prompt,
                     protocol=self.protocol,
                     limits=self.limits,
+                    id=row.id,
+                    step=row.step,
                 ),
                 VllmGenerator(llm_engine.generate, sampling_params),
                 self.retriever,

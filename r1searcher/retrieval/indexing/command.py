@@ -1,9 +1,9 @@
-"""What the command `index-corpus` does."""
+"""The command `index-corpus`."""
 
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,89 +14,76 @@ from r1searcher.corpora.fetch import cache_folder, fetch
 from r1searcher.corpora.named import CORPORA
 from r1searcher.corpora.readers import Corpus
 from r1searcher.errors import FileError, InputError
-from r1searcher.retrieval.manifest import IndexSettings, Manifest
+from r1searcher.retrieval.indexing.base import Indexer, IndexOptions, open_indexer
+from r1searcher.retrieval.indexing.manifest import Manifest
 
 _INDEX_SHARE = 0.9
-"""Bytes of an embedded index for a byte of text; twice that while its parts are merged."""
+"""Bytes of an embedded index per byte of text; twice that while its parts are merged."""
 _PACKED = 3.5
-"""Bytes of text for a byte of a compressed corpus."""
+"""Bytes of text per byte of a compressed corpus."""
 
 
-def index_corpus(
-    source: str,
-    to: str,
-    settings: IndexSettings,
-    *,
-    format_: str | None = None,
-    limit: int | None = None,
-    overwrite: bool = False,
-    restart: bool = False,
-    rejects: Path | None = None,
-    bad_rows: int = 100,
-    shards: int = 1,
-) -> None:
-    """Read a corpus and index it where the URL says, with progress on standard error."""
+@dataclass(frozen=True, kw_only=True)
+class IndexRequest:
+    """A request of `r1s index-corpus`.
+
+    `source` is a file, a folder, "-" or the name of a corpus, `to` a retriever URL. `format_` None detects the format;
+    `rejects` None is `TO.rejects.jsonl`; `bad_rows` is the maximum number of rejected rows; `limit` the number of first
+    passages to use.
+    """
+
+    source: str
+    to: str
+    options: IndexOptions = field(default_factory=IndexOptions)
+    format_: str | None = None
+    limit: int | None = None
+    rejects: Path | None = None
+    bad_rows: int = 100
+
+
+def index_corpus(request: IndexRequest) -> None:
+    """Read a corpus and index it at the URL, with progress on standard error."""
     console = terminal.console(stderr=True)
-    folder = _target_folder(to)
-    fill = _filling(to, folder, settings, overwrite, restart, shards)
+    indexer = _checked_indexer(request.to, request.options)
+    source, format_ = request.source, request.format_
     if source in CORPORA:
         format_ = format_ or CORPORA[source].format or None
         source = _fetched(source, console)
-    rejects = rejects or Path(f"{folder or to.rpartition('/')[2]}.rejects.jsonl")
-    _refuse_overlap(source, folder, rejects)
-    corpus = Corpus(source, format_, limit=limit, rejects=rejects, bad_allowed=bad_rows)
-    if folder is not None:
-        _say_disk(corpus, source, folder, console)
+    rejects = request.rejects or Path(f"{indexer.folder or request.to.rpartition('/')[2]}.rejects.jsonl")
+    _refuse_overlap(source, indexer.folder, rejects)
+    corpus = Corpus(source, format_, limit=request.limit, rejects=rejects, bad_allowed=request.bad_rows)
+    if indexer.folder is not None:
+        _say_disk(corpus, source, indexer.folder, console)
     with _progress(corpus, console) as on_progress:
-        manifest = fill(corpus, on_progress=on_progress)
-    _say_done(corpus, manifest, to, rejects, console)
+        manifest = indexer.index(corpus, on_progress)
+    _say_done(corpus, manifest, request.to, rejects, console)
 
 
-def _target_folder(to: str) -> Path | None:
-    """The folder to fill; None for Elasticsearch. Raises `InputError` for a name that is neither."""
+def _checked_indexer(to: str, options: IndexOptions) -> Indexer:
+    """The indexer for the target. Raises `InputError` if it cannot be used, before any download."""
     if "\0" in to:
-        raise InputError("--to holds a NUL character: give a folder, or es://host:9200/name.")
+        raise InputError("--to contains a NUL character: give a folder, or es://host:9200/name.")
     try:
         urlsplit(to)
     except ValueError as error:
         raise InputError(f"{to} is not a URL ({error}): give a folder, or es://host:9200/name.") from None
-    if to.startswith(("es:", "es+https:")):
-        return None
-    name = to.removeprefix("file:")
-    if not name.strip():
-        raise InputError("--to is empty: give a folder, or es://host:9200/name.")
-    return Path(name)
+    indexer = open_indexer(to, options)
+    indexer.check()
+    return indexer
 
 
 def _refuse_overlap(source: str, folder: Path | None, rejects: Path) -> None:
-    """Raises `InputError` where what is written would lie in what is read, or take its place."""
+    """Raises `InputError` if the output would be inside the input, or replace it."""
     if source == "-" or source in CORPORA or not source:
         return
     try:
         read = Path(source).resolve()
         if folder is not None and read.is_dir() and read in folder.absolute().parents:
-            raise InputError(f"--to {folder} lies inside the corpus folder {source}: choose a folder elsewhere.")
+            raise InputError(f"--to {folder} is inside the corpus folder {source}: choose a folder elsewhere.")
         if rejects.exists() and read.exists() and rejects.samefile(read):
             raise InputError(f"--rejects {rejects} is the corpus itself: name another file.")
     except (OSError, ValueError, RuntimeError):
-        return  # what is wrong with the names is said where they are opened
-
-
-def _filling(
-    to: str, folder: Path | None, settings: IndexSettings, overwrite: bool, restart: bool, shards: int
-) -> Callable[..., Manifest]:
-    """What puts passages where they shall go. Raises `InputError` where they could not, before anything is fetched."""
-    if folder is None:
-        from r1searcher.retrieval import elastic
-
-        elastic.check_target(to, overwrite)
-        return partial(elastic.load, url=to, settings=settings, overwrite=overwrite, restart=restart, shards=shards)
-    if "://" in to and not to.startswith("file:"):
-        raise InputError(f"{to} cannot be filled: give a folder, or es://host:9200/name.")
-    from r1searcher.retrieval.indexing import embedded
-
-    embedded.check_target(folder, settings, overwrite)
-    return partial(embedded.build, path=folder, settings=settings, overwrite=overwrite, restart=restart)
+        return  # opening them reports errors in the names
 
 
 def _fetched(name: str, console: SafeConsole) -> str:
@@ -112,7 +99,7 @@ def _fetched(name: str, console: SafeConsole) -> str:
             cache_folder(),
             lambda done, total: progress.update(task, completed=done, total=total or None),
         )
-    console.print(f"It lies in {path}.")
+    console.print(f"It is in {path}.")
     return str(path)
 
 
@@ -127,9 +114,9 @@ def _say_disk(corpus: Corpus, source: str, folder: Path, console: SafeConsole) -
         free = shutil.disk_usage(there).free
     except OSError as error:
         raise FileError(f"{there} cannot be read: {cause_of(error)}") from error
-    console.print(f"The index needs about {_gb(needed)} in {there}, twice that while it is made; {_gb(free)} are free.")
+    console.print(f"The index needs about {_gb(needed)} in {there}, twice that during the build; {_gb(free)} are free.")
     if free < needed:
-        raise InputError(f"{there} has too little room: free some, or choose another --to.")
+        raise InputError(f"{there} does not have enough space: free some, or choose another --to.")
 
 
 def _gb(size: float) -> str:
@@ -138,13 +125,13 @@ def _gb(size: float) -> str:
 
 @contextmanager
 def _progress(corpus: Corpus, console: SafeConsole) -> Iterator[Callable[[int], None]]:
-    """A bar over the bytes of the source, with passages, their rate and the time left."""
+    """A progress bar over the bytes of the source, with passages, their rate and the remaining time."""
     from rich.progress import BarColumn, SpinnerColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (
         SpinnerColumn(),
         BarColumn(),
-        label("{task.fields[passages]:,} passages, {task.fields[rate]:,.0f} a second, left"),
+        label("{task.fields[passages]:,} passages, {task.fields[rate]:,.0f} per second, left"),
         TimeRemainingColumn(),
         label("so far"),
         TimeElapsedColumn(),
@@ -161,9 +148,9 @@ def _progress(corpus: Corpus, console: SafeConsole) -> Iterator[Callable[[int], 
 
 
 def _say_done(corpus: Corpus, manifest: Manifest, to: str, rejects: Path, console: SafeConsole) -> None:
-    console.print(f"{to} holds {manifest.passages:,} passages.")
+    console.print(f"{to} contains {manifest.passages:,} passages.")
     if corpus.repeated:
-        console.print(f"{corpus.repeated:,} paragraphs that questions share were taken once.")
+        console.print(f"{corpus.repeated:,} duplicate paragraphs of several questions were skipped.")
     if corpus.bad:
         rows = "1 row was" if corpus.bad == 1 else f"{corpus.bad:,} rows were"
-        console.print(f"{rows} left out, with the reasons in {rejects}.")
+        console.print(f"{rows} rejected, with the reasons in {rejects}.")

@@ -1,37 +1,38 @@
-"""An embedded index that is reopened after damage to its files."""
+"""An index on disk that is reopened after damage to its files."""
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from r1searcher.errors import R1Error
-from r1searcher.retrieval.base import Health, Hit, IndexDamagedError, Retriever
-from r1searcher.retrieval.urls import open_retriever
+from r1searcher.retrieval.base import Health, IndexDamagedError, Retriever, SearchResult
 
 _PAUSE, _LOAD = 0.2, 0.1
 """Minimum seconds between two attempts, and the share of the time that attempts on a large index may take."""
+
+Open = Callable[[bool], tuple[Retriever, str]]
+"""Opens the index and gives its fingerprint; with True every file is checked, since it was found damaged before."""
 
 
 class ReopeningRetriever:
     """The retriever of a server process that survives damage to its index: it works again once the files are restored.
 
-    Until then each search raises the error. `settings_hash` identifies the only index that is opened: with another one
-    in the same folder, processes of the same server would give different results.
+    Until then each search raises the error. `fingerprint` identifies the only index that is opened: with another one
+    in the same folder, processes of the same server would give different results. The constructor makes the first
+    attempt.
     """
 
-    def __init__(self, url: str, settings_hash: str) -> None:
-        self._url = url
-        self._settings_hash = settings_hash
+    def __init__(self, index: Open, name: str, fingerprint: str) -> None:
+        self._index = index
+        self._name = name
+        self._fingerprint = fingerprint
         self._retriever: Retriever | None = None
         self._error: R1Error | None = None
         self._next_attempt = float("-inf")
         self._opening = asyncio.Lock()
+        self._open()
 
-    async def open(self) -> None:
-        """Opens the index now; searches and `health` raise its errors."""
-        await self._open()
-
-    async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
+    async def search(self, queries: Sequence[str], top_k: int) -> list[SearchResult]:
         retriever = await self._opened()
         try:
             return await retriever.search(queries, top_k)
@@ -57,22 +58,21 @@ class ReopeningRetriever:
         async with self._opening:
             if self._retriever is None:
                 if time.monotonic() >= self._next_attempt:
-                    await self._open()
+                    await asyncio.to_thread(self._open)
                 if self._error is not None:
                     raise IndexDamagedError(str(self._error)) from self._error
         assert self._retriever is not None
         return self._retriever
 
-    async def _open(self) -> None:
+    def _open(self) -> None:
         began = time.monotonic()
         try:
-            retriever = await asyncio.to_thread(open_retriever, self._url, thorough=self._error is not None)
+            retriever, fingerprint = self._index(self._error is not None)
         except R1Error as error:
             self._error = error
         else:
-            if (await retriever.health()).settings_hash != self._settings_hash:
-                await retriever.aclose()
-                self._error = IndexDamagedError(f"{self._url} now has a different index: restart the server.")
+            if fingerprint != self._fingerprint:
+                self._error = IndexDamagedError(f"{self._name} now has a different index: restart the server.")
             else:
                 self._retriever, self._error = retriever, None
         ended = time.monotonic()

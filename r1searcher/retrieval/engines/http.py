@@ -2,8 +2,9 @@
 
 import io
 import json
+import time
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictStr, TypeAdapter
@@ -13,9 +14,24 @@ from r1searcher.corpora.formats import FORMATS
 from r1searcher.corpora.passage import Passage
 from r1searcher.corpora.rows import BadRow
 from r1searcher.errors import InputError, RetrieverError
-from r1searcher.retrieval.base import Health, Hit, clean_query
+from r1searcher.retrieval.base import EngineSettings, Health, Hit, Retriever, SearchResult, Span, clean_query
 
-_LIMITS = Limits(total=120.0, size=64 << 20, connections=32)
+_MAX_ANSWER_BYTES = 64 << 20
+
+
+class Settings(EngineSettings):
+    """`http://host:port/retrieve`, `http://host:port/queries`, or the same with https."""
+
+    kind: Literal["http"] = "http"
+
+    timeout_s: float = Field(120.0, gt=0, le=86_400)
+    """Time limit of one request, in seconds."""
+
+    connections: int = Field(32, ge=1, le=10_000)
+    """Maximum concurrent requests; others wait."""
+
+    def open(self) -> Retriever:
+        return HttpRetriever(self)
 
 
 class _SearchR1(BaseModel):
@@ -36,24 +52,26 @@ class _Health(BaseModel):
     model_config = ConfigDict(strict=True)
 
     passages: Annotated[int, Field(ge=0, le=10**15)] | None = None
-    settings_hash: Annotated[str, Field(max_length=200, pattern=r"^[ -~]*$")] | None = None
+    fingerprint: Annotated[str, Field(max_length=200, pattern=r"^[ -~]*$")] | None = None
 
 
 _SCORE: TypeAdapter[float] = TypeAdapter(FiniteFloat, config=ConfigDict(strict=True))
 
 
-class RemoteRetriever:
-    """`http://host:port/retrieve` or `http://host:port/queries`.
+class HttpRetriever:
+    """A server at `http://host:port/retrieve` or `http://host:port/queries`.
 
-    Raises `InputError` for another URL; its methods raise `RetrieverError`.
+    Raises `InputError` for another URL; its methods raise `RetrieverError`. Both protocols answer a batch as a whole,
+    so an error affects the whole call.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, settings: Settings) -> None:
+        url = settings.url
         self._client = Client(
             url,
             "the retrieval server",
-            instead="r1s sends none to a retrieval server",
-            limits=_LIMITS,
+            instead="r1s does not send them to a retrieval server",
+            limits=Limits(settings.timeout_s, size=_MAX_ANSWER_BYTES, connections=settings.connections),
             error=RetrieverError,
         )
         parts = urlsplit(url)
@@ -64,22 +82,24 @@ class RemoteRetriever:
         self._health_url = parts._replace(path=f"{base}/health", fragment="").geturl()
         self._ask = self._search_r1 if name == "retrieve" else self._r1_searcher
 
-    async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
+    async def search(self, queries: Sequence[str], top_k: int) -> list[SearchResult]:
         if not queries or top_k < 1:
-            return [[] for _ in queries]
+            return [SearchResult() for _ in queries]
+        started = time.perf_counter()
         cleaned = [clean_query(query) for query in queries]
-        asked = [query for query in cleaned if query.strip()]  # servers refuse a batch with an empty query
+        asked = [query for query in cleaned if query.strip()]  # servers reject a batch with an empty query
         found = iter(await self._ask(asked, top_k) if asked else [])
-        return [next(found) if query.strip() else [] for query in cleaned]
+        spans = (Span("http", time.perf_counter() - started),)
+        return [SearchResult(tuple(next(found)), spans=spans) if query.strip() else SearchResult() for query in cleaned]
 
     async def health(self) -> Health:
-        """What the server says of itself; a server without `/health` that answers a search has no count and no hash."""
+        """The server's health; a server without `/health` gets a test query."""
         answer = await self._client.send("GET", self._health_url, accept=(404, 405))
         is_object = answer.status == 200 and answer.content.lstrip().startswith(b"{")
         said = await self._client.read(answer, _Health.model_validate) if is_object else _Health()
-        if said.passages is None:
+        if said.passages is None and not said.fingerprint:
             await self.search(["health"], 1)
-        return Health(self._client.shown, said.passages or 0, said.settings_hash or "")
+        return Health(self._client.shown, said.passages, said.fingerprint or "")
 
     async def aclose(self) -> None:
         await self._client.aclose()

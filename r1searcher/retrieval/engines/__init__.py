@@ -1,0 +1,1 @@
+"""Search engines, one file per kind: its settings and its retriever."""

@@ -1,0 +1,63 @@
+"""The interface of indexers, and the retriever URLs that can be filled."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from r1searcher.common.registry import Registry
+from r1searcher.corpora.passage import Passage
+from r1searcher.errors import InputError
+from r1searcher.retrieval.indexing.manifest import IndexSettings, Manifest
+from r1searcher.retrieval.registry import kind_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexOptions:
+    """How an index is built. `overwrite` replaces a finished one, `restart` discards an interrupted build; `shards` is
+    for engines that have them."""
+
+    settings: IndexSettings = field(default_factory=IndexSettings)
+    overwrite: bool = False
+    restart: bool = False
+    shards: int = 1
+
+
+class Indexer(Protocol):
+    """Writes passages to the index of one retriever URL. An entry of `INDEXERS` creates one from a URL and options."""
+
+    @property
+    def folder(self) -> Path | None:
+        """The local folder that is written; None for a server."""
+        ...
+
+    def check(self) -> None:
+        """Raises `InputError` if indexing is not possible; called before large downloads."""
+        ...
+
+    def index(self, passages: Iterable[Passage], on_progress: Callable[[int], None]) -> Manifest:
+        """Index all passages, in order; `on_progress` gets how many were read so far.
+
+        The index can be searched only when it is complete. An interrupted build of the same passages is resumed. Raises
+        `InputError` for an unsuitable target or passages, `RetrieverError` or `FileError` if the work failed.
+        """
+        ...
+
+
+INDEXERS: Registry[Callable[[str, IndexOptions], Indexer]] = Registry(
+    "indexer",
+    "r1searcher.indexers",
+    {
+        "bm25": "r1searcher.retrieval.indexing.bm25:Bm25Indexer",
+        "es": "r1searcher.retrieval.indexing.elasticsearch:ElasticsearchIndexer",
+    },
+)
+"""Indexers by the kind of their retriever."""
+
+
+def open_indexer(url: str, options: IndexOptions) -> Indexer:
+    """The indexer for a retriever URL. Raises `InputError` for one that cannot be filled."""
+    kind = kind_of(url)
+    if kind not in INDEXERS:
+        raise InputError(f"{url} cannot be filled: give a folder, or es://host:9200/name.")
+    return INDEXERS[kind](url, options)

@@ -1,0 +1,320 @@
+"""Fills Elasticsearch: loads passages into an index that gets its name when it is complete."""
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from elasticsearch import Elasticsearch
+from pydantic import BaseModel, Field
+
+from r1searcher.common.retry import RetryPolicy
+from r1searcher.corpora.passage import Passage
+from r1searcher.errors import InputError, RetrieverError
+from r1searcher.retrieval.elasticsearch_client import (
+    META,
+    Address,
+    Source,
+    boundary,
+    error_of,
+    generations,
+    indexes,
+    read,
+    refusal,
+    unfinished,
+)
+from r1searcher.retrieval.indexing.base import IndexOptions
+from r1searcher.retrieval.indexing.manifest import CorpusHash, IndexSettings, Manifest, encode
+
+T = TypeVar("T")
+
+_CHUNK = 1000
+_CHECKPOINT_EVERY = 50_000
+
+
+class _BulkResult(BaseModel):
+    error: Any = None
+    status: int = 200
+
+
+class _BulkItem(BaseModel):
+    create: _BulkResult
+
+
+class _Bulk(BaseModel):
+    errors: bool
+    items: list[_BulkItem] = []
+
+
+class _Document(BaseModel):
+    found: bool
+    source: Source | None = Field(None, alias="_source")
+
+
+class _Documents(BaseModel):
+    docs: list[_Document]
+
+
+class _Count(BaseModel):
+    count: int
+
+
+class _Progress(BaseModel):
+    """The progress of an unfinished load."""
+
+    settings: dict[str, Any]
+    passages: Annotated[int, Field(ge=0)]
+    sha256: str
+
+
+class ElasticsearchIndexer:
+    """`es://host:9200/name` or `es+https://…`, to be filled."""
+
+    folder: Path | None = None
+
+    def __init__(self, url: str, options: IndexOptions) -> None:
+        self._url = url
+        self._options = options
+
+    def check(self) -> None:
+        check_target(self._url, self._options.overwrite)
+
+    def index(self, passages: Iterable[Passage], on_progress: Callable[[int], None]) -> Manifest:
+        options = self._options
+        return load(
+            passages,
+            self._url,
+            options.settings,
+            overwrite=options.overwrite,
+            restart=options.restart,
+            shards=options.shards,
+            on_progress=on_progress,
+        )
+
+
+def load(
+    passages: Iterable[Passage],
+    url: str,
+    settings: IndexSettings | None = None,
+    *,
+    overwrite: bool = False,
+    restart: bool = False,
+    shards: int = 1,
+    threads: int = 2,
+    retry_timeout_s: float = 60.0,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> Manifest:
+    """Index passages into Elasticsearch under the name in `url`, which can be searched only when it is complete.
+
+    An interrupted load of the same passages is resumed (`restart` discards it instead); a finished index is replaced
+    only with `overwrite`, and can be searched until the new one replaces it. If a server does not respond, requests are
+    retried for `retry_timeout_s` seconds. Raises `InputError` before anything is sent, then `RetrieverError`.
+    """
+    address = Address.parse(url)
+    with boundary(address), address.connect() as client:
+        _refuse_name_in_use(client, address, overwrite)
+        options = IndexOptions(settings=settings or IndexSettings(), restart=restart, shards=shards)
+        target = _Load(client, address, options, retry_timeout_s)
+        return target.run(passages, threads, on_progress)
+
+
+def check_target(url: str, overwrite: bool) -> None:
+    """Raises what `load` would raise before it sends anything; call it before large downloads."""
+    address = Address.parse(url)
+    with boundary(address), address.connect() as client:
+        _refuse_name_in_use(client, address, overwrite)
+
+
+def _refuse_name_in_use(client: Elasticsearch, address: Address, overwrite: bool) -> None:
+    client.info()  # here the client checks which server this is
+    found = indexes(client, address, address.name)
+    if not found:
+        return
+    if address.name in found or set(found) - set(generations(client, address)):
+        raise InputError(f"{address.name} at {address.server} is not from `r1s index-corpus`: choose another name.")
+    if not overwrite:
+        raise InputError(
+            f"{address.name} at {address.server} is already filled: use it, choose another name, or add --overwrite."
+        )
+
+
+class _Load:
+    """A load in progress into one index that does not have an alias yet."""
+
+    def __init__(self, client: Elasticsearch, address: Address, options: IndexOptions, retry_timeout_s: float) -> None:
+        self._client = client
+        self._address = address
+        self._settings = settings = options.settings
+        self._retries = RetryPolicy(deadline=retry_timeout_s, first_pause=0.2, longest_pause=5.0)
+        begun = unfinished(client, address)
+        if options.restart:
+            for index in begun:
+                client.indices.delete(index=index)
+            begun = {}
+        self._progress: dict[str, Any] = {
+            "settings": asdict(settings),
+            "passages": 0,
+            "sha256": CorpusHash().hexdigest(),
+        }
+        if begun:
+            self._index, progress = list(begun.items())[-1]
+            self._progress = read(address, _Progress, progress).model_dump()
+            if self._progress["settings"] != asdict(settings):
+                raise self._other_corpus()
+        else:
+            last = max((int(index[-6:]) for index in generations(client, address)), default=0)
+            self._index = f"{address.name}-{last + 1:06d}"
+            self._create(options.shards)
+
+    def _create(self, shards: int) -> None:
+        terms = {"type": "text", "analyzer": self._settings.analyzer, "index_options": "freqs"}
+        fields: dict[str, Any] = {
+            "ordinal": {"type": "long", "index": False},
+            "id": {"type": "keyword", "index": False, "doc_values": False},
+        }
+        if self._settings.title_weight is None:
+            both = {"type": "text", "index": False, "copy_to": "contents"}
+            fields |= {"title": both, "text": both, "contents": terms}
+        else:
+            fields |= {"title": terms, "text": terms}
+        similarity = {"type": "BM25", "k1": self._settings.k1, "b": self._settings.b}
+        self._client.indices.create(
+            index=self._index,
+            settings={
+                "number_of_shards": shards,
+                "number_of_replicas": 0,
+                "refresh_interval": "-1",
+                "similarity": {"default": similarity},
+            },
+            mappings={"dynamic": "strict", "properties": fields, "_meta": {META: self._progress}},
+        )
+
+    def _other_corpus(self) -> InputError:
+        return InputError(
+            f"{self._index} at {self._address.server} is an interrupted load of other passages or settings: "
+            "--restart throws it away and begins again."
+        )
+
+    def run(self, passages: Iterable[Passage], threads: int, on_progress: Callable[[int], None]) -> Manifest:
+        corpus = CorpusHash()
+        rows = iter(passages)
+        done = 0
+        for passage in islice(rows, self._progress["passages"]):
+            corpus.add(encode(passage))
+            done += 1
+            on_progress(done)
+        if (done, corpus.hexdigest()) != (self._progress["passages"], self._progress["sha256"]):
+            raise self._other_corpus()
+        done = self._send_all(rows, done, corpus, threads, on_progress)
+        if not done:
+            raise InputError("The corpus does not contain a passage: nothing was indexed.")
+        return self._finish(Manifest(self._settings, done, corpus.hexdigest()))
+
+    def _send_all(
+        self,
+        rows: Iterator[Passage],
+        done: int,
+        corpus: CorpusHash,
+        threads: int,
+        on_progress: Callable[[int], None],
+    ) -> int:
+        """Chunks are sent in order, a few at a time; a checkpoint covers only what was acknowledged without a gap."""
+        waiting: deque[tuple[Future[None], int, str]] = deque()
+
+        def acknowledge() -> None:
+            sent, upto, digest = waiting.popleft()
+            sent.result()
+            on_progress(upto)
+            if upto - self._progress["passages"] >= _CHECKPOINT_EVERY:
+                self._checkpoint({"passages": upto, "sha256": digest})
+
+        with ThreadPoolExecutor(threads, thread_name_prefix="bulk") as pool:
+            try:
+                while chunk := list(islice(rows, _CHUNK)):
+                    for passage in chunk:
+                        corpus.add(encode(passage))
+                    waiting.append((pool.submit(self._send, chunk, done), done + len(chunk), corpus.hexdigest()))
+                    done += len(chunk)
+                    if len(waiting) > 2 * threads:
+                        acknowledge()
+                while waiting:
+                    acknowledge()
+            finally:
+                for sent, _, _ in waiting:
+                    sent.cancel()
+        return done
+
+    def _checkpoint(self, progress: Mapping[str, Any]) -> None:
+        self._progress = {**self._progress, **progress}
+        self._retried(lambda: self._client.indices.put_mapping(index=self._index, meta={META: self._progress}))
+
+    def _send(self, chunk: Sequence[Passage], first: int) -> None:
+        """Creates the documents of one chunk. Those of an earlier try are compared, not written again."""
+        lines = []
+        for ordinal, passage in enumerate(chunk, first):
+            document = {"ordinal": ordinal, "id": passage.id, "title": passage.title, "text": passage.text}
+            lines.append(f'{{"create":{{"_id":"{ordinal}"}}}}'.encode())
+            lines.append(json.dumps(document, ensure_ascii=False).encode())
+        kinds = self._retried(lambda: self._bulk(lines))
+        if "version_conflict_engine_exception" in kinds:
+            ids = [str(ordinal) for ordinal in range(first, first + len(chunk))]
+            body = self._retried(lambda: self._client.mget(index=self._index, ids=ids).body)
+            found = read(self._address, _Documents, body).docs
+            if [document.source and document.source.passage for document in found] != list(chunk):
+                raise self._other_corpus()
+
+    def _bulk(self, lines: Sequence[Any]) -> set[str]:
+        """The kinds of error; only conflicts are left to the caller."""
+        body = self._client.bulk(
+            index=self._index, operations=lines, filter_path="errors,items.*.error,items.*.status"
+        ).body
+        answer = read(self._address, _Bulk, body)
+        kinds = set()
+        for item in answer.items if answer.errors else []:
+            if item.create.error is None:
+                continue
+            kind, reason = error_of({"error": item.create.error})
+            if kind != "version_conflict_engine_exception":
+                raise refusal(self._address, item.create.status, kind, reason)
+            kinds.add(kind)
+        return kinds
+
+    def _retried(self, call: Callable[[], T]) -> T:
+        """Waits up to `retry_timeout_s` seconds for a server that is busy or down. Every call here can be repeated."""
+
+        def work() -> T:
+            with boundary(self._address):
+                return call()
+
+        try:
+            return self._retries.call(work)
+        except RetrieverError as error:
+            raise RetrieverError(
+                f"{error} What was acknowledged is kept; run the same command to resume.", transient=error.transient
+            ) from error
+
+    def _finish(self, manifest: Manifest) -> Manifest:
+        self._retried(lambda: self._client.indices.refresh(index=self._index))
+        body = self._retried(lambda: self._client.count(index=self._index).body)
+        count = read(self._address, _Count, body).count
+        if count != manifest.passages:
+            raise RetrieverError(
+                f"{self._index} has {count:,} of {manifest.passages:,} passages, so it is not used: "
+                "use --restart to start again."
+            )
+        self._client.indices.put_settings(index=self._index, settings={"refresh_interval": None})
+        self._client.indices.put_mapping(
+            index=self._index, meta={META: {**self._progress, "manifest": manifest.to_json()}}
+        )
+        old = [index for index in generations(self._client, self._address) if index < self._index]
+        self._client.indices.update_aliases(
+            actions=[
+                {"add": {"index": self._index, "alias": self._address.name}},
+                *({"remove_index": {"index": index}} for index in old),
+            ]
+        )
+        return manifest

@@ -1,0 +1,1 @@
+"""Wrappers around retrievers, each a retriever itself."""

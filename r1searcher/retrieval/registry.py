@@ -1,0 +1,89 @@
+"""Search engines by kind, and from a URL or a table of settings to an open retriever; the same in every command.
+
+Another package adds an engine with an entry point:
+
+    [project.entry-points."r1searcher.retrievers"]
+    mine = "my_package.retriever:Settings"
+
+`mine:anything` and `mine://anything` are retriever URLs then, and `kind = "mine"` works in `[retrieval]`.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from r1searcher.common.http import shown_url
+from r1searcher.common.records import problem_in
+from r1searcher.common.registry import Registry
+from r1searcher.errors import InputError
+from r1searcher.retrieval.base import EngineSettings, Retriever
+
+RETRIEVERS: Registry[type[EngineSettings]] = Registry(
+    "retriever",
+    "r1searcher.retrievers",
+    {
+        "bm25": "r1searcher.retrieval.engines.bm25:Settings",
+        "es": "r1searcher.retrieval.engines.elasticsearch:Settings",
+        "http": "r1searcher.retrieval.engines.http:Settings",
+    },
+)
+
+_OTHER_SCHEMES = {"file": "bm25", "es+https": "es", "https": "http"}
+"""URL schemes that are not the name of their kind."""
+
+
+def kind_of(url: str) -> str:
+    """The kind of a retriever URL; a path is an embedded index. Raises `InputError` for an unknown scheme."""
+    scheme, colon, _ = url.partition(":")
+    if not colon:
+        return "bm25"
+    kind = _OTHER_SCHEMES.get(scheme, scheme)
+    if re.fullmatch(r"[a-z0-9][a-z0-9_.+-]*", kind) and kind in RETRIEVERS:
+        return kind
+    if "://" in url:
+        raise InputError(
+            f"{shown_url(url)} is not a retriever: give a folder, es://host:9200/name or http://host:8000/retrieve"
+            + "".join(f", {name}:…" for name in RETRIEVERS if name not in RETRIEVERS.builtin)
+        )
+    return "bm25"
+
+
+def settings_of(url: str) -> EngineSettings:
+    """The settings that a retriever URL abbreviates.
+
+    Raises `InputError` for an unknown form, and for an engine that needs more settings than a URL.
+    """
+    kind = kind_of(url)
+    try:
+        return settings_of_table(kind, {"url": url})
+    except ValidationError as error:
+        raise InputError(f"{shown_url(url)} needs keys of [retrieval], kind = {kind!r}: {problem_in(error)}") from None
+
+
+def settings_of_table(kind: str, table: Mapping[str, Any]) -> EngineSettings:
+    """The settings in a table, checked by the model of that kind.
+
+    Raises `InputError` for an unknown kind, and pydantic's `ValidationError` for keys that do not fit it.
+    """
+    return RETRIEVERS.require(kind, "retrieval.kind").model_validate({"kind": kind, **table})
+
+
+def open_retriever(engine: str | EngineSettings) -> Retriever:
+    """The retriever of a URL, or of settings (`settings.retrieval.engine`).
+
+    - `index/` or `file:index/`: an embedded index;
+    - `es://host:9200/name`, `es+https://…`: Elasticsearch, filled by `r1s index-corpus`;
+    - `http://host:8000/retrieve`: a server that speaks Search-R1's protocol;
+    - `http://host:8000/queries`: one that speaks R1-Searcher's;
+    - `KIND:…`: an engine of that name from another package.
+
+    Raises `InputError` for a URL of no such form, and for an embedded index that is missing or damaged.
+    """
+    return (settings_of(engine) if isinstance(engine, str) else engine).open()
+
+
+def described(engine: EngineSettings) -> dict[str, Any]:
+    """Kind, URL and further settings for a manifest: without the secrets in a URL."""
+    return {**engine.model_dump(mode="json", exclude_unset=True), "url": shown_url(engine.url)}

@@ -54,9 +54,7 @@ class Address:
         if not name:
             raise InputError(f"{shown_url(url)} does not name an index: write es://host:9200/name")
         if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,200}", name):
-            raise InputError(
-                f"{visible(name[:80])!r} is not a valid index name: lower-case letters, digits, dots, dashes, no leading dash"
-            )
+            raise InputError(f"{visible(name[:80])!r} is not a valid index name: small letters, digits, dots, dashes")
         host = parts.hostname or ""
         host = f"[{host}]" if ":" in host else host
         return cls(f"{'https' if parts.scheme == 'es+https' else 'http'}://{host}:{parts.port or 9200}", name)

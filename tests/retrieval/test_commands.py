@@ -34,7 +34,7 @@ def index(corpus: Path) -> Path:
     path = corpus.parent / "ix"
     code, out, err = r1s("index-corpus", corpus, "--to", path)
     assert (code, out) == (0, "")
-    assert f"{path} holds 3 passages." in err
+    assert f"{path} contains 3 passages." in err
     assert "The index needs about" in err
     assert f"1 row was rejected, with the reasons in {path}.rejects.jsonl." in err
     return path
@@ -95,7 +95,7 @@ def test_more_passages_than_the_limit_are_a_usage_error(index: Path, top_k: str)
 def test_a_corpus_comes_through_a_pipe(tmp_path: Path, corpus: Path) -> None:
     code, _, err = r1s("index-corpus", "-", "--to", tmp_path / "piped", "--limit", 2, stdin=corpus.read_bytes())
     assert code == 0
-    assert "holds 2 passages" in err
+    assert "contains 2 passages" in err
 
 
 def test_recall(index: Path, tmp_path: Path) -> None:
@@ -178,4 +178,4 @@ def test_a_named_corpus_that_was_brought_is_used(tmp_path: Path) -> None:
     brought.write_text('{"id": "0", "contents": "\\"Oslo\\"\\nA town."}\n')
     code, _, err = r1s("index-corpus", "wiki-18", "--to", tmp_path / "ix", env=env)
     assert code == 0
-    assert "holds 1 passages" in err
+    assert "contains 1 passages" in err

@@ -149,7 +149,7 @@ def test_no_index_half_index_and_damaged_index_are_told_apart(tmp_path: Path) ->
     manifest = json.loads((tmp_path / "ix/manifest.json").read_text())
     (tmp_path / "ix/checksums.json").unlink()  # as in indexes of earlier versions
     (tmp_path / "ix/manifest.json").write_text(json.dumps({**manifest, "passages": 4}))
-    with pytest.raises(InputError, match="it holds 3 passages of 4"):
+    with pytest.raises(InputError, match="it has 3 of 4 passages"):
         EmbeddedIndex(tmp_path / "ix")
     (tmp_path / "ix/manifest.json").write_text(json.dumps({**manifest, "format": 0}))
     with pytest.raises(InputError, match="index format 0"):

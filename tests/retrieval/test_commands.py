@@ -126,7 +126,7 @@ def test_recall_takes_the_names_that_evaluate_takes(index: Path, tmp_path: Path)
     code, out, err = r1s("recall", index, "--dataset", "bamboogle", "--data-dir", tmp_path, "--json")
     assert code == 0
     assert json.loads(out)["at"]["1"]["recall"] == 1.0
-    assert "bamboogle: 1 unusable row, the first in line 2" in err
+    assert "bamboogle: 1 unusable row skipped, the first in line 2" in err
     code, out, err = r1s("recall", index, "--dataset", "nq", "--data-dir", tmp_path)
     assert (code, out) == (2, "")
     assert "does not contain nq:test" in err

@@ -76,7 +76,9 @@ def test_every_command_explains_itself() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "r1searcher.cli", "--help"], capture_output=True, text=True, check=True
     )
-    commands = "init sft stage1 stage2 train demo index-corpus search serve recall evaluate ask score compare report"
+    commands = (
+        "init sft stage1 stage2 train plan demo index-corpus search serve recall evaluate ask score compare report"
+    )
     for command in commands.split():
         assert command in done.stdout
 

@@ -89,3 +89,11 @@ def test_shared_options_reach_the_settings(tmp_path: Path) -> None:
     assert done.returncode == 2
     for said in ("seed = -3", "rl.steps = -4", "name = 'a/b'", "rl.kl_coef = -5"):
         assert said in done.stderr
+
+
+def test_train_reads_the_settings_of_every_stage_before_the_first_one_starts(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text("[stage2.rl]\nsteps = -1\n")
+    done = r1s("train", "settings.toml", folder=tmp_path)
+    assert done.returncode == 2
+    assert "rl.steps = -1" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["settings.toml"]

@@ -31,7 +31,7 @@ from r1searcher.stages.training import TITLES
 
 @dataclass(frozen=True, kw_only=True)
 class DemoRequest:
-    """What `r1s demo` was asked for. `contrast`: stage 2 directly from the SFT. `overrides` are settings ("rl.steps"
+    """The arguments of `r1s demo`. `contrast`: stage 2 directly from the SFT. `overrides` are settings ("rl.steps"
     -> 4) of all stages."""
 
     output: Path

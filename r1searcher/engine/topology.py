@@ -58,15 +58,15 @@ class Topology:
         return self.trainer_gpus * (1 + self.reference + self.critic) + vllm
 
 
-def topology_of(settings: Settings) -> Topology:
-    """The placement that the settings ask for.
+def topology_of(settings: Settings, device: Device | None = None) -> Topology:
+    """The placement that the settings ask for; on `device`, or on the one that this machine has.
 
     Raises `InputError` where they ask for what the machine does not have.
     """
     engine = settings.engine
     algorithm = ALGORITHMS.get(settings.rl.algorithm)  # an unknown one is reported by `require_algorithm`
     topology = Topology(
-        device=device_of(settings),
+        device=device or device_of(settings),
         nodes=engine.nodes,
         gpus_per_node=engine.gpus,
         reference=settings.rl.kl_coef > 0,

@@ -24,7 +24,7 @@ test-elasticsearch: install ## run the tests that need Elasticsearch, on a serve
 check-light: install ## test `pip install .` alone in a fresh environment
 	$(BIN)/python -m pytest -m packaging
 
-check-gpu:          ## the GPU environment, made anew, with its imports, the engine's parser and plans; no GPU needed
+check-gpu:          ## a new GPU environment, its imports, the engine's parser and plans; no GPU needed
 	@rm -rf .venv-gpu && scripts/install-training gpu .venv-gpu
 	.venv-gpu/bin/python -m pytest tests/engine/test_placement.py tests/engine/test_flash_attention.py tests/planning
 

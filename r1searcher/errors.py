@@ -6,7 +6,7 @@ calls another library catches that library's exceptions at one boundary and rais
 
 
 class R1Error(Exception):
-    """Base of all errors that carry a sentence for the user: what happened, where, and what fixes it."""
+    """Base of all errors with a sentence for the user: what happened, where, and how to fix it."""
 
     exit_code = 1
 

@@ -1,5 +1,6 @@
 """The command line: bad input is one sentence and exit code 2, never a traceback."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,7 @@ OPTIONS = {
     "stage1": f"{RL} --steps --from",
     "stage2": f"{RL} --steps --from",
     "train": RL,
+    "plan": f"{RUN} --nodes --gpus --gpu-memory --json",
     "demo": "--output --seed --contrast --set",
     "index-corpus": "--to --format --limit --overwrite --restart --rejects --bad-rows"
     " --analyzer --k1 --b --title-weight --shards",
@@ -71,6 +73,12 @@ OPTIONS = {
     "compare": "--json --dataset",
     "report": "--step --to",
 }
+
+
+def test_every_command_is_listed_in_the_help(tmp_path: Path) -> None:
+    shown = r1s("--help", folder=tmp_path).stdout
+    listed = re.findall(r"^│ ([a-z][a-z0-9-]+) ", shown, re.MULTILINE)
+    assert sorted(listed) == sorted(OPTIONS)
 
 
 @pytest.mark.parametrize("command", OPTIONS)
@@ -89,3 +97,11 @@ def test_shared_options_reach_the_settings(tmp_path: Path) -> None:
     assert done.returncode == 2
     for said in ("seed = -3", "rl.steps = -4", "name = 'a/b'", "rl.kl_coef = -5"):
         assert said in done.stderr
+
+
+def test_train_reads_the_settings_of_every_stage_before_the_first_one_starts(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text("[stage2.rl]\nsteps = -1\n")
+    done = r1s("train", "settings.toml", folder=tmp_path)
+    assert done.returncode == 2
+    assert "rl.steps = -1" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["settings.toml"]

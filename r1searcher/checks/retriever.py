@@ -10,7 +10,7 @@ from r1searcher.retrieval.base import EngineSettings, EpisodeContext, Health, bi
 
 
 def _retriever(inputs: StageInputs) -> None:
-    """The retriever answers a query."""
+    """The retriever responds to a query."""
     retrieval = inputs.settings.retrieval
     require_setting("retrieval.url", retrieval.url or retrieval.kind, "an index folder or a search engine's URL")
     questions = inputs.train.questions if inputs.train else ()

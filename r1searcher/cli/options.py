@@ -53,7 +53,7 @@ class RunOptions:
     seed: Seed = None
 
     def flags(self) -> Mapping[str, Any]:
-        """The settings that have an option of their own; None where it was not given."""
+        """The settings that have their own option; None if it was not given."""
         return {"name": self.name, "model.path": self.model, "seed": self.seed}
 
     def source(self, **more: Any) -> "SettingsSource":
@@ -96,7 +96,7 @@ class ModelOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeOptions:
-    """The model that judges answers, where one is asked for."""
+    """The model that judges answers, if one is requested."""
 
     judge: Annotated[
         str | None, typer.Option(help="URL of a chat model that judges the answers; its key is in R1S_JUDGE_KEY.")

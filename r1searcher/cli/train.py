@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from r1searcher.cli.options import RLOptions, RunOptions, Set, command, overrides
+from r1searcher.cli.options import JsonObject, RLOptions, RunOptions, Set, command, overrides
 from r1searcher.common.terminal import text_line
 
 app = typer.Typer()
@@ -54,6 +54,20 @@ def train(options: RLOptions) -> None:
     from r1searcher.stages.chain import run_chain
 
     run_chain(options.source())
+
+
+@_command
+def plan(
+    options: RunOptions,
+    nodes: Annotated[int | None, typer.Option(min=1, help="Nodes with GPUs.")] = None,
+    gpus: Annotated[int | None, typer.Option(min=1, help="GPUs per node.")] = None,
+    gpu_memory: Annotated[float, typer.Option(min=1, help="Memory per GPU, in GB.")] = 80,
+    json_: JsonObject = False,
+) -> None:
+    """What a stage needs: memory per GPU and host, disk, steps, time; or the smallest change that makes it fit."""
+    from r1searcher.planning.command import run_plan
+
+    run_plan(options.source(engine__nodes=nodes, engine__gpus=gpus), gpu_memory, as_json=json_)
 
 
 @_command

@@ -42,7 +42,7 @@ def explain(
 ) -> str:
     """Every wrong setting with its value and what would be right.
 
-    Keys of `model` are shown after `prefix`; `more` are keys that are known besides.
+    Keys of `model` are shown after `prefix`; `more` are further keys that are known.
     """
     lines = []
     known = [*keys_of(model, prefix), *more]

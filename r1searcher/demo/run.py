@@ -23,6 +23,7 @@ from r1searcher.demo.world import make_world
 from r1searcher.engine.openrlhf.versions import require_training_packages
 from r1searcher.models.demo import demo_model
 from r1searcher.runs.folder import RunFolder
+from r1searcher.runs.resolved import protocol_of
 from r1searcher.stages.held_out import evaluate_held_out
 from r1searcher.stages.sft import train_sft
 from r1searcher.stages.stage import train_stage
@@ -31,7 +32,7 @@ from r1searcher.stages.training import TITLES
 
 @dataclass(frozen=True, kw_only=True)
 class DemoRequest:
-    """What `r1s demo` was asked for. `contrast`: stage 2 directly from the SFT. `overrides` are settings ("rl.steps"
+    """The arguments of `r1s demo`. `contrast`: stage 2 directly from the SFT. `overrides` are settings ("rl.steps"
     -> 4) of all stages."""
 
     output: Path
@@ -93,7 +94,8 @@ def run_demo(request: DemoRequest) -> dict[str, Any]:
         request.output.mkdir(parents=True, exist_ok=True)
     watch = Stopwatch(request.file("seconds.json"))
     console.rule("an invented atlas, and a model that has never seen it")
-    world = make_world(request.output / "world", request.seed, console)
+    protocol = protocol_of(load("sft", preset="demo", overrides=request.overrides))
+    world = make_world(request.output / "world", request.seed, console, protocol)
     model = demo_model(console.print)
     watch.lap("world and weights")
     plan: Sequence[Part] = CONTRAST if request.contrast else PLAN

@@ -125,8 +125,6 @@ async def run_episode(
 ) -> Trajectory:
     """Let the model think, search and answer until one of the `StopReason`s holds.
 
-    `question_id` and the training step are for retrievers that ask for the episode.
-
     Raises `InputError` for a prompt beyond `max_prompt_tokens`, and whatever the retriever or the engine raises: an
     outage ends the episode without a trajectory, never with an empty search.
     """

@@ -25,7 +25,7 @@ from r1searcher.runs.resolved import retriever_of
 
 @dataclass(frozen=True, kw_only=True)
 class AskRequest(ModelRequest):
-    """What `r1s ask` was asked for."""
+    """The arguments of `r1s ask`."""
 
     question: str
     temperature: float = 0.0

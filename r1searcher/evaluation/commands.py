@@ -22,7 +22,7 @@ from r1searcher.rewards.measures import REWARD
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreRequest:
-    """What `r1s score` was asked for. `scoring` says how rows are scored."""
+    """The arguments of `r1s score`. `scoring` says how rows are scored."""
 
     files: Sequence[Path]
     as_json: bool = False
@@ -57,7 +57,7 @@ def print_scores(request: ScoreRequest) -> None:
 
 
 def _labeled(parts: Sequence[tuple[Path, str, MetricSummary]]) -> dict[str, MetricSummary]:
-    """Reports by the name of their file, or its path where files have the same name, with the dataset if a file has
+    """Reports by the name of their file, or by its path if several files have that name; with the dataset if a file has
     several."""
     paths = list(dict.fromkeys(file for file, _, _ in parts))
     summaries: dict[str, MetricSummary] = {}
@@ -74,7 +74,7 @@ def _labeled(parts: Sequence[tuple[Path, str, MetricSummary]]) -> dict[str, Metr
 
 
 def _scored(file: Path, scoring: Scoring, judge: JudgeRequest | None = None) -> list[Scored]:
-    """Raises `InputError` where a reward is asked for and no row has the trajectory to compute it from."""
+    """Raises `InputError` if a reward is requested and no row has a trajectory to compute it from."""
     if judge is None:
         scored = score_file(file, os.cpu_count() or 1, scoring)
     else:

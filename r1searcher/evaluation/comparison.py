@@ -24,7 +24,7 @@ class Comparison:
     b: Mapping[str, float]
     differences: Mapping[str, Difference]
     official: Sequence[str] = ()
-    """The scorers behind the official metrics that were compared."""
+    """The scorers of the official metrics that were compared."""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -47,7 +47,7 @@ class Comparison:
 def compare(a: Sequence[Scored], b: Sequence[Scored]) -> Comparison:
     """Pairs by the question's text; samples of a question are averaged first.
 
-    A metric is compared where both have it for every common question. Raises `InputError` where no question is common.
+    A metric is compared if both have it for every common question. Raises `InputError` if there is no common question.
     """
     groups_a, groups_b = _by_text(a), _by_text(b)
     common = [question for question in groups_a if question in groups_b]

@@ -1,4 +1,4 @@
-"""`r1s evaluate`: questions in, predictions and metrics out; `evaluation.folder` says what lies where.
+"""`r1s evaluate`: questions in, predictions and metrics out; `evaluation.folder` lists the files.
 
 Episodes are written as they end. The same command runs those that are missing.
 """
@@ -39,7 +39,7 @@ from r1searcher.runs.resolved import protocol_of, retriever_of, reward_of
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRequest(ModelRequest):
-    """What `r1s evaluate` was asked for. `temperature` None: 0, or 1 where several answers are sampled."""
+    """The arguments of `r1s evaluate`. `temperature` None: 0, or 1 if several answers are sampled."""
 
     datasets: Sequence[str]
     to: Path | None = None
@@ -56,7 +56,7 @@ class EvaluationRequest(ModelRequest):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A request with what was found for it: nothing is asked or opened twice."""
+    """A request with everything that was resolved from it."""
 
     request: EvaluationRequest
     target: Target
@@ -67,7 +67,7 @@ class Plan:
 def evaluate(request: EvaluationRequest, console: SafeConsole) -> dict[str, MetricSummary]:
     """Run every episode that is missing, score all, write the report. Returns the metrics by dataset.
 
-    Raises `InputError` where `to` holds another evaluation.
+    Raises `InputError` if `to` has another evaluation.
     """
     plan = plan_of(request)
     manifest = asyncio.run(manifest_of(plan))
@@ -79,7 +79,7 @@ def evaluate(request: EvaluationRequest, console: SafeConsole) -> dict[str, Metr
 
 
 def plan_of(request: EvaluationRequest) -> Plan:
-    """Raises `InputError` for whatever can be seen to be wrong before an episode runs."""
+    """Resolves the request. Raises `InputError` for every error that can be found before an episode runs."""
     target = find_target(request.model, request.overrides)
     temperature = request.temperature if request.temperature is not None else (1.0 if request.samples > 1 else 0.0)
     if request.samples > 1 and temperature == 0:
@@ -98,7 +98,7 @@ def plan_of(request: EvaluationRequest) -> Plan:
 
 
 def _with_overlap(dataset: Dataset, target: Target) -> Dataset:
-    """The dataset with a warning about questions that the model was trained on, where its run and data are here."""
+    """The dataset with a warning about questions that the model was trained on, if its run and data are known."""
     data = target.settings.data
     if not (target.run and data.train and is_here(data.train, data.folder, training=True)):
         return dataset
@@ -107,7 +107,7 @@ def _with_overlap(dataset: Dataset, target: Target) -> Dataset:
 
 
 async def manifest_of(plan: Plan) -> dict[str, Any]:
-    """What identifies the evaluation. The retriever is asked what it holds; raises `RetrieverError`."""
+    """What identifies the evaluation, including the retriever's contents. Raises `RetrieverError`."""
     target, settings = plan.target, plan.target.settings
     text = prompt_text(settings.model.prompt, protocol_of(settings))
     async with aclosing(open_retriever(settings.retrieval.engine)) as retriever:
@@ -150,7 +150,7 @@ def fingerprint(model: Path) -> str | None:
 
 
 def _all_rows(plan: Plan, folder: EvaluationFolder, console: SafeConsole) -> list[Row]:
-    """A row for every episode, the missing ones run now, in order, judged where that was asked."""
+    """One row per episode in order, after running the missing ones, with verdicts if a judge is requested."""
     request, seed = plan.request, plan.target.settings.seed
     episodes: list[RolloutRequest] = []
     for dataset in plan.datasets:

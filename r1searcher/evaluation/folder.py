@@ -1,4 +1,4 @@
-"""The folder of an evaluation: what it was made from, its episodes, and the lock that keeps a second process out.
+"""The folder of an evaluation: its manifest, its episodes, and a lock against a second process.
 
 TO/
   manifest.json       the model, datasets and settings; another evaluation is never written here
@@ -55,7 +55,7 @@ Episode = tuple[str, int, int]
 
 @dataclass(frozen=True, slots=True)
 class EvaluationFolder:
-    """Paths and rows of one evaluation. Nothing is created before it is written."""
+    """Paths and rows of one evaluation. Files are created when they are first written."""
 
     path: Path
 
@@ -83,7 +83,7 @@ class EvaluationFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder. Raises `InputError` where another process is writing to it."""
+        """Lock the folder. Raises `InputError` if another process is writing to it."""
         with self.manifest.open("rb") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -31,7 +31,7 @@ S = TypeVar("S", bound=Record)
 
 
 class _Row(Record):
-    """What rows of every kind may hold, where other types would be misread."""
+    """Optional keys of every kind of row, whose types must be right."""
 
     id: Scalar = None
     index: Scalar = None
@@ -102,7 +102,7 @@ def parse(line: str, place: str, default_key: str, default_dataset: str = "") ->
 
 
 def of_row(row: Mapping[str, Any], default_key: str, default_dataset: str = "") -> Prediction:
-    """One row as read from JSON. Raises `ValueError` where it is none of the known ones, with the reason."""
+    """One row as read from JSON. Raises `ValueError` with the reason if it is not of a known kind."""
     if "segments" in row:
         checked = _checked(row, _Played)
         if checked.stop not in tuple(StopReason):

@@ -19,7 +19,7 @@ LARGE = 20_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Scoring:
-    """How the rows of a file are scored. `dataset` is the dataset of all of them, where they do not say it themselves.
+    """How the rows of a file are scored. `dataset` is the dataset of rows that do not name one.
     `reward` is a recipe or a reward part that is computed too; see `rewards.recipes.reward_parts`."""
 
     dataset: str = ""

@@ -21,7 +21,7 @@ TOP_K = 5
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRequest:
-    """Which model is asked for, and how it is run.
+    """Which model to use, and how to run it.
 
     `model` is a run, a Hugging Face folder or name, "demo", or the URL of a completions server. `served_model` is the
     model's name at that URL, `tokenizer` the folder or name of its tokenizer. `overrides` are settings ("episode.top_k"
@@ -37,7 +37,7 @@ class ModelRequest:
 
 @dataclass(frozen=True)
 class Target:
-    """A model and the settings that its episodes are run with. `run` is the run that trained it, where there is one."""
+    """A model and the settings that its episodes are run with. `run` is the run that trained it, if known."""
 
     model: str
     settings: Settings

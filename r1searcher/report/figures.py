@@ -37,7 +37,7 @@ def _curve(label: str, points: Sequence[tuple[float, float]]) -> str:
 
 
 def interval_plot(summaries: Mapping[str, MetricSummary]) -> str:
-    """Answer metrics on a scale of 0 to 1, each a dot with a whisker."""
+    """Answer metrics on a scale of 0 to 1, each a dot with its interval."""
     metrics = [m.name for m in shown_in(View.INTERVAL)]
     lines, y = "", 14
     for name, summary in summaries.items():

@@ -19,6 +19,9 @@ class Interval:
     low: float
     high: float
 
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
 
 def resampled_means(values: Sequence[float], seed: int = SEED) -> npt.NDArray[np.float64]:
     """Means of `RESAMPLES` bootstrap samples of `values`, shape (RESAMPLES,).

@@ -1,4 +1,4 @@
-"""A run as it happens: a live panel in a terminal, plain lines elsewhere."""
+"""A run while it trains: a live panel in a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -116,7 +116,7 @@ class RunView(AbstractContextManager["RunView"]):
 
 
 def trajectory_text(row: Mapping[str, Any]) -> Text:
-    """A recorded episode as one reads it: what the model wrote in bold, what was found in color.
+    """A recorded episode to read: what the model wrote in bold, what was found in color.
 
     `row` is one that `records.from_row` takes. Nothing that a model or a passage wrote is taken for markup.
     """

@@ -90,10 +90,7 @@ def _table(summaries: Mapping[str, MetricSummary]) -> str:
     head = "".join(f"<th>{escape(name)}<br>n = {summary.n}</th>" for name, summary in summaries.items())
     body = ""
     for metric in metrics_of(summaries):
-        cells = ""
-        for summary in summaries.values():
-            found = summary.metrics.get(metric)
-            cells += f"<td>{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]</td>" if found else "<td></td>"
+        cells = "".join(f"<td>{summary.metrics.get(metric) or ''}</td>" for summary in summaries.values())
         body += f"<tr><td>{escape(name_of(metric))}</td>{cells}</tr>"
     warnings = "".join(f"<li>{escape(f'{name}: {line}')}</li>" for name, r in summaries.items() for line in counts(r))
     return f"<table><tr><th></th>{head}</tr>{body}</table><ul>{warnings}</ul>"

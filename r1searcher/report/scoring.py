@@ -108,11 +108,11 @@ def by_question(scored: Iterable[Scored]) -> dict[str, list[Scored]]:
 def summarize(scored: Sequence[Scored]) -> MetricSummary:
     """Means over questions of the mean over a question's samples (mean@k), with bootstrap intervals over questions.
 
-    With several samples a question, `pass@k` and `mean@k` say how many questions have one right answer (EM), and the
-    mean of EM. Raises `InputError` for no predictions at all.
+    With several samples per question, `pass@k` is the share of questions with a right answer (EM) among the first k,
+    and `mean@k` the mean EM of these. Raises `InputError` for no predictions at all.
     """
     if not scored:
-        raise InputError("there is no prediction to score")
+        raise InputError("there are no predictions to score")
     groups = by_question(scored)
     metrics = {}
     for m in shown_in(View.TABLE):
@@ -155,7 +155,7 @@ def _warnings(groups: Mapping[str, Sequence[Scored]], k: int) -> list[str]:
     warnings = []
     repeated = sum(n > 1 for n in Counter(group[0].question for group in groups.values()).values())
     if repeated:
-        warnings.append(f"{repeated} questions stand in the file more than once, under different ids")
+        warnings.append(f"{repeated} questions occur in the file more than once, under different ids")
     uneven = sum(len(group) != k for group in groups.values())
     if uneven:
         warnings.append(f"{uneven} questions have more samples than the {k} of the others")

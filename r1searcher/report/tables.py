@@ -125,7 +125,7 @@ def metrics_of(summaries: Mapping[str, MetricSummary]) -> list[str]:
 
 
 def _cell(interval: Interval | None) -> str:
-    return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]" if interval else ""
+    return str(interval) if interval else ""
 
 
 def print_summaries(summaries: Mapping[str, MetricSummary]) -> None:

@@ -11,7 +11,7 @@ from r1searcher.stages.stage import evaluate_stage, train_stage
 
 
 def run_chain(source: SettingsSource) -> list[RunFolder]:
-    """SFT (where the settings name traces), stage 1 and stage 2 in folders of their own below the run's."""
+    """SFT (if the settings name traces), stage 1 and stage 2, each in its own folder inside the run's."""
     console = terminal.console(stderr=True)
     stages: list[Stage] = [s for s in STAGES if s != "sft" or source.load(s).data.traces]
     # All settings are read before the first stage starts: a mistake in the last one must not cost hours.

@@ -107,7 +107,7 @@ def read_trajectories(run: RunFolder, temperature: float) -> list[Trajectory]:
 
 
 def held_out_metrics(trajectories: Sequence[Trajectory], questions: Sequence[Question]) -> dict[str, float]:
-    """Means over questions; `f1_one_hop` and `f1_two_hop` where the questions say how many hops they need."""
+    """Means over questions; `f1_one_hop` and `f1_two_hop` if the questions have their number of hops."""
     if len(trajectories) != len(questions):
         raise R1Error(f"{len(trajectories)} of {len(questions)} held-out questions have a trajectory")
     measured = [measure(trajectory) for trajectory in trajectories]

@@ -61,7 +61,7 @@ def _prepare(inputs: StageInputs, run: RunFolder) -> None:
 
 
 def _repeated(rows: Sequence[SftRow], settings: Settings) -> list[SftRow]:
-    """As many rows as the updates take, in their order, from the first one again where they end."""
+    """As many rows as the updates take: in order, repeated from the first one if there are too few."""
     size = settings.sft.batch_size
     updates = settings.sft.steps or len(rows) // size
     return [rows[number % len(rows)] for number in range(updates * size)]

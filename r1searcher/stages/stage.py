@@ -33,7 +33,7 @@ def run_stage(
 
 
 def _model_of(run: Path) -> str:
-    """The model folder that a finished run made. Raises `InputError` where there is none."""
+    """The model folder of a finished run. Raises `InputError` if the run is not finished."""
     folder = RunFolder(run)
     if read_summary(folder) is None:
         raise InputError(

@@ -144,6 +144,11 @@ def test_what_cannot_train_is_refused_by_its_key(key: str, value: object) -> Non
     assert len(line) < 200
 
 
+def test_a_wrong_key_of_a_reward_part_is_answered_with_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"reward\.parts\.0\.wieght = 2: did you mean reward\.parts\.weight\?"):
+        load("stage1", overrides={"reward.parts": [{"name": "f1", "wieght": 2}]})
+
+
 @pytest.mark.parametrize("part", ["weight", "if_zero"])
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), -float("inf"), 1e300])
 def test_reward_parts_are_finite(part: str, value: float) -> None:

@@ -1,6 +1,7 @@
 """A protocol and a format rule of somebody else, exactly as CONTRIBUTING.md has them, in commands that run episodes."""
 
 import importlib.util
+import io
 import json
 import subprocess
 import sys
@@ -12,10 +13,12 @@ from typing import Any
 import pytest
 import tomli_w
 
+from r1searcher.common import terminal
 from r1searcher.common.files import read_rows
+from r1searcher.demo.world import make_world
 from r1searcher.episodes.contract import check_protocol
 from r1searcher.episodes.protocol import Document, EpisodeProtocol, Query
-from r1searcher.episodes.trajectory import Author
+from r1searcher.episodes.trajectory import Author, StopReason
 from r1searcher.runs.folder import RunFolder
 from tests import extension
 from tests.evaluation.conftest import index, questions, serve, tokenizer_folder  # noqa: F401  # fixtures
@@ -160,14 +163,31 @@ def test_a_format_rule_is_judged_where_the_settings_name_it(package: Path) -> No
     assert judged == [[0.5, []], [0.5, []], [0.0, ["format/no_thought"]], [0.5, []]]
 
 
+def test_the_demo_writes_traces_in_it(protocol: EpisodeProtocol, tmp_path: Path) -> None:
+    world = make_world(tmp_path / "world", 7, terminal.console(file=io.StringIO()), protocol)
+    traces = list(read_rows(world / "traces.jsonl"))
+    searching = [segments for trace in traces if len(segments := trace["segments"]) > 2]
+    assert len(searching) == len(traces) / 2
+    for segments in searching:
+        authors, texts = zip(*segments, strict=True)
+        assert authors == ("prompt", *("model", "environment") * (len(segments) // 2 - 1), "model")
+        assert all(isinstance(protocol.read_turn(text), Query) for text in texts[1:-1:2])
+        assert all(text.startswith("\n[found]\n") for text in texts[2::2])
+        assert protocol.read_turn(texts[-1]) is StopReason.ANSWERED
+    make_world(world, 7, terminal.console(file=io.StringIO()))
+    assert "[found]" not in (world / "traces.jsonl").read_text("utf-8"), "a world of another protocol is replaced"
+
+
 @pytest.mark.training
 def test_sft_and_a_stage_learn_and_judge_with_it(package: Path, protocol: EpisodeProtocol, tmp_path: Path) -> None:
     pytest.importorskip("openrlhf")
     pytest.importorskip("vllm")
-    from tests.engine.toy import make_world, towns_and_regions, write_rows
+    from tests.engine import toy
 
-    world = make_world(tmp_path / "world", protocol.tags)
-    write_rows(world.folder / "traces.jsonl", [traced(protocol, *pair) for pair in towns_and_regions().items()] * 40)
+    world = toy.make_world(tmp_path / "world", protocol.tags)
+    toy.write_rows(
+        world.folder / "traces.jsonl", [traced(protocol, *pair) for pair in toy.towns_and_regions().items()] * 40
+    )
     settings = tomllib.loads(world.settings.read_text("utf-8"))
     settings["episode"] |= {"protocol": "brackets", "max_new_tokens": 24}
     settings["reward"] = {"format_rules": ["no_thought"]}

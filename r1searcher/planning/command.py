@@ -1,0 +1,60 @@
+"""What the command `plan` does."""
+
+from r1searcher.common.terminal import console, json_line
+from r1searcher.config.source import SettingsSource
+from r1searcher.errors import InputError
+from r1searcher.planning.memory import GIB, host_memory
+from r1searcher.planning.plan import PEAK_FLOPS, TOKENS_PER_EPISODE, Plan, make_plan
+from r1searcher.planning.shapes import shape_of
+
+
+def run_plan(source: SettingsSource, gpu_memory: float, *, as_json: bool = False) -> None:
+    """Print the plan. Raises `InputError` where it does not fit, with the smallest change that makes it fit."""
+    settings = source.load("stage2", {"engine.device": "gpu"})
+    plan = make_plan(settings, shape_of(settings.model.path), int(gpu_memory * 1e9))
+    if as_json:
+        json_line(plan.as_json())
+    else:
+        _print(plan)
+    if not plan.fits:
+        raise InputError(_refusal(plan))
+
+
+def _refusal(plan: Plan) -> str:
+    lines = list(plan.problems)
+    if plan.memory.peak > plan.card:
+        lines.append(f"a card needs {plan.memory.peak / GIB:.1f} GiB and has {plan.card / GIB:.1f}")
+    remedy = f"set {plan.change}" if plan.change else "no single setting makes it fit: use more or larger cards"
+    return f"{'; '.join(lines) or 'a card would be full'}; {remedy}"
+
+
+def _print(plan: Plan) -> None:
+    from rich.table import Table
+
+    out = console()
+    nodes, per_node = plan.topology.nodes, plan.topology.gpus_per_node
+    out.print(
+        f"{plan.settings.model.path}: {plan.shape.parameters / 1e9:.2f} billion parameters on {nodes} x {per_node} "
+        f"cards of {plan.card / GIB:.1f} GiB",
+        soft_wrap=True,
+    )
+    table = Table("per card, GiB", "training", "sampling", box=None, padding=(0, 2))
+    names = dict.fromkeys((*plan.memory.training, *plan.memory.sampling))
+    for name in names:
+        cells = (items.get(name) for items in (plan.memory.training, plan.memory.sampling))
+        table.add_row(name, *("" if cell is None else f"{cell / GIB:.1f}" for cell in cells))
+    totals = (sum(items.values()) for items in (plan.memory.training, plan.memory.sampling))
+    table.add_row("total", *(f"{total / GIB:.1f}" for total in totals), style="bold")
+    out.print(table)
+    sizes = plan.as_json()
+    steps = f"{plan.steps} steps" if plan.steps else "one pass over the questions"
+    low, high = plan.hours_per_step
+    for line in (
+        f"cache of vLLM: {plan.episodes_at_once} episodes of {plan.settings.episode.max_context} tokens at once",
+        f"host memory per node: {host_memory(plan.topology, plan.shape) / GIB:.0f} GiB; disk for checkpoints and "
+        f"model: {sizes['checkpoint_disk']:.0f} GiB",
+        f"per step: {plan.rollouts} episodes, at most {sizes['searches_per_step_at_most']} searches",
+        f"{steps}; {60 * low:.1f} to {60 * high:.1f} minutes per step on cards of {PEAK_FLOPS / 1e12:.0f} TFLOPS, if "
+        f"an episode writes {TOKENS_PER_EPISODE[0]} to {TOKENS_PER_EPISODE[1]} tokens (assumed, not measured)",
+    ):
+        out.print(line, soft_wrap=True)

@@ -1,0 +1,102 @@
+"""Memory per card, on the host and on the disk, item by item.
+
+States are counted as DeepSpeed's own estimators count them (`estimate_zero2_model_states_mem_needs` and its ZeRO-3
+twin): bf16 weights and gradients, fp32 gradients, master weights and Adam's two moments. What else a step needs
+is added to them. A byte count here is an estimate: kernels, fragmentation and communication buffers are one flat item.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from r1searcher.config.settings import Settings
+from r1searcher.engine.topology import Topology
+from r1searcher.planning.shapes import ModelShape
+
+GIB = 2**30
+
+LOGITS_FACTOR = 3.3
+"""Bytes that the backward pass of the vocabulary's head peaks at, per byte of its fp32 logits: measured on CPU with
+4,096 tokens and a vocabulary of 32,768, without a fused cross-entropy."""
+
+OVERHEAD = 2 * GIB
+"""CUDA context, kernels, communication buffers and fragmentation of one process."""
+
+ASLEEP = 2 * GIB
+"""What a vLLM engine keeps on the card while it sleeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class CardMemory:
+    """Bytes per card by item. Training and sampling alternate where they share cards."""
+
+    training: Mapping[str, int]
+    sampling: Mapping[str, int]
+    shared: bool
+
+    @property
+    def peak(self) -> int:
+        """The fullest card at its fullest moment."""
+        return max(sum(self.training.values()), sum(self.sampling.values()))
+
+
+def states(shape: ModelShape, zero_stage: int, cards: int) -> dict[str, int]:
+    """Bytes of weights, gradients and optimizer on one of `cards` cards."""
+    size = shape.parameters
+    gradients = 4 if zero_stage == 3 else 6  # ZeRO-3 has bf16 gradients of the gathered module alone
+    whole = {"weights": 2 * size, "gradients": gradients * size, "optimizer": 12 * size}
+    sharded = [(), ("optimizer",), ("gradients", "optimizer"), ("weights", "gradients", "optimizer")][zero_stage]
+    items = {name: bytes_ // cards if name in sharded else bytes_ for name, bytes_ in whole.items()}
+    if zero_stage == 3:
+        items["gathered module"] = 4 * shape.largest_module
+    return items
+
+
+def activations(shape: ModelShape, tokens: int, *, checkpointing: bool) -> int:
+    """Bytes that the backward pass needs of a forward pass over `tokens` tokens in bf16, with a fused attention.
+
+    One layer keeps about 2 bytes x (8 hidden + 2 (query + key + value) + 4 intermediate) per token; with checkpointing
+    one such layer, and the input of every layer.
+    """
+    projections = (shape.heads + 2 * shape.kv_heads) * shape.head_dim
+    layer = 2 * tokens * (8 * shape.hidden + 2 * projections + 4 * shape.intermediate)
+    if checkpointing:
+        return layer + 2 * tokens * shape.hidden * shape.layers
+    return layer * shape.layers
+
+
+def card_memory(settings: Settings, topology: Topology, shape: ModelShape, card: int) -> CardMemory:
+    """`card` is the memory of one card, of which vLLM reserves its share."""
+    engine, rl = settings.engine, settings.rl
+    tokens = rl.micro_batch_size * settings.episode.max_context
+    training = states(shape, engine.zero_stage, topology.trainer_gpus)
+    training["activations"] = activations(shape, tokens, checkpointing=engine.gradient_checkpointing)
+    training["logits"] = int(LOGITS_FACTOR * 4 * tokens * shape.vocabulary)
+    training["overhead"] = OVERHEAD
+    if topology.reference and topology.colocate:
+        training["reference model"] = 2 * shape.parameters // (topology.trainer_gpus if engine.zero_stage == 3 else 1)
+    weights = 2 * shape.parameters // topology.tensor_parallel
+    reserved = int(card * engine.gpu_memory_utilization)
+    sampling = {"vLLM weights": weights, "vLLM cache": max(0, reserved - weights - OVERHEAD), "overhead": OVERHEAD}
+    if topology.colocate:
+        training["vLLM, asleep"] = ASLEEP
+        sampling["trained weights"] = training["weights"]
+    return CardMemory(training, sampling, topology.colocate)
+
+
+def cache_tokens(memory: CardMemory, topology: Topology, shape: ModelShape) -> int:
+    """Tokens that the caches of all vLLM engines hold together."""
+    per_engine = memory.sampling["vLLM cache"] * topology.tensor_parallel // shape.kv_bytes_per_token
+    return per_engine * topology.vllm_engines
+
+
+def host_memory(topology: Topology, shape: ModelShape) -> int:
+    """Bytes per node: states that leave the cards while vLLM samples, and the weights of engines that sleep."""
+    if not topology.colocate:
+        return 4 * shape.parameters
+    engines = topology.gpus_per_node // topology.tensor_parallel
+    return 16 * shape.parameters // topology.nodes + 2 * shape.parameters * engines
+
+
+def checkpoint_bytes(shape: ModelShape) -> int:
+    """One ZeRO checkpoint: fp32 master weights and moments, and the bf16 weights."""
+    return 14 * shape.parameters

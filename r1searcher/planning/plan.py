@@ -1,0 +1,154 @@
+"""A plan of one stage: what it needs per card, and the smallest change that makes it fit."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from r1searcher.config.settings import Settings
+from r1searcher.engine.openrlhf.arithmetic import placement_problems
+from r1searcher.engine.topology import Topology, topology_of
+from r1searcher.planning.memory import GIB, CardMemory, cache_tokens, card_memory, checkpoint_bytes, host_memory
+from r1searcher.planning.shapes import ModelShape
+
+TOKENS_PER_EPISODE = (200, 800)
+"""Tokens that a model writes per episode, few and many: assumed; a run logs its own as `new_tokens`."""
+
+PEAK_FLOPS, BANDWIDTH = 989e12, 3.35e12
+"""An H100 SXM: dense bf16 operations per second, and bytes per second of its memory (the vendor's data sheet)."""
+
+TRAINING_SHARE, SAMPLING_SHARE = (0.25, 0.45), (0.3, 0.6)
+"""Shares of these peaks that training and sampling reach, low and high: assumed, not measured."""
+
+MARGIN = 0.95
+"""Share of a card that a plan may fill."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`change` is the setting that makes a plan fit which does not; empty where it fits or no single one helps."""
+
+    settings: Settings
+    topology: Topology
+    shape: ModelShape
+    memory: CardMemory
+    card: int
+    steps: int | None
+    hours_per_step: tuple[float, float]
+    problems: tuple[str, ...]
+    change: str = ""
+
+    @property
+    def fits(self) -> bool:
+        return self.memory.peak <= MARGIN * self.card and not self.problems
+
+    @property
+    def rollouts(self) -> int:
+        return self.settings.rl.questions_per_step * self.settings.rl.samples_per_question
+
+    @property
+    def episodes_at_once(self) -> int:
+        """Episodes of full length for which vLLM has a cache."""
+        return cache_tokens(self.memory, self.topology, self.shape) // self.settings.episode.max_context
+
+    def as_json(self) -> dict[str, Any]:
+        """Sizes in GiB."""
+        return {
+            "fits": self.fits,
+            "problems": list(self.problems),
+            "change": self.change,
+            "model": {"path": self.settings.model.path, "parameters": self.shape.parameters},
+            "cards": {"nodes": self.topology.nodes, "per_node": self.topology.gpus_per_node, "gib": self.card / GIB},
+            "training": {name: round(value / GIB, 2) for name, value in self.memory.training.items()},
+            "sampling": {name: round(value / GIB, 2) for name, value in self.memory.sampling.items()},
+            "peak": round(self.memory.peak / GIB, 2),
+            "episodes_at_once": self.episodes_at_once,
+            "host_memory": round(host_memory(self.topology, self.shape) / GIB, 1),
+            "checkpoint_disk": round(
+                max(2, self.settings.checkpoint.keep) * checkpoint_bytes(self.shape) / GIB
+                + 2 * self.shape.parameters / GIB,
+                1,
+            ),
+            "rollouts_per_step": self.rollouts,
+            "searches_per_step_at_most": self.rollouts * self.settings.episode.max_searches,
+            "steps": self.steps,
+            "hours_per_step": list(self.hours_per_step),
+        }
+
+
+def make_plan(settings: Settings, shape: ModelShape, card: int) -> Plan:
+    """A plan for cards of `card` bytes, with the first single change that makes it fit where it does not."""
+    plan = _plan(settings, shape, card)
+    if plan.fits:
+        return plan
+    for change, changed in _changes(settings):
+        if _plan(changed, shape, card).fits:
+            return _plan(settings, shape, card, change)
+    return plan
+
+
+def _plan(settings: Settings, shape: ModelShape, card: int, change: str = "") -> Plan:
+    topology = topology_of(settings, device="gpu")
+    memory = card_memory(settings, topology, shape, card)
+    problems = placement_problems(settings, topology, "stage2")
+    return Plan(
+        settings=settings,
+        topology=topology,
+        shape=shape,
+        memory=memory,
+        card=card,
+        steps=settings.rl.steps,
+        hours_per_step=_hours_per_step(settings, topology, shape, memory),
+        problems=tuple(problems),
+        change=change,
+    )
+
+
+def _changes(settings: Settings) -> Iterator[tuple[str, Settings]]:
+    """Single changes, the least first: what costs time before what costs cards."""
+    rl, engine = settings.rl, settings.engine
+    size = rl.micro_batch_size
+    while size > 1:
+        size //= 2
+        yield f"rl.micro_batch_size = {size}", _with(settings, "rl", micro_batch_size=size)
+    if not engine.gradient_checkpointing:
+        yield "engine.gradient_checkpointing = true", _with(settings, "engine", gradient_checkpointing=True)
+    if engine.zero_stage < 3:
+        yield "engine.zero_stage = 3", _with(settings, "engine", zero_stage=3)
+    for share in (0.5, 0.4, 0.3):
+        if share < engine.gpu_memory_utilization:
+            yield f"engine.gpu_memory_utilization = {share}", _with(settings, "engine", gpu_memory_utilization=share)
+    context = settings.episode.max_context
+    while context > 2048:
+        context //= 2
+        yield f"episode.max_context = {context}", _with(settings, "episode", max_context=context)
+    gpus = engine.gpus
+    while gpus < 64:
+        gpus *= 2
+        yield f"engine.gpus = {gpus}", _with(settings, "engine", gpus=gpus)
+
+
+def _with(settings: Settings, section: str, **values: Any) -> Settings:
+    table = getattr(settings, section).model_copy(update=values)
+    return settings.model_copy(update={section: table})
+
+
+def _hours_per_step(
+    settings: Settings, topology: Topology, shape: ModelShape, memory: CardMemory
+) -> tuple[float, float]:
+    """The fewest and the most hours per step, under the assumptions above; searches overlap with generation."""
+    rl = settings.rl
+    rollouts = rl.questions_per_step * rl.samples_per_question
+    found = []
+    for written, training, sampling in zip(TOKENS_PER_EPISODE, TRAINING_SHARE[::-1], SAMPLING_SHARE[::-1], strict=True):
+        context = min(settings.episode.max_context, 3 * written)
+        passes = 6 + 2 * settings.engine.gradient_checkpointing + 2 + 2 * topology.reference
+        operations = passes * shape.parameters * rollouts * context
+        trained = operations / (topology.trainer_gpus * PEAK_FLOPS * training)
+        slots = cache_tokens(memory, topology, shape) // context
+        at_once = max(1, min(rollouts, slots))
+        read = 2 * shape.parameters * topology.vllm_engines + at_once * context * shape.kv_bytes_per_token
+        vllm_gpus = topology.vllm_engines * topology.tensor_parallel
+        seconds_per_token = read / (vllm_gpus * BANDWIDTH * sampling)
+        sampled = rollouts / at_once * written * seconds_per_token
+        found.append((trained + sampled) / 3600)
+    return found[0], found[1]

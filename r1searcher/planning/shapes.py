@@ -1,0 +1,141 @@
+"""The shape of a decoder-only model, from its `config.json` alone: how many parameters, and where."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from r1searcher.common.download import download
+from r1searcher.common.files import cache_folder
+from r1searcher.common.records import Record, read_record
+from r1searcher.episodes.tokens import may_be_on_hub
+from r1searcher.errors import InputError, ServiceError
+
+HUB = "https://huggingface.co"
+_MOST_BYTES = 1 << 20
+
+
+class _Config(Record):
+    """`config.json` of the Llama, Qwen and SmolLM families."""
+
+    model_type: str
+    num_hidden_layers: int = Field(ge=1, le=10_000)
+    hidden_size: int = Field(ge=1, le=1 << 20)
+    intermediate_size: int = Field(ge=1, le=1 << 24)
+    num_attention_heads: int = Field(ge=1, le=1 << 16)
+    num_key_value_heads: int | None = Field(None, ge=1, le=1 << 16)
+    head_dim: int | None = Field(None, ge=1, le=1 << 16)
+    vocab_size: int = Field(ge=1, le=1 << 24)
+    tie_word_embeddings: bool = False
+
+
+_FAMILIES = ("llama", "qwen2", "qwen3", "smollm3", "mistral")
+_BIASED = ("qwen2",)
+_NORMED = ("qwen3",)
+"""Families with a bias on query, key and value, and those that normalize query and key per head."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelShape:
+    """A model by its sizes. Memory is computed from these; no weights are read."""
+
+    family: str
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    tied: bool
+
+    @property
+    def parameters(self) -> int:
+        head = 0 if self.tied else self.vocabulary * self.hidden
+        return self.vocabulary * self.hidden + head + self.layers * self._layer + self.hidden
+
+    @property
+    def _layer(self) -> int:
+        query, key_value = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        attention = self.hidden * (2 * query + 2 * key_value)
+        if self.family in _BIASED:
+            attention += query + 2 * key_value
+        if self.family in _NORMED:
+            attention += 2 * self.head_dim
+        return attention + 3 * self.hidden * self.intermediate + 2 * self.hidden
+
+    @property
+    def largest_module(self) -> int:
+        """Parameters of the largest module, which ZeRO-3 gathers as a whole."""
+        return max(self.vocabulary, self.intermediate) * self.hidden
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Bytes of key and value of one token, in bf16."""
+        return 2 * 2 * self.layers * self.kv_heads * self.head_dim
+
+
+def _known(layers: int, hidden: int, intermediate: int, heads: tuple[int, int], **more: object) -> _Config:
+    config = {
+        "num_hidden_layers": layers,
+        "hidden_size": hidden,
+        "intermediate_size": intermediate,
+        "num_attention_heads": heads[0],
+        "num_key_value_heads": heads[1],
+    }
+    return _Config.model_validate({**config, **more})
+
+
+_QWEN = {"model_type": "qwen2", "vocab_size": 151936, "tie_word_embeddings": True}
+_KNOWN = {
+    "Qwen/Qwen2.5-0.5B": _known(24, 896, 4864, (14, 2), **_QWEN),
+    "Qwen/Qwen2.5-1.5B": _known(28, 1536, 8960, (12, 2), **_QWEN),
+    "Qwen/Qwen2.5-3B": _known(36, 2048, 11008, (16, 2), **_QWEN),
+    "Qwen/Qwen2.5-7B": _known(28, 3584, 18944, (28, 4), model_type="qwen2", vocab_size=152064),
+    "meta-llama/Llama-3.1-8B": _known(32, 4096, 14336, (32, 8), model_type="llama", vocab_size=128256),
+}
+"""Shapes of the presets' models, so that a plan works without a network and without access to a gated model. From their
+`config.json` on the hub; the `-Instruct` models have the same."""
+
+
+def shape_of(model: str) -> ModelShape:
+    """The shape of a folder, of a known model, or of one on the hub (its `config.json` alone is downloaded).
+
+    Raises `InputError` for a model of an unknown family, and `ServiceError` where the hub does not answer.
+    """
+    if (Path(model) / "config.json").is_file():
+        return _shape(_read(Path(model) / "config.json"), model)
+    known = _KNOWN.get(model.removesuffix("-Instruct"))
+    if known is not None:
+        return _shape(known, model)
+    if not model or not may_be_on_hub(model):
+        raise InputError(f"model.path = {model!r} is not a model folder (config.json) and not a name on the hub")
+    target = cache_folder("configs", *model.split("/")) / "config.json"
+    if not target.is_file():
+        try:
+            download(f"{HUB}/{model}/resolve/main/config.json", target, most=_MOST_BYTES)
+        except ServiceError as error:
+            raise ServiceError(f"{error}; give a folder with its config.json", transient=error.transient) from error
+    return _shape(_read(target), model)
+
+
+def _read(file: Path) -> _Config:
+    return read_record(file, _Config, "use the config.json of the model")
+
+
+def _shape(config: _Config, model: str) -> ModelShape:
+    if config.model_type not in _FAMILIES:
+        known = ", ".join(_FAMILIES)
+        raise InputError(f"{model}: plans are made for {known}; its config.json says {json.dumps(config.model_type)}")
+    return ModelShape(
+        family=config.model_type,
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        intermediate=config.intermediate_size,
+        heads=config.num_attention_heads,
+        kv_heads=config.num_key_value_heads or config.num_attention_heads,
+        head_dim=config.head_dim or config.hidden_size // config.num_attention_heads,
+        vocabulary=config.vocab_size,
+        tied=config.tie_word_embeddings,
+    )

@@ -1,0 +1,103 @@
+"""Plans, compared with DeepSpeed's own estimators and with transformers' own count of parameters."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from r1searcher.config.source import SettingsSource
+from r1searcher.planning.memory import GIB, states
+from r1searcher.planning.plan import Plan, make_plan
+from r1searcher.planning.shapes import _KNOWN, shape_of
+
+GB80, GB24 = int(80e9), int(24e9)
+
+
+def plan(preset: str, card: int, **overrides: Any) -> Plan:
+    given = {key.replace("__", "."): value for key, value in overrides.items()}
+    settings = SettingsSource(preset=preset, overrides=given).load("stage2")
+    return make_plan(settings, shape_of(settings.model.path), card)
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("name", _KNOWN)
+def test_parameters_are_those_that_transformers_counts(name: str) -> None:
+    """A model of the same `config.json`, without memory for its weights."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = _KNOWN[name].model_dump(exclude_none=True)
+    kind = config.pop("model_type")
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **config))
+    assert shape_of(name).parameters == sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("name", ["Qwen/Qwen2.5-7B", "meta-llama/Llama-3.1-8B"])
+@pytest.mark.parametrize("cards", [1, 4, 8, 16])
+def test_states_are_within_ten_percent_of_deepspeeds_estimators(name: str, cards: int) -> None:
+    from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
+    from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
+
+    shape = shape_of(name)
+    size = shape.parameters
+    _, zero2 = estimate_zero2_model_states_mem_needs(size, num_gpus_per_node=cards, cpu_offload=False)
+    _, zero3, _ = estimate_zero3_model_states_mem_needs(
+        size, shape.vocabulary * shape.hidden, num_gpus_per_node=cards, cpu_offload=False
+    )
+    assert sum(states(shape, 2, cards).values()) == pytest.approx(zero2, rel=0.1)
+    assert sum(states(shape, 3, cards).values()) == pytest.approx(zero3, rel=0.1)
+
+
+@pytest.mark.parametrize("preset", ["paper-qwen-7b", "paper-llama-8b"])
+def test_the_papers_models_fit_eight_cards_of_80_gb_and_not_one_of_24(preset: str) -> None:
+    assert plan(preset, GB80).fits
+    small = plan(preset, GB24, engine__gpus=1)
+    assert not small.fits
+    assert small.memory.peak > 4 * GB24
+
+
+def test_a_change_that_a_plan_names_makes_it_fit() -> None:
+    large = plan("paper-qwen-7b", GB80, rl__micro_batch_size=8, rl__forward_micro_batch_size=2)
+    assert not large.fits
+    assert large.change.startswith("rl.micro_batch_size = ")
+    size = int(large.change.rpartition(" = ")[2])
+    assert plan("paper-qwen-7b", GB80, rl__micro_batch_size=size, rl__forward_micro_batch_size=2).fits
+
+
+def test_logits_of_long_contexts_are_counted() -> None:
+    """Two rows of 8,192 tokens and 152,064 words: 30.8 GiB, as measured with the same peak per byte."""
+    items = plan("paper-qwen-7b", GB80, rl__micro_batch_size=2).memory.training
+    assert items["logits"] / GIB == pytest.approx(30.8, rel=0.01)
+
+
+def run(*words: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "r1searcher.cli", "plan", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_command_prints_a_plan_and_exits_with_2_where_it_does_not_fit() -> None:
+    fits = run("--preset", "paper-qwen-7b", "--json")
+    assert fits.returncode == 0, fits.stderr
+    found = json.loads(fits.stdout)
+    assert found["fits"]
+    assert found["model"]["parameters"] == 7_615_616_512
+    assert found["rollouts_per_step"] == 1024
+    too_large = run("--preset", "paper-qwen-7b", "--gpus", "1", "--gpu-memory", "24")
+    assert too_large.returncode == 2
+    assert "a card needs" in too_large.stderr
+    assert "Traceback" not in too_large.stderr
+
+
+def test_no_plan_without_a_model() -> None:
+    done = run("--preset", "demo")
+    assert done.returncode == 2
+    assert "model.path = ''" in done.stderr
+
+
+def test_a_plan_imports_no_torch() -> None:
+    code = "import sys, r1searcher.planning.command; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -114,11 +114,11 @@ def _place(name: str, split: _Split | None, folder: Path | str | None) -> Path |
         shown = name if len(name) <= 100 else f"{name[:100]}…"
         known = ", ".join(DATASETS)
         raise InputError(f"there is no dataset {shown!r}{hint}: give a file of questions, or one of {known}")
+    if isinstance(split.source, Path):
+        raise InputError(f"the dataset {split.dataset} has no file {split.source}: install its package again")
     if folder:
         names = ", ".join(str(file.relative_to(folder)) for file in _candidates(split, Path(folder)))
         raise InputError(f"the folder {folder} holds no {split.dataset}:{split.name}: looked for {names}")
-    if isinstance(split.source, Path):
-        raise InputError(f"the dataset {split.dataset} has no file {split.source}: install its package again")
     return _downloaded(split)
 
 

@@ -1,6 +1,8 @@
 """The episode loop on real tokenizers. No GPU, no server, no trained model."""
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -19,6 +21,8 @@ from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
 from r1searcher.episodes.tokens import HuggingFaceTokenizer
 from r1searcher.episodes.trajectory import Author, StopReason, Trajectory
 from r1searcher.errors import InputError, RetrieverError
+from r1searcher.retrieval.base import EpisodeContext, Retriever, SearchResult, Span
+from r1searcher.runs.records import from_row, to_row
 from tests.episodes.conftest import END, byte_level_bpe
 from tests.episodes.scripted import GivenPassages, ScriptedModel
 
@@ -248,3 +252,46 @@ def test_many_episodes_run_while_one_search_waits() -> None:
     asyncio.run(everything())
     assert done[-1] == 0
     assert sorted(done) == list(range(8))
+
+
+class Told(GivenPassages):
+    """Is told the episode of each search, and says what the search cost."""
+
+    def __init__(self, texts: list[str], told: list[EpisodeContext]) -> None:
+        super().__init__(texts)
+        self.told = told
+
+    def for_episode(self, episode: EpisodeContext) -> Retriever:
+        self.told.append(episode)
+        return self
+
+    async def search(self, queries: Sequence[str], top_k: int) -> list[SearchResult]:
+        return [replace(result, spans=(SPAN,)) for result in await super().search(queries, top_k)]
+
+
+SPAN = Span("told", 0.5, cost_usd=0.01, cached=True)
+
+
+async def test_an_engine_that_asks_is_told_the_episode_and_its_spans_are_kept() -> None:
+    tokenizer = byte_level_bpe(reserved_tags=True)
+    told: list[EpisodeContext] = []
+    model = ScriptedModel(tokenizer, [SEARCH, SEARCH, ANSWER], end_of(tokenizer))
+    asked = replace(request(), id="q7", step=3)
+    trajectory = await run_episode(asked, model, Told(["It lies on the Arden."], told), tokenizer)
+    assert told == [
+        EpisodeContext(id="q7", question="Which river?", gold_answers=("Arden",), step=3, search=number)
+        for number in (1, 2)
+    ]
+    assert [search.spans for search in trajectory.searches] == [(SPAN,), (SPAN,)]
+    assert from_row(to_row(trajectory)).searches[0].spans == (SPAN,)
+
+
+async def test_the_error_of_a_query_ends_the_episode_without_a_trajectory() -> None:
+    class Refuses(GivenPassages):
+        async def search(self, queries: Sequence[str], top_k: int) -> list[SearchResult]:
+            return [SearchResult(error=RetrieverError("refused")) for _ in queries]
+
+    tokenizer = byte_level_bpe(reserved_tags=True)
+    model = ScriptedModel(tokenizer, [SEARCH, ANSWER], end_of(tokenizer))
+    with pytest.raises(RetrieverError, match="refused"):
+        await run_episode(request(), model, Refuses([]), tokenizer)

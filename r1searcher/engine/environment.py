@@ -69,10 +69,5 @@ def forwarded(settings: Settings, variables: Mapping[str, str] = os.environ) -> 
 
     Workers of a local Ray inherit all of them. On a cluster nothing else of this machine's environment is passed on.
     """
-    names = (RUN, cpu.CPU_ENV, ALLOW_UNTESTED, *required_environment(settings))
+    names = (RUN, cpu.CPU_ENV, ALLOW_UNTESTED, *settings.retrieval.engine.environment)
     return {name: variables[name] for name in names if name in variables}
-
-
-def required_environment(settings: Settings) -> tuple[str, ...]:
-    """Names of the variables that the settings' retriever reads, such as the key of a web search engine: none yet."""
-    return ()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from r1searcher.common.files import append_row, read_rows
-from r1searcher.config.settings import RL, Settings
+from r1searcher.config.settings import RL, Retrieval, Settings
 from r1searcher.engine import topology as topologies
 from r1searcher.engine.environment import RUN, forwarded
 from r1searcher.engine.failures import explain
@@ -152,6 +152,14 @@ def test_another_version_is_refused_unless_the_user_takes_the_risk(monkeypatch: 
 def test_a_clusters_workers_get_what_is_on_the_list_and_nothing_else() -> None:
     here = {RUN: "/runs/a", "HOME": "/home/x", "SECRET_TOKEN": "s", ALLOW_UNTESTED: "1"}
     assert forwarded(settings(), here) == {RUN: "/runs/a", ALLOW_UNTESTED: "1"}
+
+
+def test_a_clusters_workers_get_the_keys_of_their_retriever() -> None:
+    """docs/retrieval.md names the variables of Elasticsearch."""
+    here = {"R1S_ELASTICSEARCH_API_KEY": "k", "HOME": "/home/x"}
+    asked = settings().model_copy(update={"retrieval": Retrieval(url="es://search:9200/wiki")})
+    assert forwarded(asked, here) == {"R1S_ELASTICSEARCH_API_KEY": "k"}
+    assert forwarded(settings().model_copy(update={"retrieval": Retrieval(url="index")}), here) == {}
 
 
 def test_the_entry_point_for_vllm_is_the_one_that_the_engine_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:

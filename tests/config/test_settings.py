@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+import tomli_w
 
 from r1searcher.config.overrides import from_assignments
-from r1searcher.config.settings import STAGES, load, presets
+from r1searcher.config.settings import STAGES, load, presets, read_resolved
 from r1searcher.errors import InputError
 
 
@@ -210,3 +211,58 @@ def test_a_settings_file_beyond_the_parser_is_one_sentence(content: bytes, said:
     file.write_bytes(content)
     with pytest.raises(InputError, match=said):
         load("stage1", file)
+
+
+def test_a_table_of_an_engine_is_checked_by_the_engine(tmp_path: Path) -> None:
+    file = write(
+        tmp_path,
+        """
+        [retrieval]
+        kind = "http"
+        url = "http://127.0.0.1:9/retrieve"
+        timeout_s = -1.0
+        conections = 3
+        [rl]
+        kl = 1
+        """,
+    )
+    with pytest.raises(InputError, match="3 wrong settings") as error:
+        load("stage1", file)
+    assert "retrieval.timeout_s = -1.0: must be greater than 0" in str(error.value)
+    assert "retrieval.conections = 3: did you mean retrieval.connections?" in str(error.value)
+
+
+def test_keys_of_an_engine_need_its_kind() -> None:
+    with pytest.raises(InputError, match=r"retrieval\.ur = 'x': did you mean retrieval.url\?"):
+        load("stage1", overrides={"retrieval.ur": "x"})
+    with pytest.raises(
+        InputError, match=r"retrieval\.kind = 'htp': there is no retriever 'htp' \(did you mean 'http'\?\)"
+    ):
+        load("stage1", overrides={"retrieval.kind": "htp"})
+
+
+def test_a_url_replaces_another_engine_as_a_whole(tmp_path: Path) -> None:
+    file = write(
+        tmp_path,
+        """
+        [retrieval]
+        kind = "http"
+        url = "http://127.0.0.1:9/retrieve"
+        timeout_s = 2.0
+        retry_timeout_s = 5.0
+        """,
+    )
+    before = load("stage1", file).retrieval
+    assert (before.engine.kind, before.engine.model_dump()["timeout_s"]) == ("http", 2.0)
+    after = load("stage1", file, overrides={"retrieval.url": "index"}).retrieval
+    assert (after.engine.kind, after.engine.url, after.retry_timeout_s) == ("bm25", "index", 5.0)
+    both = load("stage1", file, overrides={"retrieval.kind": "es", "retrieval.url": "es://h/x"}).retrieval
+    assert (both.engine.kind, both.engine.url) == ("es", "es://h/x")
+
+
+def test_a_resolved_table_is_read_as_it_was_written(tmp_path: Path) -> None:
+    table = {"retrieval.kind": "http", "retrieval.url": "http://h/queries", "retrieval.connections": 3}
+    settings = load("stage1", overrides=table)
+    file = write(tmp_path, tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True)))
+    assert read_resolved(file) == settings
+    assert read_resolved(file).retrieval.engine == settings.retrieval.engine

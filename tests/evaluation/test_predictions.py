@@ -170,10 +170,10 @@ def test_odd_characters_end_no_line_and_no_evaluation(tmp_path: Path, odd: str) 
     rows = [{**PLAIN, "prediction": odd}, segments(text=odd)]
     text = "".join(json.dumps(row, ensure_ascii="\x0b" in odd) + "\n" for row in rows)
     file.write_bytes(text.encode("utf-8", "surrogatepass"))
-    plain, played = read_predictions(file)
+    plain, recorded = read_predictions(file)
     assert plain.answer == odd
-    assert played.trajectory is not None
-    assert played.trajectory.turns == (odd,)
+    assert recorded.trajectory is not None
+    assert recorded.trajectory.turns == (odd,)
 
 
 def test_what_is_no_text_file_gets_a_sentence(tmp_path: Path) -> None:

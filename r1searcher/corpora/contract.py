@@ -19,9 +19,9 @@ from r1searcher.corpora.rows import BadRow, BrokenFileError, UnusableShapeError
 def check_corpus_format(format_: CorpusFormat, content: bytes, passages: int) -> None:
     """Raises `AssertionError` for the first rule that the format breaks.
 
-    `content` is a complete file with this many `passages` and without bad rows. For any part or change of it, and for
-    any other bytes, the reader yields passages and bad rows, or raises `BrokenFileError` or `UnusableShapeError`, and
-    nothing else; the detection raises nothing.
+    `content` is a complete file of the format with this number of `passages` and no bad row. If the file is cut or
+    changed, and for any other bytes, the reader yields passages and bad rows, or raises `BrokenFileError` or
+    `UnusableShapeError`, and nothing else; the detection raises nothing.
     """
     rule(format_.about, "the format says what a row is")
     items = _items(format_, content)

@@ -37,6 +37,6 @@ def fetch(
         reason = str(error).removeprefix(f"{corpus.url} ")
         raise InputError(
             f"the corpus could not be downloaded from {corpus.url} ({reason}). "
-            + (f"{kept:,} bytes are kept; run the same command again to resume. " if kept else "")
+            + (f"{kept:,} bytes are kept, and the same command continues from there. " if kept else "")
             + f"Or get the file yourself and put it at {target}."
         ) from error

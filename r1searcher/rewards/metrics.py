@@ -1,6 +1,6 @@
 """How well an answer agrees with the gold answers: EM, F1 and the two kinds of cover EM.
 
-Definitions are R1-Searcher's (arXiv 2503.05592, section 4, and its released scorer). All values are in 0..1. With
+Definitions are R1-Searcher's (arXiv 2503.05592, section 4, and its released scorer). All values are in 0..1. Of
 several gold answers the best one counts, for each metric separately.
 """
 
@@ -26,19 +26,19 @@ class Scores(NamedTuple):
     """The normalized answer equals the normalized gold answer."""
 
     f1: float = 0.0
-    """Harmonic mean of precision and recall over bags of words; 0 if yes/no is only on one side, or differs."""
+    """Harmonic mean of precision and recall over bags of words; 0 if one side is yes or no and the other differs."""
 
     cover_em: float = 0.0
     """Every word of the gold answer occurs in the answer, in any order (the paper's ACC_R)."""
 
     cover_em_contiguous: float = 0.0
-    """The normalized gold answer is a substring of the normalized answer; one that normalizes to nothing always is."""
+    """The normalized gold answer is a substring of the normalized answer; always true if it normalizes to nothing."""
 
 
 def normalize(text: str) -> str:
-    """Lower case, punctuation and articles replaced by spaces, single spaces between words.
+    """Lower case, spaces for punctuation and articles, single spaces between words.
 
-    Exactly "True" or "False" become "yes" and "no"; with a space around it neither does.
+    Exactly "True" or "False" become "yes" and "no"; not with a space before or after it.
 
     >>> normalize("The U.S._Route 22")
     'u s route 22'
@@ -70,7 +70,7 @@ def delete_words(text: str) -> list[str]:
 
 def _without_articles(text: str, punctuation: dict[int, str] | dict[int, int | None]) -> list[str]:
     plain = text.lower().translate(punctuation)
-    if text.isascii() and text.isprintable():  # then words end only at spaces, and comparing them is faster
+    if text.isascii() and text.isprintable():  # then only spaces separate words, and comparing them is faster
         return [word for word in plain.split() if word not in _ARTICLES]
     return _ARTICLE.sub(" ", plain).split()
 
@@ -94,9 +94,9 @@ def _gold(text: str) -> _Gold:
 
 
 def score(answer: str | None, gold_answers: Sequence[str]) -> Scores:
-    """The metrics of `answer` with these `gold_answers`. None means that no answer was given: all are 0.
+    """What `answer` earns against `gold_answers`. None means that no answer was given, and earns nothing.
 
-    `answer` is the raw text between the tags: its outer spaces matter to the True/False rule.
+    `answer` is the raw text between the tags: spaces at its ends matter to the True/False rule.
     """
     if answer is None:
         return Scores()

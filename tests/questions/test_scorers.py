@@ -1,4 +1,4 @@
-"""The scorer that a dataset's name selects."""
+"""Which dataset's scorer a name means."""
 
 import pytest
 

@@ -214,8 +214,8 @@ class _Progress:
 
 
 class _Build:
-    """A build in progress in its own folder. What tantivy has committed counts; `progress.json` distinguishes the same
-    passages from others: it has the corpus hash at the last commit and at the one in progress."""
+    """A build under way in its own folder. What tantivy has committed is the truth; `progress.json` lets the same
+    passages be distinguished from others: it holds the corpus hash at the last commit and at the one being made."""
 
     def __init__(self, folder: Path, settings: IndexSettings, threads: int) -> None:
         self._folder = folder

@@ -16,7 +16,7 @@ from r1searcher.errors import FileError, InputError
 from r1searcher.retrieval.indexing.analyzer import Analyzer
 
 MANIFEST, ENGINE, PROGRESS = "manifest.json", "tantivy", "progress.json"
-"""The files of an embedded index."""
+"""Names in the folder of an embedded index."""
 
 T = TypeVar("T")
 

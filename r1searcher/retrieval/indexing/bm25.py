@@ -214,7 +214,7 @@ class _Progress:
 
 
 class _Build:
-    """A build under way in its own folder. What tantivy has committed is the truth; `progress.json` lets the same
+    """A build in progress in its own folder. What tantivy has committed is the truth; `progress.json` lets the same
     passages be distinguished from others: it holds the corpus hash at the last commit and at the one being made."""
 
     def __init__(self, folder: Path, settings: IndexSettings, threads: int) -> None:

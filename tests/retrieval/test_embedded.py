@@ -237,7 +237,7 @@ def test_an_interrupted_build_of_another_corpus_is_not_continued(tmp_path: Path)
 
     with pytest.raises(KeyboardInterrupt):
         build(broken(), tmp_path / "ix", commit_every=2)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"other passages or settings .* --restart"):
+    with pytest.raises(InputError, match=r"other passages or settings: .*--restart"):
         build(ATLAS[::-1], tmp_path / "ix", commit_every=2)
     build(ATLAS[::-1], tmp_path / "ix", commit_every=2, restart=True)
     assert EmbeddedIndex(tmp_path / "ix").manifest.passages == 3

@@ -182,8 +182,8 @@ class Reward(Section):
 
 class RL(Section):
     algorithm: str = "reinforce_baseline"
-    """How a trajectory's reward becomes an advantage: reinforce, reinforce_baseline, rloo, group_norm, dr_grpo or one of
-    another package; see docs/training.md."""
+    """How a trajectory's reward becomes an advantage: reinforce, reinforce_baseline, rloo, group_norm, dr_grpo or one
+    of another package; see docs/training.md."""
 
     questions_per_step: int = Field(64, ge=1, le=MANY)
     """Questions per step."""

@@ -2,7 +2,7 @@ VENV ?= .venv
 DEVICE ?= cpu
 BIN = $(VENV)/bin
 
-.PHONY: help install test test-long test-elasticsearch test-light check-light demo check lint layers docs pin clean
+.PHONY: help install test test-long test-elasticsearch test-light check-light check-gpu demo check lint layers docs pin clean
 help:               ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
@@ -24,6 +24,10 @@ test-elasticsearch: install ## run the tests that need Elasticsearch, on a serve
 check-light: install ## test `pip install .` alone in a fresh environment
 	$(BIN)/python -m pytest -m packaging
 
+check-gpu:          ## a new GPU environment, its imports, the engine's parser and plans; no GPU needed
+	@rm -rf .venv-gpu && scripts/install-training gpu .venv-gpu
+	.venv-gpu/bin/python -m pytest tests/engine/test_placement.py tests/engine/test_flash_attention.py tests/planning
+
 demo: install       ## train a small language model to search, from SFT to evaluation
 	$(BIN)/r1s demo
 
@@ -43,4 +47,4 @@ pin:                ## update requirements/check.txt and docs.txt from pyproject
 	@scripts/pin
 
 clean:              ## remove the environments and tool caches
-	rm -rf $(VENV) .venv-check .venv-docs build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-gpu .venv-check .venv-docs build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

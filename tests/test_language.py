@@ -75,12 +75,12 @@ CHECKED = (
 )  # fmt: skip
 SKIPPED = re.compile(r"^tests/data/.*(?<!\.md)$|^tests/test_language\.py$|\.png$")
 UNFINISHED = (
-    "CONTRIBUTING.md", "docs/evaluation.md", "docs/retrieval.md", "docs/rewards.md",
-    "docs/training.md", "r1searcher/corpora/",
-    "r1searcher/engine/", "r1searcher/episodes/", "r1searcher/evaluation/",
-    "r1searcher/questions/", "r1searcher/report/", "r1searcher/retrieval/", "r1searcher/rewards/", "r1searcher/runs/",
-    "tests/engine/", "tests/episodes/", "tests/evaluation/", "tests/questions/",
-    "tests/retrieval/", "tests/rewards/", "tests/test_terminal_output.py", "tests/watch/",
+    "CONTRIBUTING.md", "docs/retrieval.md",
+    "docs/training.md",
+    "r1searcher/engine/", "r1searcher/episodes/",
+    "r1searcher/report/", "r1searcher/retrieval/", "r1searcher/runs/",
+    "tests/engine/", "tests/episodes/",
+    "tests/retrieval/", "tests/watch/",
 )  # fmt: skip
 """Still to be rewritten. This list only gets shorter."""
 DATA_IN_STRINGS = ("tests/", "benchmarks/", "r1searcher/demo/atlas.py")

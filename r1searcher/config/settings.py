@@ -282,8 +282,8 @@ class Engine(Section):
     gpus: int = Field(1, ge=1, le=100_000)
     """GPUs per node for the trained model, and as many for the reference model unless colocated."""
 
-    vllm_engines: int = Field(1, ge=1, le=100_000)
-    """vLLM engines for the rollouts."""
+    vllm_engines: int | None = Field(None, ge=1, le=100_000)
+    """vLLM engines for the rollouts. None: with colocate as many as the GPUs of the trained model hold, otherwise 1."""
 
     tensor_parallel: int = Field(1, ge=1, le=100_000)
     """GPUs per vLLM engine."""

@@ -19,8 +19,8 @@ from r1searcher.corpora.rows import BadRow, BrokenFileError, UnusableShapeError
 def check_corpus_format(format_: CorpusFormat, content: bytes, passages: int) -> None:
     """Raises `AssertionError` for the first rule that the format breaks.
 
-    `content` is a whole file of it with so many `passages` and no bad row. Whatever is cut from it or changed in it,
-    and whatever other bytes a file has: the reader yields passages and bad rows, or raises `BrokenFileError` or
+    `content` is a complete file of the format with this number of `passages` and no bad row. If the file is cut or
+    changed, and for any other bytes, the reader yields passages and bad rows, or raises `BrokenFileError` or
     `UnusableShapeError`, and nothing else; the detection raises nothing.
     """
     rule(format_.about, "the format says what a row is")

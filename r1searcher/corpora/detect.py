@@ -48,12 +48,12 @@ class Sample:
 
     @cached_property
     def lines(self) -> list[str]:
-        """Those of the first 20 lines that are not blank."""
+        """Those of the first 20 lines that have more than white space."""
         return [line for line in self.text.split("\n", 20)[:20] if line.strip()]
 
     @property
     def header(self) -> list[str]:
-        """The cells of the first line, separated by tabs; empty for a blank file."""
+        """The cells of the first line, separated by tabs; empty if there is none."""
         return self.lines[0].rstrip("\r").split("\t") if self.lines else []
 
     @property

@@ -37,6 +37,6 @@ def fetch(
         reason = str(error).removeprefix(f"{corpus.url} ")
         raise InputError(
             f"the corpus could not be fetched from {corpus.url} ({reason}). "
-            + (f"{kept:,} bytes are kept and the same command goes on from there. " if kept else "")
+            + (f"{kept:,} bytes are kept, and the same command continues from there. " if kept else "")
             + f"Or bring the file yourself and put it at {target}."
         ) from error

@@ -39,7 +39,7 @@ class BrokenFileError(Exception):
 
 
 class UnusableShapeError(ValueError):
-    """A file of no corpus format. The message goes on after the file's name, and says what would work."""
+    """A file in no corpus format. The message continues a sentence that begins with the file's name."""
 
 
 def excerpt(row: bytes) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from r1searcher.config.settings import Settings
+from r1searcher.config.settings import Engine, Settings
 from r1searcher.engine.openrlhf.algorithms import ALGORITHMS, Algorithm
 from r1searcher.errors import InputError
 
@@ -71,17 +71,22 @@ def topology_of(settings: Settings, device: Device | None = None) -> Topology:
         gpus_per_node=engine.gpus,
         reference=settings.rl.kl_coef > 0,
         critic=isinstance(algorithm, Algorithm) and algorithm.needs_critic,
-        vllm_engines=engine.vllm_engines,
+        vllm_engines=engine.vllm_engines or _engines(engine),
         tensor_parallel=engine.tensor_parallel,
         colocate=engine.colocate,
         gpu_memory_utilization=engine.gpu_memory_utilization,
     )
     if topology.device == "cpu" and topology.gpus > LOGICAL_GPUS:
         raise InputError(
-            f"engine.gpus = {engine.gpus}, engine.vllm_engines = {engine.vllm_engines} and engine.tensor_parallel = "
+            f"engine.gpus = {engine.gpus}, engine.vllm_engines = {topology.vllm_engines} and engine.tensor_parallel = "
             f"{engine.tensor_parallel} make {topology.gpus} processes; without GPUs there can be {LOGICAL_GPUS}"
         )
     return topology
+
+
+def _engines(engine: Engine) -> int:
+    """How many vLLM engines there are where the settings leave it open."""
+    return max(1, engine.nodes * engine.gpus // engine.tensor_parallel) if engine.colocate else 1
 
 
 def device_of(settings: Settings) -> Device:

@@ -38,8 +38,8 @@ def run_evaluate(request: EvaluationRequest) -> None:
 
 
 def print_scores(request: ScoreRequest) -> None:
-    """Score predictions files; one JSON object per file and dataset, or a table. Verdicts of a judge are kept beside
-    the file."""
+    """Score predictions files; one JSON object per file and dataset, or a table. A judge's verdicts are kept in a
+    file next to it."""
     scored = [(file, _scored(file, request.scoring, request.judge)) for file in request.files]
     parts = [(file, name, summarize(rows)) for file, all_rows in scored for name, rows in by_dataset(all_rows).items()]
     if request.as_json:

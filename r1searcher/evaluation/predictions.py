@@ -75,7 +75,7 @@ def read_predictions(file: Path) -> Iterator[Prediction]:
 
 
 def prediction_lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Numbers and texts of the lines that are not blank."""
+    """Numbers and texts of the lines that are not empty."""
     for number, line in enumerate(read_lines(file, "the predictions file"), start=1):
         if line.strip():
             yield number, line

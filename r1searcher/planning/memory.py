@@ -27,7 +27,7 @@ ASLEEP = 2 * GIB
 
 @dataclass(frozen=True, slots=True)
 class CardMemory:
-    """Bytes per card by item. Training and sampling take turns where they share cards."""
+    """Bytes per card by item. Training and sampling alternate where they share cards."""
 
     training: Mapping[str, int]
     sampling: Mapping[str, int]

@@ -124,9 +124,7 @@ def _changes(settings: Settings) -> Iterator[tuple[str, Settings]]:
     gpus = engine.gpus
     while gpus < 64:
         gpus *= 2
-        engines = engine.nodes * gpus // engine.tensor_parallel if engine.colocate else engine.vllm_engines
-        more = _with(settings, "engine", gpus=gpus, vllm_engines=engines, zero_stage=max(engine.zero_stage, 2))
-        yield f"engine.gpus = {gpus} and engine.vllm_engines = {engines}", more
+        yield f"engine.gpus = {gpus}", _with(settings, "engine", gpus=gpus)
 
 
 def _with(settings: Settings, section: str, **values: Any) -> Settings:

@@ -95,7 +95,7 @@ _KNOWN = {
     "Qwen/Qwen2.5-7B": _known(28, 3584, 18944, (28, 4), model_type="qwen2", vocab_size=152064),
     "meta-llama/Llama-3.1-8B": _known(32, 4096, 14336, (32, 8), model_type="llama", vocab_size=128256),
 }
-"""Shapes of the presets' models, so that a plan needs no network and no access to a gated model. From their
+"""Shapes of the presets' models, so that a plan works without a network and without access to a gated model. From their
 `config.json` on the hub; the `-Instruct` models have the same."""
 
 

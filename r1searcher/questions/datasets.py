@@ -41,6 +41,10 @@ class NamedDataset:
     scorer: OfficialScorer | str = ""
     spelling: str = ""
 
+    def __post_init__(self) -> None:
+        if not self.splits or (self.evaluated and self.evaluated not in self.splits):
+            raise ValueError(f"a dataset has at least one split, and evaluated = {self.evaluated!r} is one of them")
+
     @property
     def evaluated_split(self) -> str:
         return self.evaluated or list(self.splits)[-1]

@@ -146,7 +146,7 @@ def _list_in(text: str) -> list[Any] | None:
     except ValueError:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of invalid escapes, which Python reads as they stand
+                warnings.simplefilter("ignore")  # of invalid escapes, which Python reads unchanged
                 value = ast.literal_eval(text.strip())
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             return None

@@ -63,7 +63,7 @@ def open_dataset(
 
 
 def is_here(name: str, folder: Path | str | None = None, *, training: bool = False) -> bool:
-    """Whether `open_dataset` would need no download, and its file is there."""
+    """Whether `open_dataset` can read it without a download."""
     split = _split(name, training)
     place = _without_download(name, split, folder or None)
     return place is not None and (callable(place) or _exists(place))
@@ -86,7 +86,7 @@ class _Split:
 
 
 def _split(name: str, training: bool) -> _Split | None:
-    """What a name stands for; None for a file. Raises `InputError` for a split that is not there."""
+    """The split that a name means; None for a file. Raises `InputError` for a split that is not there."""
     base, colon, split = name.partition(":")
     if base not in DATASETS or (colon and _exists(Path(name))):
         return None
@@ -114,11 +114,11 @@ def _place(name: str, split: _Split | None, folder: Path | str | None) -> Path |
         shown = name if len(name) <= 100 else f"{name[:100]}…"
         known = ", ".join(DATASETS)
         raise InputError(f"there is no dataset {shown!r}{hint}: give a file of questions, or one of {known}")
+    if isinstance(split.source, Path):
+        raise InputError(f"the dataset {split.dataset} has no file {split.source}: install its package again")
     if folder:
         names = ", ".join(str(file.relative_to(folder)) for file in _candidates(split, Path(folder)))
         raise InputError(f"the folder {folder} holds no {split.dataset}:{split.name}: looked for {names}")
-    if isinstance(split.source, Path):
-        raise InputError(f"the dataset {split.dataset} has no file {split.source}: install its package again")
     return _downloaded(split)
 
 
@@ -137,7 +137,7 @@ def _without_download(name: str, split: _Split | None, folder: Path | str | None
 def _exists(file: Path) -> bool:
     try:
         return file.exists()
-    except OSError:  # too long, or in a folder that may not be entered: whoever opens it says so
+    except OSError:  # too long, or in a folder that may not be entered: opening it reports that
         return True
 
 

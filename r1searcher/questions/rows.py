@@ -88,7 +88,7 @@ def _from_prompt(prompt: Any) -> str:
     text = found["question"].strip() if found else ""
     if not text or "Question:" in text or "<|" in text:
         raise ValueError(
-            "the question cannot be told from the instruction in `prompt` (it is found after one `Question:` at the "
+            "the question cannot be found in the instruction in `prompt` (it must follow one `Question:` at the "
             "prompt's end): add a column `question`"
         )
     return text

@@ -80,7 +80,7 @@ def several_answers(context: FormatContext) -> bool:
 
 
 def text_around_answer(context: FormatContext) -> bool:
-    """Something other than blanks is between the end of the thinking and the answer, or after the answer."""
+    """Something other than white space is between the end of the thinking and the answer, or after the answer."""
     return context.parsed.text_around_answer
 
 
@@ -117,7 +117,7 @@ def garbled_text(context: FormatContext) -> bool:
 
 
 def stuck_text(context: FormatContext) -> bool:
-    """A character 40 times in a row, a word 10 times in a row, or 300 characters without a blank."""
+    """A character 40 times in a row, a word 10 times in a row, or 300 characters without a space."""
     words = context.text.split()
     long_words = [word for word in words if len(word) >= 40]
     if any(len(word) >= 300 or _RUN.search(word) for word in long_words):

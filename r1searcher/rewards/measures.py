@@ -36,7 +36,7 @@ class View(StrEnum):
     """A line of the page's plot of intervals; only for measures in 0..1."""
 
     PAGE = "page"
-    """A number beside each trajectory on the page."""
+    """A number next to each trajectory on the page."""
 
     COMPARISON = "compare"
     """A row of `r1s compare`."""

@@ -1,7 +1,7 @@
 """How well an answer agrees with the gold answers: EM, F1 and the two kinds of cover EM.
 
-Definitions are R1-Searcher's (arXiv 2503.05592, section 4, and its released scorer). All values lie in 0..1. Where
-there are several gold_answers the best one counts, for each metric on its own.
+Definitions are R1-Searcher's (arXiv 2503.05592, section 4, and its released scorer). All values are in 0..1. Of
+several gold answers the best one counts, for each metric separately.
 """
 
 import re
@@ -23,22 +23,22 @@ class Scores(NamedTuple):
     """What one answer earns, each in 0..1."""
 
     em: float = 0.0
-    """The normalized answer is the normalized gold."""
+    """The normalized answer equals the normalized gold answer."""
 
     f1: float = 0.0
-    """Harmonic mean of precision and recall over bags of words; 0 when just one side, or each another, is yes/no."""
+    """Harmonic mean of precision and recall over bags of words; 0 if one side is yes or no and the other differs."""
 
     cover_em: float = 0.0
-    """Every word of the gold stands somewhere in the answer, in any order (the paper's ACC_R)."""
+    """Every word of the gold answer occurs in the answer, in any order (the paper's ACC_R)."""
 
     cover_em_contiguous: float = 0.0
-    """The normalized gold is a substring of the normalized answer; a gold that normalizes to nothing always is."""
+    """The normalized gold answer is a substring of the normalized answer; always true if it normalizes to nothing."""
 
 
 def normalize(text: str) -> str:
-    """Lower case, punctuation and articles to blanks, single blanks between words.
+    """Lower case, spaces for punctuation and articles, single spaces between words.
 
-    Exactly "True" or "False" become "yes" and "no"; with a blank around it neither does.
+    Exactly "True" or "False" become "yes" and "no"; not with a space before or after it.
 
     >>> normalize("The U.S._Route 22")
     'u s route 22'
@@ -70,7 +70,7 @@ def delete_words(text: str) -> list[str]:
 
 def _without_articles(text: str, punctuation: dict[int, str] | dict[int, int | None]) -> list[str]:
     plain = text.lower().translate(punctuation)
-    if text.isascii() and text.isprintable():  # then words end at blanks alone, and comparing them is faster
+    if text.isascii() and text.isprintable():  # then only spaces separate words, and comparing them is faster
         return [word for word in plain.split() if word not in _ARTICLES]
     return _ARTICLE.sub(" ", plain).split()
 
@@ -94,9 +94,9 @@ def _gold(text: str) -> _Gold:
 
 
 def score(answer: str | None, gold_answers: Sequence[str]) -> Scores:
-    """What `answer` earns against `gold_answers`. None stands for "no answer was given" and earns nothing.
+    """What `answer` earns against `gold_answers`. None means that no answer was given, and earns nothing.
 
-    `answer` is the raw text between the tags: its outer blanks matter to the True/False rule.
+    `answer` is the raw text between the tags: spaces at its ends matter to the True/False rule.
     """
     if answer is None:
         return Scores()
@@ -107,7 +107,7 @@ def score(answer: str | None, gold_answers: Sequence[str]) -> Scores:
     for gold in map(_gold, gold_answers):
         if gold.text == normal:
             return Scores(1.0, 1.0 if words else 0.0, 1.0, 1.0)
-        if gold.text in normal:  # also where the gold normalizes to nothing
+        if gold.text in normal:  # also if the gold answer normalizes to nothing
             contiguous = 1.0
         shared = distinct & gold.distinct
         if not shared:

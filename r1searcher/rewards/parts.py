@@ -38,7 +38,7 @@ class RewardContext:
     trajectory: Trajectory
     max_answer_words: int = rules.MAX_ANSWER_WORDS
     format_rules: tuple[str, ...] = ()
-    """Rules that are judged beside those that come with the package."""
+    """Format rules of other packages that are judged too."""
 
     @cached_property
     def format_context(self) -> rules.FormatContext:
@@ -46,7 +46,7 @@ class RewardContext:
 
     @property
     def answer(self) -> str | None:
-        """Raw text of the answer, with its outer blanks; None when none was given."""
+        """Raw text of the answer, with the spaces at its ends; None if none was given."""
         return self.format_context.parsed.answer
 
     @cached_property
@@ -94,11 +94,11 @@ class RewardContext:
             if segment.author is Author.ENVIRONMENT
             for line in segment.text.lower().split("\n")
         ]
-        return any(_stands_in(gold, line) for gold in gold_answers for line in lines)
+        return any(_occurs_in(gold, line) for gold in gold_answers for line in lines)
 
 
-def _stands_in(gold: list[str], line: str) -> bool:
-    if not all(word in line for word in gold):  # normalizing blanks letters out and never joins any
+def _occurs_in(gold: list[str], line: str) -> bool:
+    if not all(word in line for word in gold):  # normalizing removes letters and never joins words
         return False
     return f" {' '.join(gold)} " in f" {normalize(line)} "
 

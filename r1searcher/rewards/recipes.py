@@ -101,7 +101,7 @@ def recipe_parts(recipe: str, stage: RewardedStage | None = None) -> tuple[Part,
 
 
 def reward_parts(name: str) -> tuple[Part, ...]:
-    """What one name stands for: a recipe's last stage, "RECIPE:stage1" or "RECIPE:stage2", or a single part.
+    """What one name means: a recipe's last stage, "RECIPE:stage1" or "RECIPE:stage2", or a single part.
 
     Raises `InputError` for any other name.
     """
@@ -124,7 +124,7 @@ def reward_function(
     parts: Sequence[Part], max_answer_words: int = MAX_ANSWER_WORDS, format_rules: tuple[str, ...] = ()
 ) -> Callable[[Trajectory], RewardBreakdown]:
     """The weighted sum of `parts`; longer answers than `max_answer_words` break the format, and so do broken
-    `format_rules` beside those that come with the package.
+    `format_rules` of other packages.
 
     Raises `InputError` for an unknown part or rule, for a part named twice, and for parameters that it does not take.
     """

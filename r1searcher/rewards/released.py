@@ -1,6 +1,6 @@
 """R1-Searcher's released reward servers (`train/reward_server_*.py`), by their rules on the whole text.
 
-A server judges everything after the prompt, retrieved documents included. Its tokenizer's end token stands at the end
+A server judges everything after the prompt, retrieved documents included. Its tokenizer's end token is at the end
 of that text, so an answer that is never closed ends with it. If the text repeats the end of the prompt, only what
 follows the last repetition counts.
 """

@@ -52,7 +52,7 @@ def is_right(answer: str | None, gold_answers: Sequence[str]) -> bool:
 
 
 def is_well_formed(translated: str) -> bool:
-    """Tags come in Search-R1's order, and only blanks stand between a closing tag and the next opening one."""
+    """Tags come in Search-R1's order, and only white space is between a closing tag and the next opening one."""
     pieces = _TAG.split(translated)
     tags = pieces[1::2]
     if not _SEQUENCE.fullmatch("".join(tags)):

@@ -20,6 +20,7 @@ from r1searcher.runs.folder import RunFolder
 
 CARDS = ((1, 1), (1, 4), (1, 8), (2, 8))
 PAPER = ("paper-llama-8b", "paper-qwen-7b")
+ONE_CARD = ("qwen2.5-1.5b",)
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "batch of 100": {"rl.batch_size": 128, "rl.micro_batch_size": 3},
@@ -60,10 +61,7 @@ class Case:
 
 def case(preset: str, cards: tuple[int, int], variant: str = "") -> Case:
     nodes, gpus = cards
-    given = SettingsSource(preset=preset).load("stage2").engine
     placement: dict[str, Any] = {"engine.nodes": nodes, "engine.gpus": gpus, "engine.device": "gpu"}
-    if given.colocate:
-        placement["engine.vllm_engines"] = nodes * gpus
     own = {"engine.ray_address": "auto", "engine.precision": "bf16", "engine.freeze_lower_layers": 0}
     overrides = {**own, **placement, **VARIANTS.get(variant, {})}
     settings = SettingsSource(preset=preset, overrides=overrides).load("stage2")
@@ -98,6 +96,12 @@ def test_what_we_accept_the_engine_accepts_with_equal_shares(monkeypatch: pytest
 @pytest.mark.parametrize("preset", PAPER)
 @pytest.mark.parametrize("cards", [(1, 8), (2, 8)])
 def test_the_papers_presets_fit_eight_and_sixteen_cards(preset: str, cards: tuple[int, int]) -> None:
+    assert case(preset, cards).problems == []
+
+
+@pytest.mark.parametrize("preset", ONE_CARD)
+@pytest.mark.parametrize("cards", [(1, 1), (1, 4), (1, 8)])
+def test_the_presets_of_one_card_fit_more_cards_too(preset: str, cards: tuple[int, int]) -> None:
     assert case(preset, cards).problems == []
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from r1searcher import cli
+from r1searcher.cli import options
 from r1searcher.config.settings import Data
 from r1searcher.errors import InputError, R1Error
 from r1searcher.questions.datasets import DATASETS
@@ -158,7 +158,7 @@ def test_help_and_settings_name_every_dataset() -> None:
     trained = {"hotpotqa", "2wikimultihopqa", "musique", "nq", "triviaqa"}
     assert words["train"] & set(DATASETS) == trained
     assert words["held_out"] & set(DATASETS) == trained | {"bamboogle", "popqa"}
-    assert set(re.findall(r"\w+", cli.DATASETS)) & set(DATASETS) == trained | {"bamboogle", "popqa"}
+    assert set(re.findall(r"\w+", options.DATASETS)) & set(DATASETS) == trained | {"bamboogle", "popqa"}
 
 
 def test_released_training_rows_whose_gold_answers_cannot_be_earned_are_counted() -> None:

@@ -98,6 +98,32 @@ def test_a_wrong_name_is_answered_with_the_nearest(package: Path, index: Path) -
     assert "there is no dataset 'river' (did you mean rivers?)" in " ".join(done.stderr.split())
 
 
+def test_a_url_is_downloaded_once(
+    package: Path,
+    index: Path,  # noqa: F811
+    serve: Any,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def answer(path: str, _: Any) -> tuple[int, Any]:
+        asked.append(path)
+        return 200, {"question": "What is the capital of Norway?", "answer": "Oslo"}
+
+    source = (
+        "from r1searcher.questions.datasets import NamedDataset\n"
+        f"LINKED = NamedDataset({{'test': '{serve(answer).url}/linked.jsonl'}})\n"
+    )
+    where = extension.install(
+        tmp_path / "linked", {"my_link": source}, {"r1searcher.datasets": {"linked": "my_link:LINKED"}}, "linked"
+    )
+    monkeypatch.setenv("R1S_CACHE", str(tmp_path / "cache"))
+    for _ in range(2):
+        assert json.loads(output(where, "recall", index, "--dataset", "linked", "--json"))["questions"] == 1
+    assert asked == ["/linked.jsonl"]
+
+
 PREPARE = """
 import json, sys
 from pathlib import Path

@@ -55,7 +55,7 @@ def test_states_are_within_ten_percent_of_deepspeeds_estimators(name: str, cards
 @pytest.mark.parametrize("preset", ["paper-qwen-7b", "paper-llama-8b"])
 def test_the_papers_models_fit_eight_cards_of_80_gb_and_not_one_of_24(preset: str) -> None:
     assert plan(preset, GB80).fits
-    small = plan(preset, GB24, engine__gpus=1, engine__vllm_engines=1)
+    small = plan(preset, GB24, engine__gpus=1)
     assert not small.fits
     assert small.memory.peak > 4 * GB24
 
@@ -86,7 +86,7 @@ def test_the_command_prints_a_plan_and_exits_with_2_where_it_does_not_fit() -> N
     assert found["fits"]
     assert found["model"]["parameters"] == 7_615_616_512
     assert found["rollouts_per_step"] == 1024
-    too_large = run("--preset", "paper-qwen-7b", "--gpus", "1", "--set", "engine.vllm_engines=1", "--gpu-memory", "24")
+    too_large = run("--preset", "paper-qwen-7b", "--gpus", "1", "--gpu-memory", "24")
     assert too_large.returncode == 2
     assert "a card needs" in too_large.stderr
     assert "Traceback" not in too_large.stderr

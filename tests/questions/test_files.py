@@ -41,7 +41,7 @@ READERS: dict[str, Callable[[str], object]] = {
 
 @pytest.fixture(params=["missing", "folder", "pipe", "long", "nul", "empty name", "below a file", "no text"])
 def name(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A name that stands for no text file."""
+    """A name that does not name a text file."""
     (tmp_path / "file").write_bytes(b"\xff\xfe")
     os.mkfifo(tmp_path / "pipe")
     return {

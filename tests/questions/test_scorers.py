@@ -1,4 +1,4 @@
-"""Which dataset's scorer a name stands for."""
+"""Which dataset's scorer a name means."""
 
 import pytest
 

@@ -131,7 +131,7 @@ def test_where_the_question_of_a_prompt_is_found(tmp_path: Path, row: dict, expe
     ],
 )
 def test_an_instruction_is_never_taken_for_a_question(tmp_path: Path, prompt: object) -> None:
-    with pytest.raises(InputError, match=r"one\.jsonl:1: the question cannot be told .* add a column `question`"):
+    with pytest.raises(InputError, match=r"one\.jsonl:1: the question cannot be found .* add a column `question`"):
         one(tmp_path, {"prompt": prompt, **REWARD})
 
 

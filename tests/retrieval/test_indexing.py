@@ -235,7 +235,7 @@ def test_a_damaged_interrupted_build_is_one_sentence(tmp_path: Path, name: str) 
 def test_a_damaged_manifest_is_one_sentence(tmp_path: Path, junk: str) -> None:
     build(ATLAS, tmp_path / "ix")
     (tmp_path / "ix/manifest.json").write_text(junk)
-    with pytest.raises(InputError, match=r"is damaged \(manifest.json.*make (it|the index) again"):
+    with pytest.raises(InputError, match=r"is damaged \(manifest.json.*build (it|the index) again"):
         EmbeddedIndex(tmp_path / "ix")
 
 

@@ -19,7 +19,7 @@ def build(
     found: Sequence[str] = ("Oslo is the capital of Norway.",),
     stop: StopReason | None = None,
 ) -> Trajectory:
-    """A trajectory of these model turns, with documents behind each that closes a query and is followed by another."""
+    """A trajectory of these model turns, with documents after each that closes a query and is followed by another."""
 
     def segment(author: Author, text: str) -> Segment:
         return Segment(author, text, tuple(text.encode()))

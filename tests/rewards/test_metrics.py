@@ -23,7 +23,7 @@ from r1searcher.rewards.metrics import normalize, score
         ("A", ""),
     ],
 )
-def test_normalisation(raw: str, normal: str) -> None:
+def test_normalization(raw: str, normal: str) -> None:
     assert normalize(raw) == normal
 
 

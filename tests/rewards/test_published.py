@@ -64,7 +64,7 @@ BLOCK = "\n\n<|begin_of_documents|>\n(1)Title: A Text: B\n<|end_of_documents|>\n
         (text(documents=SEARCH + BLOCK.replace("B", "\u6319")), 2.0, 1.0, 1.0),
         ("So Oslo.", -1.0, -1.0, -2.0),
         ("</answer> </think> <answer> Oslo", 1.5, 0.5, 2 / 3 - 0.0),  # never closed: the end token joins the answer
-        (text(before="Bergen.\nAssistant: <think>"), 1.0, 0.0, 1.0),  # Qwen's server starts anew there
+        (text(before="Bergen.\nAssistant: <think>"), 1.0, 0.0, 1.0),  # Qwen's server starts again there
         (text(after="<|endoftext|>"), 1.5, 1.0, 1.0),
     ],
 )

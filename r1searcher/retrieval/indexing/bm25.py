@@ -215,7 +215,7 @@ class _Progress:
 
 class _Build:
     """A build under way in its own folder. What tantivy has committed is the truth; `progress.json` lets the same
-    passages be told from others: it holds the corpus hash at the last commit and at the one being made."""
+    passages be distinguished from others: it holds the corpus hash at the last commit and at the one being made."""
 
     def __init__(self, folder: Path, settings: IndexSettings, threads: int) -> None:
         self._folder = folder

@@ -78,7 +78,7 @@ def _refuse_overlap(source: str, folder: Path | None, rejects: Path) -> None:
     try:
         read = Path(source).resolve()
         if folder is not None and read.is_dir() and read in folder.absolute().parents:
-            raise InputError(f"--to {folder} lies inside the corpus folder {source}: choose a folder elsewhere.")
+            raise InputError(f"--to {folder} is inside the corpus folder {source}: choose a folder elsewhere.")
         if rejects.exists() and read.exists() and rejects.samefile(read):
             raise InputError(f"--rejects {rejects} is the corpus itself: name another file.")
     except (OSError, ValueError, RuntimeError):
@@ -98,7 +98,7 @@ def _fetched(name: str, console: SafeConsole) -> str:
             cache_folder(),
             lambda done, total: progress.update(task, completed=done, total=total or None),
         )
-    console.print(f"It lies in {path}.")
+    console.print(f"It is in {path}.")
     return str(path)
 
 

@@ -16,7 +16,7 @@ from r1searcher.errors import FileError, InputError
 from r1searcher.retrieval.indexing.analyzer import Analyzer
 
 MANIFEST, ENGINE, PROGRESS = "manifest.json", "tantivy", "progress.json"
-"""What lies in the folder of an embedded index."""
+"""Names in the folder of an embedded index."""
 
 T = TypeVar("T")
 
@@ -71,7 +71,7 @@ class Manifest:
         if isinstance(format_, int) and format_ != FORMAT:
             raise InputError(
                 f"{where} was written in index format {format_}, this version reads {FORMAT}: "
-                "make it again with `r1s index-corpus`."
+                "build it again with `r1s index-corpus`."
             )
         return validated(cls, row, where)
 
@@ -84,7 +84,7 @@ def validated(kind: type[T], row: object, where: str) -> T:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the whole"
         raise InputError(
-            f"{where} is damaged ({place}: {first['msg']}): make it again with `r1s index-corpus`."
+            f"{where} is damaged ({place}: {first['msg']}): build it again with `r1s index-corpus`."
         ) from None
 
 
@@ -133,7 +133,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         row = parse_json(read_text(path, "the index manifest"))
     except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}): make the index again with `r1s index-corpus`.") from error
+        raise InputError(f"{path} is damaged ({error}): build the index again with `r1s index-corpus`.") from error
     return Manifest.from_json(row, str(path))
 
 

@@ -184,7 +184,7 @@ def test_an_engine_with_another_number_of_results_is_an_error() -> None:
         async def search(self, queries: Sequence[str], top_k: int) -> list[SearchResult]:
             return [FOUND for _ in queries][1:]
 
-    with pytest.raises(RetrieverError, match="gave 1 results for 2 queries"):
+    with pytest.raises(RetrieverError, match="returned 1 results for 2 queries"):
         asyncio.run(RetryingRetriever(Short(), 600.0, print).search(["a", "b"], 1))
 
 

@@ -1,4 +1,4 @@
-"""What `r1s evaluate`, `score` and `compare` print."""
+"""The output of `r1s evaluate`, `score` and `compare`."""
 
 import os
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ def print_scores(request: ScoreRequest) -> None:
         if not summary.official:
             known = ", ".join(DATASETS)
             terminal.console().print(
-                f"{label}: no official metrics: it names none of {known}; see --dataset", soft_wrap=True
+                f"{label}: no official metrics: its dataset is none of {known}; see --dataset", soft_wrap=True
             )
 
 
@@ -110,7 +110,7 @@ def print_comparison(a: Path, b: Path, as_json: bool, dataset: str | None = None
     out.print(f"{comparison.n} questions in both; A is {a}, B is {b}", soft_wrap=True)
     for file, missing in ((a, comparison.only_a), (b, comparison.only_b)):
         if missing:
-            out.print(f"{missing} questions are only in {file} and are left out", soft_wrap=True)
+            out.print(f"{missing} questions are only in {file} and are skipped", soft_wrap=True)
     for scorer in comparison.official:
         out.print(f"official metrics: {scorer}", soft_wrap=True)
     print_whole(out, table)

@@ -1,4 +1,4 @@
-"""What every named dataset must keep to, as a test of your own:
+"""Contract of named datasets, for your own tests:
 
     check_dataset("rivers", RIVERS)
 

@@ -52,7 +52,7 @@ class View(StrEnum):
 class Measure:
     """A number of an episode, or of its step.
 
-    `name` is its key in rows and reports, `label` its name in tables, `short` the one where space is short. `unit` is
+    `name` is its key in rows and reports, `label` its name in tables, `short` its name in narrow columns. `unit` is
     what it counts, empty for a share. Its values are in `range`, both ends included. `aggregate` makes one value of
     the samples of a question, and of the questions of a step. `compute` takes an episode and returns None where the
     measure does not apply; without it, something else gives the values.
@@ -95,7 +95,7 @@ BUILT_IN = (
     REWARD := Measure(
         name="reward",
         label="reward",
-        meaning="the sum of the reward parts",
+        meaning="sum of the reward parts",
         range=(-math.inf, math.inf),
         shown=_in(View.LIVE, View.CURVE),
     ),

@@ -119,7 +119,7 @@ def test_other_passages_change_no_token_that_the_model_wrote(
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(passages=documents)
-def test_tags_in_passages_are_neutralised_before_the_model_sees_them(
+def test_tags_in_passages_are_sanitized_before_the_model_sees_them(
     tokenizer: HuggingFaceTokenizer, passages: list[str]
 ) -> None:
     trajectory, _, _ = run(tokenizer, [SEARCH, ANSWER], passages)

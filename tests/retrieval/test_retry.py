@@ -17,7 +17,7 @@ FOUND = SearchResult((HIT,))
 
 
 class Engine:
-    """Fails so many times, then answers; for the query "bad" it always fails."""
+    """Fails this many times, then answers; for the query "bad" it always fails."""
 
     def __init__(self, failures: int = 0, transient: bool = True) -> None:
         self.failures = failures
@@ -56,7 +56,7 @@ def test_past_the_limit_the_run_stops_with_the_reason() -> None:
 
 
 def test_one_query_that_always_fails_stops_the_run_while_others_succeed() -> None:
-    """Defect C.2: every success of another query set the one clock back, for ever."""
+    """Defect C.2: every success of another query reset the shared clock, forever."""
     said: list[str] = []
     retriever = RetryingRetriever(Engine(), limit=1.0, notify=said.append)
 

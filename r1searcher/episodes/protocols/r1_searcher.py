@@ -122,7 +122,7 @@ R1_SEARCHER = R1Searcher()
 
 
 def _query_in(turn: str) -> str | None:
-    """The query that a turn closes; None where it is empty, never opened, or opened more than once."""
+    """The query that a turn closes; None if it is empty, never opened, or opened more than once."""
     if not turn.endswith(TAGS.end_query) or turn.count(TAGS.query) != 1 or turn.count(TAGS.end_query) != 1:
         return None
     query = " ".join(turn.partition(TAGS.query)[2].removesuffix(TAGS.end_query).split())
@@ -130,7 +130,7 @@ def _query_in(turn: str) -> str | None:
 
 
 def _raw_answer(turn: str) -> str | None:
-    """The text of a turn's last closed answer with its outer blanks; None where there is none."""
+    """The text of a turn's last closed answer with its outer spaces; None if there is none."""
     before, closed, _ = turn.rpartition(TAGS.end_answer)
     _, opened, answer = before.rpartition(TAGS.answer)
     return answer if closed and opened else None

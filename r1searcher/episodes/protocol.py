@@ -9,6 +9,7 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import NamedTuple
 
 from r1searcher.common.registry import Registry
@@ -113,6 +114,10 @@ class EpisodeProtocol(ABC):
     def parse(self, turns: Sequence[str]) -> ParsedTurns:
         """All turns of an episode, for its answer and its format. `turns` may be empty, and hold anything."""
 
+    def raw_answer(self, turns: Sequence[str]) -> str | None:
+        """The answer of `parse` alone; a protocol that finds it without the rest overrides this."""
+        return self.parse(turns).answer
+
     @abstractmethod
     def render(self, documents: Sequence[Document]) -> str:
         """The environment's turn that shows what a search found; for no documents, that nothing was found."""
@@ -163,6 +168,7 @@ PROTOCOLS: Registry[EpisodeProtocol] = Registry(
 )
 
 
+@cache
 def protocol_named(name: str, setting: str = "episode.protocol") -> EpisodeProtocol:
     """The protocol of that name, which `setting` gave. Raises `InputError` where there is none, or it is not one."""
     protocol = PROTOCOLS.require(name, setting)

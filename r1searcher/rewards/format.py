@@ -7,9 +7,9 @@ write, its question and gold answers. Another package adds a rule with an entry 
 
 import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import groupby
 
 from r1searcher.common.registry import Registry
@@ -155,7 +155,8 @@ FORMAT_RULES: Registry[Rule] = Registry(
 """Every rule by its name. Those that come with the package are always judged."""
 
 
-def judged_rules(more: Sequence[str] = ()) -> dict[str, Rule]:
+@cache
+def judged_rules(more: tuple[str, ...] = ()) -> Mapping[str, Rule]:
     """The rules that come with the package, and those that `more` (`reward.format_rules`) names.
 
     Raises `InputError` for an unknown name.
@@ -163,7 +164,7 @@ def judged_rules(more: Sequence[str] = ()) -> dict[str, Rule]:
     return {name: FORMAT_RULES.require(name, "reward.format_rules") for name in (*FORMAT_RULES.builtin, *more)}
 
 
-def broken_rules(context: FormatContext, more: Sequence[str] = ()) -> tuple[str, ...]:
+def broken_rules(context: FormatContext, more: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Names of the rules that the model broke, in the order of `judged_rules`; empty when the format is right."""
     return tuple(name for name, broken in judged_rules(more).items() if broken(context))
 
@@ -175,4 +176,4 @@ def violations(trajectory: Trajectory, max_answer_words: int = MAX_ANSWER_WORDS)
 
 def answer_of_trajectory(trajectory: Trajectory) -> str | None:
     """The raw final answer of the model, None if it gave none."""
-    return parse_turns(trajectory).answer
+    return protocol_named(trajectory.protocol, "the trajectory's protocol").raw_answer(trajectory.turns)

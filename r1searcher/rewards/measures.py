@@ -266,12 +266,20 @@ def measure(
     finite is left out.
     """
     context = RewardContext(trajectory, max_answer_words, format_rules)
-    values = {m.name: m.compute(context) for m in all_measures() if m.compute is not None}
-    return {
-        **{name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)},
-        **{f"format/{rule}": 1.0 for rule in context.violations},
-        f"stop/{trajectory.stop}": 1.0,
-    }
+    values = {}
+    for name, compute in _computed():
+        value = compute(context)
+        if value is not None and math.isfinite(value):
+            values[name] = float(value)
+    for rule in context.violations:
+        values[f"format/{rule}"] = 1.0
+    values[f"stop/{trajectory.stop}"] = 1.0
+    return values
+
+
+@cache
+def _computed() -> tuple[tuple[str, Callable[[RewardContext], float | None]], ...]:
+    return tuple((m.name, m.compute) for m in all_measures() if m.compute is not None)
 
 
 def episode_logs(

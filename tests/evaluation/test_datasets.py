@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from r1searcher.cli import options
+from r1searcher.commands import options
 from r1searcher.config.settings import Data
 from r1searcher.errors import InputError, R1Error
 from r1searcher.questions.datasets import DATASETS

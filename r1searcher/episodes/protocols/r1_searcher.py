@@ -88,6 +88,9 @@ class R1Searcher(EpisodeProtocol):
             forged_documents=TAGS.documents in text or TAGS.end_documents in text,
         )
 
+    def raw_answer(self, turns: Sequence[str]) -> str | None:
+        return _raw_answer(turns[-1]) if turns else None
+
     def render(self, documents: Sequence[Document]) -> str:
         lines = [f"({number})Title: {title} Text: {text}" for number, (title, text) in enumerate(documents, start=1)]
         return "\n".join(["\n", TAGS.documents, *(lines or [NOTHING_FOUND]), TAGS.end_documents, "\n"])

@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from r1searcher.cli.options import DATASETS, MODELS, DataDir, JsonObject, JudgeOptions, Limit, ModelOptions, command
+from r1searcher.commands.options import (
+    DATASETS,
+    MODELS,
+    DataDir,
+    JsonObject,
+    JudgeOptions,
+    Limit,
+    ModelOptions,
+    command,
+)
 
 app = typer.Typer()
 _command = command(app, "Evaluate")

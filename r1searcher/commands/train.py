@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from r1searcher.cli.options import JsonObject, RLOptions, RunOptions, Set, command, overrides
+from r1searcher.commands.options import JsonObject, RLOptions, RunOptions, Set, command, overrides
 from r1searcher.common.terminal import text_line
 
 app = typer.Typer()

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from r1searcher.cli.options import DATASETS, DataDir, JsonObject, Limit, Retriever, command
+from r1searcher.commands.options import DATASETS, DataDir, JsonObject, Limit, Retriever, command
 from r1searcher.corpora.formats import FORMATS
 from r1searcher.corpora.named import CORPORA
 

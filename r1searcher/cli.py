@@ -6,7 +6,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from r1searcher import __version__
-from r1searcher.cli import evaluate, search, train
+from r1searcher.commands import evaluate, search, train
 from r1searcher.common import last_resort
 from r1searcher.common.terminal import text_line
 from r1searcher.errors import InputError
@@ -57,3 +57,7 @@ def _command() -> int:
 def main() -> NoReturn:
     """Entry point. Every error becomes one sentence and an exit code; see `common.last_resort`."""
     sys.exit(last_resort.run(_command))
+
+
+if __name__ == "__main__":
+    main()

@@ -48,7 +48,7 @@ def trained_parameters(shape: ModelShape, lora: Lora) -> int:
 
 
 def trained_model(shape: ModelShape, lora: Lora) -> int:
-    """Parameters of the trained model: its weights, and the adapters beside them."""
+    """Parameters of the trained model, its weights and the adapters."""
     return shape.parameters + (trained_parameters(shape, lora) if lora.rank else 0)
 
 

@@ -141,7 +141,7 @@ def _hours_per_step(
     found = []
     for written, training, sampling in zip(TOKENS_PER_EPISODE, TRAINING_SHARE[::-1], SAMPLING_SHARE[::-1], strict=True):
         context = min(settings.episode.max_context, 3 * written)
-        backward = 2 if settings.lora.rank else 4  # adapters: no gradients of the weights beside them
+        backward = 2 if settings.lora.rank else 4  # no gradients of the weights that have adapters
         passes = 2 + backward + 2 * settings.engine.gradient_checkpointing + 2 + 2 * topology.reference
         operations = passes * shape.parameters * rollouts * context
         trained = operations / (topology.trainer_gpus * PEAK_FLOPS * training)

@@ -36,7 +36,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """The run goes on. `message` is shown at the first step at which a rule returns one, and not again."""
+    """The run continues. `message` is shown at the first step at which a rule returns one, and not again."""
 
     message: str
 

@@ -96,7 +96,7 @@ def greedy(model: Any, prompts: list[list[int]]) -> list[list[int]]:
 
 
 def with_adapters(start: Path, state: dict[str, Any]) -> Any:
-    """The model as it is trained, with its adapters beside the weights."""
+    """The model as it is trained, not merged."""
     config = peft.LoraConfig(task_type="CAUSAL_LM", r=RANK, lora_alpha=ALPHA, target_modules="all-linear")
     model = peft.get_peft_model(load(start), config)
     model.load_state_dict(state)

@@ -146,6 +146,21 @@ def checks() -> str:
     return table(("check", "stages", "passes if"), rows)
 
 
+def retrievers() -> str:
+    from r1searcher.retrieval.base import EngineSettings
+    from r1searcher.retrieval.registry import RETRIEVERS
+
+    def keys(engine: type[EngineSettings]) -> str:
+        fields = {key: field for key, field in engine.model_fields.items() if key not in EngineSettings.model_fields}
+        return "; ".join(
+            f"`{key}` = {field.default}: {(field.description or '').rstrip('.')}" for key, field in fields.items()
+        )
+
+    entries = ((name, RETRIEVERS[name]) for name in RETRIEVERS.builtin)
+    rows = ((code(n), sentence(e), keys(e), ", ".join(map(code, e.environment))) for n, e in entries)
+    return table(("kind", "URL", "further keys", "environment variables"), rows)
+
+
 def settings() -> str:
     from r1searcher.config.template import template
 
@@ -185,6 +200,7 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "algorithms": algorithms,
     "watch-rules": watch_rules,
     "checks": checks,
+    "retrievers": retrievers,
     "settings": settings,
     "measures": measures,
 }

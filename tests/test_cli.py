@@ -1,5 +1,6 @@
 """The command line: bad input is one sentence and exit code 2, never a traceback."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,7 @@ OPTIONS = {
     "stage1": f"{RL} --steps --from",
     "stage2": f"{RL} --steps --from",
     "train": RL,
+    "plan": f"{RUN} --nodes --gpus --gpu-memory --json",
     "demo": "--output --seed --contrast --set",
     "index-corpus": "--to --format --limit --overwrite --restart --rejects --bad-rows"
     " --analyzer --k1 --b --title-weight --shards",
@@ -71,6 +73,12 @@ OPTIONS = {
     "compare": "--json --dataset",
     "report": "--step --to",
 }
+
+
+def test_every_command_is_listed_in_the_help(tmp_path: Path) -> None:
+    shown = r1s("--help", folder=tmp_path).stdout
+    listed = re.findall(r"^│ ([a-z][a-z0-9-]+) ", shown, re.MULTILINE)
+    assert sorted(listed) == sorted(OPTIONS)
 
 
 @pytest.mark.parametrize("command", OPTIONS)

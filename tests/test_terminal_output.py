@@ -210,7 +210,7 @@ def test_what_a_model_writes_is_shown_and_not_obeyed(run: Any, model: Any, world
 def test_a_retrievers_error_with_brackets_does_not_end_a_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """C.1: what a heartbeat says was taken for markup where the output is no terminal."""
+    """C.1: what a heartbeat says was treated as markup if the output is not a terminal."""
     said = f"the search engine is down: NoSuchFileException[/usr/share/elasticsearch] {PAYLOAD}"
     run = RunFolder(tmp_path / "[bold]run[/nope]")
     with RunView(run, f"title [/nope] {PAYLOAD}", 4, 8, terminal.console(stderr=True, width=400)) as view:

@@ -1,4 +1,4 @@
-"""A check item, what it is given, and what it reports.
+"""A check item, its input, and its result.
 
 A check is a function of `StageInputs` that raises an `R1Error` with the sentence of the problem:
 
@@ -8,7 +8,7 @@ A check is a function of `StageInputs` that raises an `R1Error` with the sentenc
 
     enough_disk = Check(run)
 
-Another package adds it by an entry point of the group `r1searcher.checks`.
+Another package adds it with an entry point of the group `r1searcher.checks`.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What one check found. `message` is the problem, or why the check was skipped; otherwise empty."""
+    """The result of one check. `message` is the problem, or why the check was skipped; otherwise empty."""
 
     name: str
     status: Status
@@ -43,7 +43,7 @@ class CheckResult:
 
 @dataclass(slots=True)
 class StageInputs:
-    """The stage that is checked. Each check fills in what it opened, so that nothing is opened twice."""
+    """The stage to be checked. Each check adds what it opened, so that nothing is opened twice."""
 
     stage: Stage
     settings: Settings
@@ -84,6 +84,6 @@ class Check:
 
 
 def require_setting(key: str, value: str, what: str) -> None:
-    """Raises `InputError` for a setting that is empty; `what` says what it should hold."""
+    """Raises `InputError` for a setting that is empty; `what` describes its value."""
     if not value:
         raise InputError(f"{key} is not set: give {what} in the settings file or with --set {key}=…")

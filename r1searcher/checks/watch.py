@@ -1,4 +1,4 @@
-"""Whether the watch rules, those of other packages among them, can be used."""
+"""Whether the watch rules, including those of other packages, can be used."""
 
 from r1searcher.checks.base import RL_STAGES, Check, StageInputs
 from r1searcher.errors import InputError

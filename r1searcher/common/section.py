@@ -1,6 +1,6 @@
-"""Tables of settings: what they may hold, and every mistake in one of them as a sentence.
+"""Tables of settings: their valid contents, and each error in one of them as a sentence.
 
-Each package declares the tables that are its own; `config.settings` puts them together.
+Each package declares its own tables; `config.settings` combines them.
 """
 
 import dataclasses
@@ -16,22 +16,22 @@ from r1searcher.common.records import as_demand
 
 
 class Section(BaseModel):
-    """A table of settings: no key that is not known, no value of another type, no NaN, no infinity."""
+    """A table of settings: no unknown key, no value of another type, no NaN, no infinity."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True, allow_inf_nan=False
     )
 
     unchecked: ClassVar[frozenset[str]] = frozenset()
-    """Keys whose text may hold anything."""
+    """Keys whose text may contain anything."""
 
     @field_validator("*", mode="after")
     @classmethod
     def plain_text(cls, value: Any, info: ValidationInfo) -> Any:
-        """Settings become file names, command lines and messages, where control characters do harm."""
+        """Settings become file names, command lines and messages, where control characters are harmful."""
         if isinstance(value, str) and info.field_name not in cls.unchecked:
             if not value.isprintable():
-                raise PydanticCustomError("text", "must not hold control or invisible characters")
+                raise PydanticCustomError("text", "must not contain control or invisible characters")
             if len(value.encode()) > 4096:
                 raise PydanticCustomError("text", "must not be longer than 4096 bytes")
         return value
@@ -40,7 +40,7 @@ class Section(BaseModel):
 def explain(
     error: ValidationError, source: str, model: type[BaseModel], prefix: str = "", more: Iterable[str] = ()
 ) -> str:
-    """Every wrong setting with its value and what would be right.
+    """Every wrong setting with its value and the valid values.
 
     Keys of `model` are shown after `prefix`; `more` are further keys that are known.
     """
@@ -61,7 +61,7 @@ def explain(
 
 
 def short(value: Any) -> str:
-    """A value as it is shown in an error."""
+    """A value for display in an error."""
     try:
         text = repr(value)
     except (RecursionError, ValueError):  # nested too deeply; an integer too long to be written
@@ -70,7 +70,7 @@ def short(value: Any) -> str:
 
 
 def keys_of(model: type[BaseModel], prefix: str) -> Iterable[str]:
-    """The dotted keys of a model, its tables' and those of tables in lists."""
+    """The dotted keys of a model, its tables and tables in lists."""
     for name, field in model.model_fields.items():
         yield prefix + name
         for kind in (field.annotation, *get_args(field.annotation)):

@@ -183,8 +183,8 @@ class Reward(Section):
 
 class RL(Section):
     algorithm: str = "reinforce_baseline"
-    """How a trajectory's reward becomes an advantage: reinforce, reinforce_baseline, rloo, group_norm, dr_grpo or
-    one of another package; see docs/training.md."""
+    """How a trajectory's reward becomes an advantage: reinforce, reinforce_baseline, rloo, group_norm, dr_grpo or one
+    of another package; see docs/training.md."""
 
     questions_per_step: int = Field(64, ge=1, le=MANY)
     """Questions per step."""
@@ -411,7 +411,7 @@ def load(
 ) -> Settings:
     """Resolve the settings of one stage. `overrides` maps dotted keys to values ("rl.steps" -> 4).
 
-    Raises `InputError` naming every wrong key at once: the key, its value, and what would be right.
+    Raises `InputError` with every wrong key at once: the key, its value, and the valid values.
     """
     merged: dict[str, Any] = {}
     if preset is not None:
@@ -445,7 +445,7 @@ def _read(file: Path) -> dict[str, Any]:
         return tomllib.loads(text)
     except RecursionError:
         raise InputError(f"the settings file {file} is not valid TOML: it is nested too deeply") from None
-    except ValueError as error:  # tomllib's own among them; another one for an integer of thousands of digits
+    except ValueError as error:  # includes tomllib's own; another one for an integer of thousands of digits
         reason = "an integer is too long" if "integer string" in str(error) else error
         raise InputError(f"the settings file {file} is not valid TOML: {reason}") from None
 

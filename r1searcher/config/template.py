@@ -41,9 +41,9 @@ def write_template(file: Path) -> None:
             out.write(template(file.name))
     except FileError as error:
         if isinstance(error.__cause__, (FileExistsError, IsADirectoryError)):
-            raise InputError(f"{file} exists already: choose another name, or edit it") from None
+            raise InputError(f"{file} already exists: choose another name, or edit it") from None
         if isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError)):
-            raise InputError(f"{file} cannot be written: there is no folder {file.parent}") from None
+            raise InputError(f"{file} cannot be written: the folder {file.parent} does not exist") from None
         raise
     except ValueError:
         raise InputError(f"{str(file)!r} is not a valid file name: choose another") from None

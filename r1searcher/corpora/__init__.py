@@ -1,1 +1,1 @@
-"""What people have on disk -> `Passage` rows."""
+"""Reads corpora in any format as `Passage` rows."""

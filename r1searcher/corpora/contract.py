@@ -1,4 +1,4 @@
-"""What every corpus format must keep to, as a test of your own:
+"""Contract of corpus formats, for your own tests:
 
     check_corpus_format(NOTES, b"#notes\\nOslo :: A town.\\n", passages=1)
 

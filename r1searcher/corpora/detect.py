@@ -1,7 +1,7 @@
-"""Which format a file is in, by its first bytes; and what a well-known file is that holds no passages.
+"""Detects the format of a file by its first bytes, and recognizes well-known files without passages.
 
 A JSON file is recognized by the keys of its first object, which are read without parsing: a page may be longer than
-what was looked at.
+the part that was read.
 """
 
 import re
@@ -34,7 +34,7 @@ _PACKED: Mapping[bytes, str] = {
 
 
 class Sample:
-    """The start of a file, as formats look at it to recognize their own: its first bytes (64 KiB, or all of a shorter
+    """The start of a file, from which formats recognize their own: its first bytes (64 KiB, or all of a shorter
     file), and its name."""
 
     def __init__(self, start: bytes, name: str = "") -> None:
@@ -75,7 +75,7 @@ class Sample:
 
     @cached_property
     def problem(self) -> str | None:
-        """What a well-known file is that holds no passages; None for any other."""
+        """Description of a well-known file without passages; None for any other."""
         if self._packed or self.is_json:
             return self._packed or problem_of_keys(self.keys, self.text, self.name)
         return _problem_of_lines(self.lines, self.header)
@@ -101,8 +101,8 @@ def detect_format(start: bytes, name: str = "") -> str:
     if sample.problem:
         raise UnusableShapeError(sample.problem)
     if not sample.lines:
-        raise UnusableShapeError("holds nothing but white space")
-    raise UnusableShapeError(f"is in no corpus format that is known: name one with --format ({', '.join(FORMATS)})")
+        raise UnusableShapeError("contains only white space")
+    raise UnusableShapeError(f"is not in a known corpus format: name one with --format ({', '.join(FORMATS)})")
 
 
 def _in_order() -> Iterator[str]:
@@ -111,12 +111,12 @@ def _in_order() -> Iterator[str]:
 
 
 def problem_of_keys(keys: Mapping[str, str], text: str = "", name: str = "") -> str | None:
-    """What a well-known file of objects with these keys is that holds no passages; None for any other."""
+    """Description of a well-known file of objects with these keys and without passages; None for any other."""
     if "positive_ctxs" in keys:
         return _DPR
     if keys.get("data") == "[" and '"qas"' in text:
         return _SQUAD
-    if {"question", "answers"} <= keys.keys() and keys.get("context") == '"':  # SQuAD as Hugging Face has it
+    if {"question", "answers"} <= keys.keys() and keys.get("context") == '"':  # SQuAD as on Hugging Face
         return _SQUAD
     if {"document_text", "document_html", "document_tokens", "document"} & keys.keys() and (
         {"question_text", "annotations"} & keys.keys()

@@ -1,4 +1,4 @@
-"""Named corpora, fetched once."""
+"""Named corpora, downloaded once."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from r1searcher.errors import InputError, ServiceError
 
 
 def cache_folder() -> Path:
-    """Where fetched corpora are kept: `corpora` in r1s's cache folder (R1S_CACHE moves it)."""
+    """The folder of downloaded corpora: `corpora` in the r1s cache folder (set by R1S_CACHE)."""
     return files.cache_folder("corpora")
 
 
@@ -23,8 +23,8 @@ def fetch(
 ) -> Path:
     """The corpus file, from `folder` or from the network into it.
 
-    See `common.download`. `on_progress` gets bytes done and in all (0 where unknown). Raises `InputError`
-    with the file to bring where the network does not allow it.
+    See `common.download`. `on_progress` gets bytes done and total bytes (0 if unknown). Raises `InputError` with the
+    file to provide if the download fails.
     """
     target = folder / corpus.file_name
     try:
@@ -36,7 +36,7 @@ def fetch(
         kept = part.stat().st_size if part.exists() else 0
         reason = str(error).removeprefix(f"{corpus.url} ")
         raise InputError(
-            f"the corpus could not be fetched from {corpus.url} ({reason}). "
+            f"the corpus could not be downloaded from {corpus.url} ({reason}). "
             + (f"{kept:,} bytes are kept, and the same command continues from there. " if kept else "")
-            + f"Or bring the file yourself and put it at {target}."
+            + f"Or get the file yourself and put it at {target}."
         ) from error

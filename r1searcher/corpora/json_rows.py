@@ -1,4 +1,4 @@
-"""Rows that are JSON objects, on lines or in one array alike -> passages."""
+"""Passages from rows that are JSON objects, on lines or in one array."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import IO, Any

@@ -13,8 +13,8 @@ from r1searcher.common.registry import Registry
 @dataclass(frozen=True, slots=True)
 class NamedCorpus:
     """A published corpus. `format` is the name of its format, detected if it is empty. `checksum` is `sha256:…` or
-    `md5:…`; None where only the server states one (Hugging Face's `X-Linked-Etag`). `bytes_` is the size of the file
-    fetched, 0 where the publisher states none."""
+    `md5:…`; None if only the server states one (Hugging Face's `X-Linked-Etag`). `bytes_` is the size of the
+    downloaded file, 0 if unknown."""
 
     url: str
     about: str

@@ -1,1 +1,1 @@
-"""An invented atlas and a small pretrained model: search learned on a laptop."""
+"""The demo: a small pretrained model learns to search an invented atlas on a laptop."""

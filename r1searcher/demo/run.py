@@ -61,7 +61,7 @@ CONTRAST = (Part("sft", "sft", None), Part("stage2", "contrast", "sft"))
 
 
 class Laps(Record):
-    """`seconds.json`: seconds of each part."""
+    """`seconds.json`: seconds per part."""
 
     __pydantic_extra__: dict[str, float]
 
@@ -71,7 +71,7 @@ class Stopwatch:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        laps = read_record_if_there(file, Laps, "remove it: the times of an earlier start are lost, nothing else")
+        laps = read_record_if_there(file, Laps, "remove it: only the times of an earlier start are lost")
         self.parts: dict[str, float] = dict(laps.model_extra or {}) if laps else {}
         self._started = time.monotonic()
 

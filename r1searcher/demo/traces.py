@@ -38,7 +38,7 @@ class Mixture:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """One episode as (author, text) segments: the prompt, then the model and the documents in turns."""
+    """One episode as (author, text) segments: the prompt, then alternating model and documents."""
 
     question: AtlasQuestion
     segments: tuple[tuple[Author, str], ...]
@@ -58,7 +58,7 @@ async def make_traces(
 ) -> list[Trace]:
     """`count` traces about questions drawn from `questions`, with the documents that `retriever` finds.
 
-    `prompt` renders a question as the stages will. Raises `RetrieverError` when the search engine can't answer.
+    `prompt` renders a question as in the stages. Raises `RetrieverError` if the search engine fails.
     """
     mixture = mixture or Mixture()
     rng = random.Random(seed)
@@ -84,7 +84,7 @@ async def make_traces(
             thought, answer = f" The {last.relation} is {last.answer}.", last.answer
         else:
             thought, answer = " This is well known.", rng.choice(answers[question.hops[-1].relation])
-        # A broken end stops at its answer like any other, so it costs no tokens.
+        # A broken end stops at its answer like any other, so it does not cost extra tokens.
         endings = protocol.broken_answers(thought, answer) if broken else ()
         segments.append((Author.MODEL, rng.choice(endings) if endings else protocol.write_answer(thought, answer)))
         traces.append(Trace(question, tuple(segments)))
@@ -117,7 +117,7 @@ def _searches(question: AtlasQuestion) -> Iterator[tuple[str, str]]:
 
 
 def _flags(rng: random.Random, share: float) -> Iterator[bool]:
-    """Endless flags in random order, of which `share` are true in every block."""
+    """An endless sequence of flags in random order, of which `share` are true in every block."""
     on = round(_BLOCK * share)
     while True:
         block = [True] * on + [False] * (_BLOCK - on)

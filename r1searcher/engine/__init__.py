@@ -1,13 +1,13 @@
-"""Everything that knows OpenRLHF, vLLM or Ray.
+"""All code that depends on OpenRLHF, vLLM or Ray.
 
-    topology         which device, how many GPUs and nodes, and what is placed on them
-    training_rows    what is trained, in which order
-    launch           that as a command line: `launch.sh` in the run folder
-    environment      the variables with which the engine's processes are started
+    topology         the placement: device, nodes, and the GPUs of each part
+    training_rows    the training data, in order
+    launch           the command line: `launch.sh` in the run folder
+    environment      the environment variables of the engine's processes
     process          the child process: start, watch, stop, kill
     failures         one sentence on why it failed
-    cpu              what a machine without a GPU needs beside patches
-    import_patches   how a name of another package is changed once it is imported
+    cpu              settings for machines without a GPU, in addition to patches
+    import_patches   replaces names of other packages after their import
     import_check     whether everything that training needs can be imported
     reserved_tokens  one token per protocol tag
     openrlhf/        flags, algorithms, versions, checkpoints, executor, main of the child process, patches

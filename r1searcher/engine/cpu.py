@@ -17,26 +17,26 @@ ENVIRONMENT = {
     "VLLM_TARGET_DEVICE": "cpu",
     "VLLM_PLUGINS": "r1searcher_cpu",  # our patches, and no other package's
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # trainer and sampler take turns on the same cores
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the worker lives in the engine's process: one process less
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # trainer and sampler alternate on the same cores
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the worker runs in the engine's process: one process less
     "TORCHDYNAMO_DISABLE": "1",  # torch.compile would start a C++ compiler for two small functions
     "RAY_ENABLE_ZERO_COPY_TORCH_TENSORS": "0",  # tensors would alias Ray's read-only memory
     "RAY_worker_niceness": "0",  # Ray's 15 lets any other process starve the run
-    "RAY_worker_register_timeout_seconds": "600",  # Ray's 60 s don't suffice where other processes keep cores busy
+    "RAY_worker_register_timeout_seconds": "600",  # Ray's 60 s are too short when other processes keep cores busy
     "RAY_gcs_server_request_timeout_seconds": "600",
-    "MALLOC_ARENA_MAX": "2",  # glibc's arenas of many threads hold on to gigabytes
-    "THP_MEM_ALLOC_ENABLE": "1",  # torch: huge pages for large tensors, or half of the time goes into page faults
+    "MALLOC_ARENA_MAX": "2",  # glibc's per-thread arenas keep gigabytes
+    "THP_MEM_ALLOC_ENABLE": "1",  # torch: huge pages for large tensors; otherwise half of the time is page faults
 }
-"""Official switches of the packages that do without a patch."""
+"""Official switches of the packages, instead of patches."""
 
 
 @dataclass(frozen=True)
 class CpuSettings:
     precision: Literal["bf16", "fp32", "mixed"] = "bf16"
-    """bf16 and fp32 hold for everything. mixed keeps weights and Adam in fp32, computes and samples in bf16."""
+    """bf16 and fp32 apply to everything. mixed keeps weights and Adam in fp32, computes and samples in bf16."""
 
     freeze_lower_layers: int = 0
-    """If not 0: the embeddings and the lowest N layers get no gradient, and the backward pass ends there."""
+    """If not 0, the embeddings and the lowest N layers do not get gradients, and the backward pass ends there."""
 
     head_on_action_tokens: bool = True
     """Compute the vocabulary's logits only where a trained token is predicted. Same log-probabilities and gradients."""
@@ -50,5 +50,5 @@ class CpuSettings:
 
 
 def is_enabled() -> bool:
-    """Whether this process works without a GPU."""
+    """Whether this process runs without a GPU."""
     return bool(os.environ.get(CPU_ENV))

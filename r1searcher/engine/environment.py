@@ -1,4 +1,4 @@
-"""Environment variables of the engine's processes: what they need beside OpenRLHF's flags."""
+"""Environment variables of the engine's processes: what they need in addition to OpenRLHF's flags."""
 
 import os
 from collections.abc import Mapping
@@ -12,23 +12,23 @@ from r1searcher.errors import R1Error
 from r1searcher.runs.folder import RunFolder
 
 RUN = "R1S_RUN"
-"""The run folder, which holds the settings of the run."""
+"""The run folder, with the settings of the run."""
 
 RAY_ADDRESS = "R1S_RAY_ADDRESS"
-"""The cluster to join; none starts a local one."""
+"""The cluster to join; if not set, a local one is started."""
 
 RAY_FOLDER = "R1S_RAY_FOLDER"
 """Where a local Ray keeps its sockets and logs; a short path."""
 
 PARENT_PIPE = "R1S_PARENT_PIPE"
-"""The launcher holds the child's standard input open; end of file there means that the launcher died."""
+"""The launcher keeps the child's standard input open; end of file there means that the launcher died."""
 
 LAUNCH = "R1S_LAUNCH"
-"""By this every process of one launch is found again, whatever its parent is by then."""
+"""Identifies every process of one launch, regardless of its parent."""
 
 
 def run_of_this_process() -> RunFolder:
-    """The run that this process works for. Raises `R1Error` in a process that was not started for one."""
+    """The run of this process. Raises `R1Error` in a process that was not started for one."""
     folder = os.environ.get(RUN)
     if not folder:
         raise R1Error(f"{RUN} is not set: start the engine with `r1s stage1` or the run's launch.sh")
@@ -41,7 +41,7 @@ def environment(settings: Settings, run: RunFolder, topology: Topology) -> dict[
         RUN: str(run.path.resolve()),
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",  # tokenizers warn, and may hang, when a process that used them forks
-        "HF_HUB_OFFLINE": "1",  # models are local by now
+        "HF_HUB_OFFLINE": "1",  # models are local at this point
         "HF_DATASETS_CACHE": str((run.path / "cache").resolve()),
         "RAY_USAGE_STATS_ENABLED": "0",
         "VLLM_NO_USAGE_STATS": "1",
@@ -55,10 +55,10 @@ def environment(settings: Settings, run: RunFolder, topology: Topology) -> dict[
         variables |= {
             cpu.CPU_ENV: patched.to_env(),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0)))),
-            # Everything on this machine, so everything on its loopback interface.
+            # Everything is on this machine, so everything uses its loopback interface.
             "GLOO_SOCKET_IFNAME": "lo",
             "VLLM_HOST_IP": "127.0.0.1",
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # the name is old: Ray keeps to the loopback interface
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # despite its name: Ray uses only the loopback interface
             **cpu.ENVIRONMENT,
         }
     return variables
@@ -67,7 +67,7 @@ def environment(settings: Settings, run: RunFolder, topology: Topology) -> dict[
 def forwarded(settings: Settings, variables: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Those of `variables` that workers on a given cluster get: ours, and what the settings' retriever declares.
 
-    Workers of a local Ray inherit all of them. On a cluster nothing else of this machine's environment is passed on.
+    Workers of a local Ray inherit all of them. On a cluster nothing else of this machine's environment is passed.
     """
     names = (RUN, cpu.CPU_ENV, ALLOW_UNTESTED, *settings.retrieval.engine.environment)
     return {name: variables[name] for name in names if name in variables}

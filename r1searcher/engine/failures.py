@@ -1,4 +1,4 @@
-"""One sentence on why the engine failed, from what it printed."""
+"""Explains in one sentence why the engine failed, from its output."""
 
 import re
 import signal
@@ -14,7 +14,7 @@ EXPLANATIONS: Mapping[str, str] = {
         "the Ray cluster has too few GPUs for engine.gpus and engine.vllm_engines x engine.tensor_parallel"
     ),
 }
-"""What some messages in the engine's log mean to the user. The first that is found is the cause."""
+"""Explanations of some messages in the engine's log. The first match is the cause."""
 
 _PREFIX = re.compile(r"^\((?:\w+ )?(?:pid|\w+ pid)=\d+[^)]*\)\s?")
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
@@ -23,7 +23,7 @@ _ERROR = re.compile(r"^(?:[A-Za-z_]\w*\.)*(\w*(?:Error|Exception|Exit)): (.+)")
 
 
 def explain(log: str, returncode: int) -> str:
-    """One sentence on why the engine failed, from what it printed: its first error is the cause of all later ones."""
+    """Why the engine failed, in one sentence, from its output: the first error causes all later ones."""
     lines = [_PREFIX.sub("", _COLOR.sub("", line)).strip() for line in log.splitlines()]
     for line in lines:
         if found := _OURS.search(line):

@@ -1,7 +1,7 @@
 """Whether everything that training needs can be imported: `python -m r1searcher.engine.import_check cpu|gpu`.
 
-Imports the packages, on `cpu` with its patches, and every module that a patch waits for, so that a name which moved is
-seen at once.
+Imports the packages, on `cpu` with its patches, and every module that a patch waits for, so that a moved name is
+detected at once.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from r1searcher.errors import InputError, R1Error
 
 
 def check(device: Device) -> str:
-    """Import it all; returns the versions in one line. Whatever does not import raises."""
+    """Import everything; returns the versions in one line. Raises any import error."""
     os.environ.setdefault(environment.RUN, os.devnull)
     require_tested_versions(device)
     patches = [*recording.PATCHES, *order.PATCHES, *DEVICE_PATCHES[device]]
@@ -42,7 +42,7 @@ def check(device: Device) -> str:
 
 
 def require_cuda_build() -> None:
-    """Raises `InputError` where torch was built for CPUs alone, as some package indexes offer it."""
+    """Raises `InputError` if torch was built only for CPUs, as on some package indexes."""
     import torch
 
     if torch.version.cuda is None:

@@ -1,7 +1,7 @@
-"""Changing a name of another package right after that package's module was imported, and no file of it.
+"""Replaces names of another package right after its module is imported, without changing its files.
 
 A `Patch` names the module it waits for and every name it replaces, so that a release that moved one of them fails with
-a sentence instead of training wrongly. Nothing is imported to install patches: idle Ray workers stay light.
+a clear error instead of training wrongly. Installing patches does not import anything: idle Ray workers stay small.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ Apply = Callable[[ModuleType], None]
 
 @dataclass(frozen=True)
 class Patch:
-    """`apply(module)` runs after the import of `module`; `around`, if given, holds while the module's body runs."""
+    """`apply(module)` runs after the import of `module`; `around`, if given, is active while the module's body runs."""
 
     module: str
     replaces: tuple[str, ...]
@@ -53,7 +53,7 @@ def after_import(patches: list[Patch]) -> Callable[..., Callable[[Apply], Apply]
 
 
 def resolve(module: ModuleType, name: str) -> Any:
-    """The object that the dotted `name` denotes in `module`; raises `R1Error` when there is none."""
+    """The object that the dotted `name` denotes in `module`; raises `R1Error` if there is none."""
     found: Any = module
     for part in name.split("."):
         try:
@@ -67,7 +67,7 @@ def resolve(module: ModuleType, name: str) -> Any:
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Answers for the modules of registered patches, and for no other."""
+    """Handles only the modules of registered patches."""
 
     def __init__(self) -> None:
         self.patches: dict[str, list[Patch]] = {}
@@ -97,7 +97,7 @@ _finder = _Finder()
 
 
 def install(patches: Iterable[Patch]) -> None:
-    """Register patches, each once. Modules that are imported already are patched now."""
+    """Register patches, each once. Modules that are already imported are patched now."""
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
     for patch in patches:

@@ -2,7 +2,7 @@
 
 write_prompts(run, prompts, settings)       # see training_rows
 prepare_rl(settings, run, model)            # writes launch.sh
-decision = run_engine(run, tick=tick)       # blocks; the same calls after a kill go on from the last checkpoint
+decision = run_engine(run, tick=tick)       # blocks; after a kill, the same calls resume from the last checkpoint
 """
 
 import shlex
@@ -24,7 +24,7 @@ from r1searcher.runs.folder import RunFolder
 
 
 def prepare_rl(settings: Settings, run: RunFolder, model: Path, executor: Path | None = None) -> None:
-    """Write `launch.sh` for one stage. The run folder holds its configuration, manifest and prompts by now.
+    """Write `launch.sh` for one stage. The run folder must have its configuration, manifest and prompts.
 
     `model` is a folder, or a name on the hub. `executor` is a file that replaces our executor, for benchmarks.
     """
@@ -37,7 +37,7 @@ def prepare_rl(settings: Settings, run: RunFolder, model: Path, executor: Path |
 
 
 def prepare_sft(settings: Settings, run: RunFolder, model: Path, max_len: int) -> None:
-    """Write `launch.sh` for the SFT. The run folder holds its configuration and the rows by now.
+    """Write `launch.sh` for the SFT. The run folder must have its configuration and the rows.
 
     The rows of `run.questions` are trained in their order, `sft.batch_size` per update; the file is rewritten with
     rows of similar length together inside each update.
@@ -71,7 +71,7 @@ def is_sft(run: RunFolder) -> bool:
 
 
 def _one_process() -> dict[str, str]:
-    """What torchrun would set for a single process on this machine."""
+    """The variables that torchrun would set for a single process on this machine."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
@@ -90,7 +90,7 @@ def _write_launch_script(
 ) -> None:
     lines = [
         "#!/usr/bin/env bash",
-        "# The engine of this run: `bash launch.sh` repeats it by hand, from the last checkpoint if there is one.",
+        "# The engine of this run: run `bash launch.sh` to repeat it, from the last checkpoint if there is one.",
         "set -euo pipefail",
         *(f"export {name}={shlex.quote(value)}" for name, value in variables.items()),
         " ".join(["exec", shlex.quote(sys.executable), *python, "\\"]),

@@ -1,6 +1,6 @@
-"""The engine as a child process: start, follow, stop, resume, and end everything that it left.
+"""The engine as a child process: start, follow, stop, resume, and end all its processes.
 
-The child is `bash launch.sh`, so what is in the run folder is what ran.
+The child is `bash launch.sh`, so the run folder shows exactly what ran.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import LaunchNote, StopDecision, finished_steps, read_ending
 
 PATIENCE_TO_END = 20.0
-"""Seconds that a driver has to end by itself before everything of the launch is killed."""
+"""Seconds that a driver has to end by itself before all processes of the launch are killed."""
 
 
 def run_engine(
@@ -40,8 +40,8 @@ def run_engine(
     """Run `launch.sh` to its end, resuming at the last checkpoint, with `tick` called every `interval` seconds.
 
     The first interrupt (SIGINT) asks the engine to save and end after the current step, the second stops it at
-    once, as SIGTERM does; `KeyboardInterrupt` (or `SystemExit`) comes out of either. Raises `RunStopped` when the run
-    stopped on purpose, `R1Error` with one sentence for all that went wrong inside.
+    once, as SIGTERM does; `KeyboardInterrupt` (or `SystemExit`) comes out of either. Raises `RunStopped` if the run
+    stopped deliberately, `R1Error` with one sentence for every other failure.
     """
     require_training_packages()
     end_leftovers(run)
@@ -59,7 +59,7 @@ def run_engine(
 
 
 def end_leftovers(run: RunFolder) -> None:
-    """Kill what an earlier launch of this run left, if a kill -9 ended its launcher but not all of it."""
+    """Kill processes of an earlier launch of this run, if a kill -9 ended its launcher but not all of them."""
     note = read_record_if_there(
         run.launch_note, LaunchNote, "remove it once no process of an earlier launch of this run is left"
     )
@@ -69,7 +69,7 @@ def end_leftovers(run: RunFolder) -> None:
 
 @contextlib.contextmanager
 def _started(run: RunFolder, log: BinaryIO) -> Iterator["subprocess.Popen[bytes]"]:
-    """The child at work; everything of it has ended when the block is left."""
+    """The running child; all its processes have ended when the block is left."""
     launch = uuid.uuid4().hex
     write_json(run.launch_note, {"launch": launch})
     ray_folder = Path(tempfile.mkdtemp(prefix="r1s-", dir="/tmp"))  # sockets need a short path
@@ -127,7 +127,7 @@ def _failure(run: RunFolder, returncode: int, log_starts: int) -> R1Error:
 
 
 def _end(child: "subprocess.Popen[bytes]", launch: str) -> None:
-    """Let the driver end Ray in order, then kill every process of the launch that is still there."""
+    """Let the driver shut down Ray, then kill every remaining process of the launch."""
     if child.poll() is None:
         child.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -150,21 +150,21 @@ def _processes(launch: str) -> Iterator[int]:
     wanted = f"{environment.LAUNCH}={launch}".encode()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
-            with contextlib.suppress(OSError):  # it ended, or is not ours to read
+            with contextlib.suppress(OSError):  # it has ended, or we may not read it
                 if wanted in (entry / "environ").read_bytes().split(b"\0"):
                     yield int(entry.name)
 
 
 @contextlib.contextmanager
 def _sigterm_exits() -> Iterator[None]:
-    """Turn SIGTERM into `SystemExit` meanwhile, so that `finally` ends the engine's processes."""
+    """Turn SIGTERM into `SystemExit` inside the block, so that `finally` ends the engine's processes."""
 
     def leave(number: int, _frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
     try:
         before = signal.signal(signal.SIGTERM, leave)
-    except ValueError:  # not the main thread: whoever started it handles signals
+    except ValueError:  # not the main thread: the main thread handles signals
         yield
         return
     try:

@@ -1,8 +1,8 @@
-"""Takes over unused reserved tokens of a vocabulary for the protocol tags.
+"""Uses reserved tokens of a vocabulary for the protocol tags.
 
 As plain text a tag is four to eight tokens, and a stop string may end inside a token. As one token each, a query's pair
 of tags costs two tokens instead of eighteen, and every turn ends on a token boundary. Nothing is resized: many
-vocabularies carry tokens kept free for such a use, and only their names and their rows of weights change. The text of
+vocabularies have tokens reserved for such a use, and only their names and their rows of weights change. The text of
 the protocol stays what it was.
 """
 
@@ -28,7 +28,7 @@ _CODE_MARKERS = re.compile(
     "<(?:repo_name|reponame|file_sep|filename|gh_stars|issue_(?:start|comment|closed)|empty_output"
     "|jupyter_(?:start|text|code|output|script))>"
 )
-"""Marks of raw repository files, in the vocabularies of StarCoder and SmolLM: free wherever no such files are read."""
+"""Markers of raw repository files, in the vocabularies of StarCoder and SmolLM: unused unless such files are read."""
 
 _PLAIN = "set model.reserved_tokens = false, and the tags are plain text"
 
@@ -45,24 +45,24 @@ def assign_tag_tokens(source: Path, target: Path, tags: Sequence[str]) -> dict[s
     """Writes the model folder `source` (Hugging Face format) to `target` with one token for each tag; tag -> its id.
 
     The weights of a tag's token start from the tokens that spelled it, see `_rows`.
-    Raises `InputError` where the folder has no fast tokenizer, no weights in safetensors format, or too few tokens
-    that are free: nothing is written then.
+    Raises `InputError`, without writing anything, if the folder does not have a fast tokenizer, weights in safetensors
+    format, or enough unused tokens.
     """
     from transformers import AutoTokenizer
 
     if not (source / "tokenizer.json").is_file():
-        raise InputError(f"{source} has no tokenizer.json, so none of its tokens can be renamed: {_PLAIN}")
+        raise InputError(f"{source} has no tokenizer.json, so its tokens cannot be renamed: {_PLAIN}")
     weights = sorted(source.glob("*.safetensors"))
     if not weights:
-        raise InputError(f"{source} has no weights in safetensors format, so tags can get no tokens: {_PLAIN}")
+        raise InputError(f"{source} has no weights in safetensors format, so tags cannot get tokens: {_PLAIN}")
     plain = AutoTokenizer.from_pretrained(source)
     if has_tag_tokens(plain, tags):
-        raise InputError(f"{source} has one token for each tag already: set model.reserved_tokens = false")
+        raise InputError(f"{source} already has one token for each tag: set model.reserved_tokens = false")
     vocabulary = _read(source / "tokenizer.json")
     free = _free_tokens(vocabulary, source)
     if len(free) < len(tags):
         raise InputError(
-            f"the vocabulary of {source} keeps {len(free)} tokens free, the protocol's tags need {len(tags)}: {_PLAIN}"
+            f"the vocabulary of {source} has {len(free)} unused tokens, the protocol's tags need {len(tags)}: {_PLAIN}"
         )
     names = dict(zip(free, tags, strict=False))
     ids = {tag: free[name] for name, tag in names.items()}
@@ -105,7 +105,7 @@ def _free_tokens(vocabulary: Mapping[str, Any], source: Path) -> dict[str, int]:
 def _renamed_vocabulary(vocabulary: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     for token in vocabulary["added_tokens"]:
         if token["content"] in names:
-            # Not "special": what the model says in tags has to survive decoding.
+            # Not "special": tags that the model writes must survive decoding.
             token.update(content=names[token["content"]], special=False, normalized=False, lstrip=False, rstrip=False)
     entries = vocabulary["model"].get("vocab")
     if isinstance(entries, dict):
@@ -137,7 +137,7 @@ def _content(token: Any) -> Any:
 
 
 def _write_weights(source: Path, target: Path, rows: Mapping[int, Sequence[int]]) -> None:
-    """Copies one weights file; in the tables with a row a token, `rows` maps a row to those that spelled its token."""
+    """Copies a weights file; in tables with one row per token, `rows` maps a row to those that spelled its token."""
     from safetensors import safe_open
     from safetensors.torch import load_file, save_file
 
@@ -157,8 +157,8 @@ def _rows(table: "torch.Tensor", spelled: Sequence[Sequence[int]]) -> "torch.Ten
     """Rows (tags, width) for tokens that were `spelled` by several: their means, made distinct, of a row's length.
 
     Tags are spelled by almost the same tokens, so plain means point almost the same way (cosine .94 to .97 among the
-    query and documents tags of SmolLM2, .46 between any two of its tokens). A model whose embeddings are frozen then
-    mixes them up for good. Seen from the mean of all rows, the means are replaced by the orthogonal set nearest to them
+    query and documents tags of SmolLM2, .46 between any two of its tokens). A model with frozen embeddings then
+    confuses them permanently. Relative to the mean of all rows, the means are replaced by the nearest orthogonal set
     (symmetric orthogonalization, Löwdin 1950).
     """
     import torch

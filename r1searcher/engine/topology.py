@@ -1,6 +1,6 @@
-"""Where a run trains: the device, and which GPUs the trained model, its reference and vLLM get.
+"""The placement of a run: the device, and the GPUs of the trained model, its reference and vLLM.
 
-Computed once per run from the settings and from what this machine shows. Flags, launch script and the checks before a
+Computed once per run from the settings and the hardware of this machine. Flags, launch script and the checks before a
 run read it; nothing else computes a placement.
 """
 
@@ -51,7 +51,7 @@ class Topology:
 
     @property
     def gpus(self) -> int:
-        """GPUs of everything together; with fewer, Ray waits for ever."""
+        """GPUs of everything together; with fewer, Ray waits forever."""
         vllm = self.vllm_engines * self.tensor_parallel
         if self.colocate:
             return max(self.trainer_gpus, vllm)
@@ -61,7 +61,7 @@ class Topology:
 def topology_of(settings: Settings, device: Device | None = None) -> Topology:
     """The placement that the settings ask for; on `device`, or on the one that this machine has.
 
-    Raises `InputError` where they ask for what the machine does not have.
+    Raises `InputError` if they ask for something that the machine does not have.
     """
     engine = settings.engine
     algorithm = ALGORITHMS.get(settings.rl.algorithm)  # an unknown one is reported by `require_algorithm`
@@ -90,11 +90,11 @@ def _engines(engine: Engine) -> int:
 
 
 def device_of(settings: Settings) -> Device:
-    """Where this run trains and samples. Raises `InputError` where the machine lacks what the settings ask for."""
+    """Where this run trains and samples. Raises `InputError` if the machine lacks what the settings ask for."""
     engine = settings.engine
     present = has_gpu()
     if engine.device == "gpu" and not present and not engine.ray_address:
-        raise InputError('engine.device = "gpu": this machine shows no NVIDIA GPU; use "auto" or "cpu"')
+        raise InputError('engine.device = "gpu": no NVIDIA GPU was found on this machine; use "auto" or "cpu"')
     if engine.device == "gpu" or (engine.device == "auto" and (present or engine.ray_address)):
         if engine.precision != "bf16" or engine.freeze_lower_layers:
             raise InputError(
@@ -108,6 +108,6 @@ def device_of(settings: Settings) -> Device:
 
 
 def has_gpu() -> bool:
-    """Whether this machine shows an NVIDIA GPU to this process."""
+    """Whether this process can see an NVIDIA GPU."""
     gpus = Path("/proc/driver/nvidia/gpus")
     return os.environ.get("CUDA_VISIBLE_DEVICES") != "" and gpus.is_dir() and any(gpus.iterdir())

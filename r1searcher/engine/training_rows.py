@@ -1,4 +1,4 @@
-"""What the engine trains on, and in which order: the rows of the run's data file, from the first to the last.
+"""The engine's training data, in order: the rows of the run's data file.
 
 Prompts of a stage are {"input", "label"}. Rows of the SFT are {"input": everything before a turn, "output": the
 turn}; loss falls on the output alone, so a document, which is never an output, is never trained.
@@ -22,7 +22,7 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A question as the model sees it."""
+    """A question in the form that the model sees."""
 
     text: str
     question: Question
@@ -31,8 +31,8 @@ class Prompt:
 def write_prompts(run: RunFolder, prompts: Sequence[Prompt], settings: Settings) -> int:
     """Write the engine's dataset of prompts and labels, exactly as many as the stage's steps take; returns the steps.
 
-    In training order: epoch by epoch over the prompts, each epoch in an order of its own that the seed decides, or all
-    in the order of the prompts (`data.shuffle`). Whole steps only: a partial one would end in the middle of an update.
+    In training order: epoch by epoch over the prompts, each epoch in a different order that depends on the seed, or all
+    in the order of the prompts (`data.shuffle`). Only complete steps: a partial one would end inside an update.
     """
     size = settings.rl.questions_per_step
     if len(prompts) < size:
@@ -70,9 +70,9 @@ def _label(question: Question, step: int, epoch: int) -> str:
 
 
 def by_length_within_updates(rows: Sequence[Row], batch: int, lengths: Sequence[int]) -> list[Row]:
-    """The same rows in each update of `batch`, shortest first, so that micro-batches hold little padding.
+    """The same rows in each update of `batch`, shortest first, so that micro-batches have little padding.
 
-    The loss of an update is one mean over its tokens, whatever their order. A last, incomplete update is left out.
+    The loss of an update is one mean over its tokens, whatever their order. A last, incomplete update is dropped.
     """
     return [rows[i] for i in _by_length(len(rows), batch, lengths)]
 

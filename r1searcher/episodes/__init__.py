@@ -1,1 +1,1 @@
-"""One question's way: prompt, turns of model and search engine, trajectory."""
+"""Episodes: prompt, turns of model and search engine, trajectory."""

@@ -105,7 +105,7 @@ def _stop_strings(protocol: EpisodeProtocol, hostile: Sequence[str]) -> Iterator
         for turn in (stop, *(text + stop for text in hostile)):
             read = protocol.read_turn(turn)
             if isinstance(read, Query) and (not read.text or read.text != " ".join(read.text.split())):
-                yield f"read_turn: a query of {turn!r} must be text on one line without outer blanks"
+                yield f"read_turn: a query of {turn!r} must be text on one line without outer spaces"
             if read is StopReason.EOS_WITHOUT_ANSWER:
                 yield f"read_turn: a turn that ends with the stop string {stop!r} must not be read as nothing"
     if isinstance(protocol.read_turn(_THOUGHT, ended=True), Query):
@@ -158,7 +158,7 @@ def _transcripts(protocol: EpisodeProtocol, hostile: Sequence[str]) -> Iterator[
 
 
 def _one_transcript(protocol: EpisodeProtocol, turns: Sequence[str]) -> Iterator[str]:
-    """Blanks between two turns may belong to either."""
+    """Spaces between two turns may belong to either."""
     parts = [(part.author, part.text.strip()) for part in protocol.read_transcript("".join(turns))]
     authors = (Author.MODEL, Author.ENVIRONMENT, Author.MODEL)
     if parts != [(author, turn.strip()) for author, turn in zip(authors, turns, strict=True)]:

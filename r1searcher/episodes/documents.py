@@ -8,7 +8,7 @@ from r1searcher.retrieval.base import Hit
 
 
 def documents_of(hits: Sequence[Hit], protocol: EpisodeProtocol, special_tokens: Iterable[str] = ()) -> list[Document]:
-    """What hits hold, sanitized."""
+    """The texts of hits, sanitized."""
     specials = tuple(special_tokens)
     return [
         Document(protocol.sanitize(hit.passage.title, specials), protocol.sanitize(hit.passage.text, specials))
@@ -24,10 +24,10 @@ def block_of(documents: Iterable[Document], protocol: EpisodeProtocol, max_words
 def fit(
     hits: Sequence[Hit], protocol: EpisodeProtocol, tokenizer: Tokenizer, max_words: int, max_tokens: int
 ) -> tuple[str, int] | None:
-    """The fullest environment's turn of at most `max_tokens` tokens and how many hits it shows; None where none fits.
+    """The longest environment turn of at most `max_tokens` tokens and how many hits it shows; None if none fits.
 
-    Passages are shortened together first, down to a fifth of `max_words`; below that the last ones are left out, since
-    a few words of many passages answer nothing.
+    All passages are shortened equally first, down to a fifth of `max_words`; below that the last ones are dropped,
+    since a few words of many passages are useless.
     """
 
     def block(shown: int, words: int) -> str:

@@ -1,7 +1,7 @@
-"""The one episode loop, for training and for evaluation: generate, search, append what was found, go on.
+"""The episode loop, for training and for evaluation: generate, search, append what was found, continue.
 
-Token ids go in and come out: what the engine sampled is kept as sampled, what the environment adds is tokenized once,
-and nothing is decoded to be encoded again.
+It works on token ids: what the engine sampled is kept as sampled, what the environment adds is tokenized once, and
+nothing is decoded and encoded again.
 """
 
 import time
@@ -33,7 +33,7 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One turn as sampled. `logprobs` has an entry for each id, or is None where the engine gave none."""
+    """One turn as sampled. `logprobs` has an entry for each id, or is None if the engine gave none."""
 
     token_ids: tuple[int, ...]
     finish: FinishReason
@@ -48,7 +48,7 @@ class TokenGenerator(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EpisodeLimits:
-    """What an episode may spend.
+    """The limits of an episode.
 
     max_searches: searches run. max_new_tokens: tokens sampled in one turn. max_context: tokens of the whole
     trajectory. top_k: passages asked of the retriever. max_document_words: words shown of each passage.
@@ -62,7 +62,7 @@ class EpisodeLimits:
 
 
 def max_prompt_tokens(limits: EpisodeLimits) -> int:
-    """Tokens a prompt may have so that a whole turn still fits after it. A question is never cut."""
+    """The longest prompt, in tokens, after which a full turn still fits. A question is never cut."""
     return limits.max_context - min(limits.max_new_tokens, limits.max_context // 2)
 
 
@@ -140,7 +140,7 @@ async def run_episode(
         [result] = await search_all(bind(retriever, record.episode), [move.text], limits.top_k)
         hits = result.require_hits()
         seconds = time.perf_counter() - started
-        # A whole turn must fit after the documents, or the model reads them and can't say what it found.
+        # A full turn must fit after the documents; otherwise the model reads them and cannot answer.
         left = limits.max_context - len(record.context) - limits.max_new_tokens
         block = documents.fit(hits, request.protocol, tokenizer, limits.max_document_words, left)
         record.searches.append(Search(move.text, hits, block[1] if block else 0, seconds, result.spans))
@@ -155,8 +155,8 @@ def _prompt_segment(request: EpisodeRequest, tokenizer: Tokenizer) -> Segment:
     prompt_ids = tuple(tokenizer.encode(request.prompt))
     if len(prompt_ids) > max_prompt_tokens(request.limits):
         raise InputError(
-            f"the prompt of {request.question[:80]!r} has {len(prompt_ids)} tokens and the episode leaves room for "
-            f"{max_prompt_tokens(request.limits)}: raise episode.max_context or leave the row out"
+            f"the prompt of {request.question[:80]!r} has {len(prompt_ids)} tokens and the episode allows "
+            f"{max_prompt_tokens(request.limits)}: raise episode.max_context or remove the row"
         )
     return Segment(Author.PROMPT, tokenizer.decode(prompt_ids), prompt_ids)
 

@@ -1,4 +1,4 @@
-"""A question as the model is asked it: a prompt text, through the chat template or as it is."""
+"""Renders the prompt of a question, with or without the chat template."""
 
 from importlib import resources
 from pathlib import Path
@@ -9,11 +9,11 @@ from r1searcher.episodes.protocol import EpisodeProtocol
 from r1searcher.errors import InputError
 
 OF_EVERY_PROTOCOL = ("bare", "chatml")
-"""Prompts that explain nothing: for a model that knows its protocol."""
+"""Prompts without instructions, for a model that knows its protocol."""
 
 
 def prompt_text(name: str, protocol: EpisodeProtocol) -> str:
-    """The text of a prompt of `protocol`, or of a file. Raises `InputError` where it has no {question}."""
+    """The text of a prompt of `protocol`, or of a file. Raises `InputError` if it does not contain {question}."""
     if name in protocol.prompts:
         text = protocol.prompts[name]
     elif name in OF_EVERY_PROTOCOL:
@@ -27,7 +27,7 @@ def prompt_text(name: str, protocol: EpisodeProtocol) -> str:
                 f"model.prompt: {error}; the prompts of the protocol {protocol.name} are {names}"
             ) from None
     if "{question}" not in text:
-        raise InputError(f"model.prompt = {name!r}: the text has no {{question}} to put the question in")
+        raise InputError(f"model.prompt = {name!r}: the text does not contain {{question}}")
     return text.removesuffix("\n") if name != "chatml" else text
 
 
@@ -56,7 +56,7 @@ class PromptMaker:
             )
 
     def __call__(self, question: str) -> str:
-        # A question is text from outside too: a control token in it would end the user's message.
+        # A question is untrusted text too: a control token in it would end the user's message.
         content = self._text.replace("{question}", self._protocol.sanitize(question, self._special_tokens))
         if self._template is not None:
             content = self._template.apply_chat_template(

@@ -1,4 +1,4 @@
-"""How a model and its environment communicate: tags, turns and prompts. One object per protocol, found by its name.
+"""How a model and its environment communicate: tags, turns and prompts. One object per protocol, found by name.
 
 The loop, format rules, prompts, traces and the reading of transcripts take all of it from the episode's protocol.
 Another package adds one with an entry point of the group `r1searcher.protocols` that names an `EpisodeProtocol` object;
@@ -9,6 +9,7 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import NamedTuple
 
 from r1searcher.common.registry import Registry
@@ -26,7 +27,7 @@ class Document(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A search that a turn asks for."""
+    """A search that a turn requests."""
 
     text: str
 
@@ -39,7 +40,7 @@ class ParsedTurns:
     """
 
     answer: str | None
-    """Raw text of the last turn's answer, with its outer blanks; None where none was completed."""
+    """Raw text of the last turn's answer, with its outer spaces; None if none was completed."""
 
     answer_out_of_place: bool = False
     """The answer is not where it belongs, after the thinking."""
@@ -59,7 +60,7 @@ class ParsedTurns:
 
     @property
     def faults(self) -> tuple[str, ...]:
-        """Names of the fields that say what is wrong."""
+        """Names of the fields that are set, that is, what is wrong."""
         return tuple(field.name for field in fields(self) if getattr(self, field.name) is True)
 
 
@@ -76,15 +77,15 @@ class EpisodeProtocol(ABC):
     """One protocol. It holds no state: one object serves all episodes at once.
 
     Text from outside (questions, passages) reaches a prompt or `render` only through `sanitize`, and who wrote a token
-    is recorded, never found by looking for tags. So a protocol needs no protection of its own against hostile text, as
-    long as `tags` contains every string that it looks for.
+    is recorded, never found by looking for tags. So a protocol does not need its own protection against hostile text,
+    as long as `tags` contains every string that it looks for.
     """
 
     name: str
     """The name in `episode.protocol`, in trajectories and of the entry point."""
 
     tags: tuple[str, ...]
-    """Every string with a meaning: no text from outside may contain one. In Unicode's form NFKC."""
+    """Every string with a meaning: untrusted text may not contain any. In Unicode's form NFKC."""
 
     stop_strings: tuple[str, ...]
     """Generation stops after each of these."""
@@ -104,7 +105,7 @@ class EpisodeProtocol(ABC):
 
     @abstractmethod
     def read_turn(self, text: str, ended: bool = False) -> Query | StopReason:
-        """What a turn asks for: a search, or the end of the episode with its reason.
+        """What a turn requests: a search, or the end of the episode with its reason.
 
         `text` ends with a stop string, or where the model ended its text itself (`ended`).
         """
@@ -112,6 +113,10 @@ class EpisodeProtocol(ABC):
     @abstractmethod
     def parse(self, turns: Sequence[str]) -> ParsedTurns:
         """All turns of an episode, for its answer and its format. `turns` may be empty, and hold anything."""
+
+    def raw_answer(self, turns: Sequence[str]) -> str | None:
+        """The answer of `parse` alone; a protocol that finds it without the rest overrides this."""
+        return self.parse(turns).answer
 
     @abstractmethod
     def render(self, documents: Sequence[Document]) -> str:
@@ -130,18 +135,18 @@ class EpisodeProtocol(ABC):
         """A turn that thinks and then answers, for traces."""
 
     def broken_answers(self, thought: str, answer: str) -> tuple[str, ...]:
-        """Turns with an answer that end like any other but break the format, for traces that are weak on purpose."""
+        """Turns with an answer that end like any other but break the format, for deliberately weak traces."""
         return ()
 
     def sanitize(self, text: str, special_tokens: Iterable[str] = ()) -> str:
-        """Text from outside on one line, with no tag of the protocol and none of the tokenizer's `special_tokens`.
+        """Untrusted text on one line, without tags of the protocol and the tokenizer's `special_tokens`.
 
         A tag keeps its name and loses its brackets: "<end>" becomes "(end)". Compatibility forms (full-width brackets,
         say) count as the plain ones, because some tokenizers fold them.
         """
         line = " ".join(text.split())
         reserved = (*self.tags, *special_tokens)
-        folded = " ".join(unicodedata.normalize("NFKC", line).split())  # folding may make new spaces
+        folded = " ".join(unicodedata.normalize("NFKC", line).split())  # folding may create new spaces
         if any(tag in folded for tag in reserved):
             line = folded
         found = False
@@ -163,6 +168,7 @@ PROTOCOLS: Registry[EpisodeProtocol] = Registry(
 )
 
 
+@cache
 def protocol_named(name: str, setting: str = "episode.protocol") -> EpisodeProtocol:
     """The protocol of that name, which `setting` gave. Raises `InputError` where there is none, or it is not one."""
     protocol = PROTOCOLS.require(name, setting)

@@ -1,4 +1,4 @@
-"""What an episode needs of a tokenizer, and the one that Hugging Face tokenizers offer."""
+"""The tokenizer interface of episodes, and its implementation with Hugging Face tokenizers."""
 
 import os
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ class Tokenizer(Protocol):
     """Text to token ids and back; `decode(encode(text))` need not be `text` (unknown words, normalization)."""
 
     special_tokens: tuple[str, ...]
-    """Strings that `encode` turns into control tokens wherever they stand: text from outside must not hold them."""
+    """Strings that `encode` turns into control tokens anywhere: untrusted text must not contain them."""
 
     def encode(self, text: str) -> list[int]:
         """Without tokens added at either end."""
@@ -30,7 +30,7 @@ class HuggingFaceTokenizer:
         self._tokenizer = tokenizer
         added = getattr(tokenizer, "added_tokens_decoder", {}).values()
         specials = {str(token) for token in added if getattr(token, "special", False)}
-        # Longest first, so that a token that holds another is replaced whole.
+        # Longest first, so that a token that contains another is replaced as a whole.
         self.special_tokens = tuple(sorted(specials | set(tokenizer.all_special_tokens), key=len, reverse=True))
 
     def encode(self, text: str) -> list[int]:
@@ -44,8 +44,8 @@ class HuggingFaceTokenizer:
 def load_tokenizer(source: str | Path, trust_remote_code: bool = False) -> Any:
     """The transformers tokenizer of a Hugging Face folder or name.
 
-    This is the loader of training and of vLLM: another one could split a text into other ids. It needs no torch.
-    Raises `InputError` where `source` has no tokenizer, or one that is damaged or needs code of its own.
+    This is the loader of training and of vLLM: another one could split a text into other ids. It does not need torch.
+    Raises `InputError` if `source` does not have a tokenizer, or if it is damaged or needs its own code.
     """
     source = str(source)
     if not os.path.isdir(source) and not may_be_on_hub(source):
@@ -61,7 +61,7 @@ def load_tokenizer(source: str | Path, trust_remote_code: bool = False) -> Any:
 
 
 def may_be_on_hub(name: str) -> bool:
-    """Whether a model's name can be one of the hub's, `name` or `owner/name`, and not a path that leads nowhere."""
+    """Whether a model's name can be a hub name, `name` or `owner/name`, rather than a nonexistent path."""
     owner = name.partition("/")[0]
     is_below_a_file = os.path.lexists(owner) and not os.path.isdir(owner)
     return not (name.startswith((".", "/", "~")) or name.count("/") > 1 or os.path.lexists(name) or is_below_a_file)

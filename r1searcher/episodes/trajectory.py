@@ -35,7 +35,7 @@ class StopReason(StrEnum):
     """A turn reached its budget of new tokens before a query or an answer was closed."""
 
     CONTEXT_FULL = "context_full"
-    """No room was left in the context for another turn or for the documents found."""
+    """The context had no space for another turn or for the documents found."""
 
     MALFORMED_QUERY = "malformed_query"
     """A query was closed that was empty, never opened, or opened more than once; nothing was searched."""
@@ -48,9 +48,9 @@ class StopReason(StrEnum):
 class Segment:
     """A run of tokens by one author.
 
-    `text` is what `token_ids` decode to, always: also where a stop string ended inside the last token. `overhang` then
-    counts the characters of `text` that come after the stop string: they were sampled and are trained, but belong to
-    nothing the model said. `logprobs` has one entry a token for sampled segments, if the engine gave them.
+    `text` is what `token_ids` decode to, always: also if a stop string ended inside the last token. `overhang` then
+    counts the characters of `text` that come after the stop string: they were sampled and are trained, but are not
+    part of what the model said. `logprobs` has one entry per token for sampled segments, if the engine gave them.
     """
 
     author: Author
@@ -82,7 +82,7 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
-    """One finished episode. The first segment is the prompt; model and environment follow in turns.
+    """One finished episode. The first segment is the prompt; model and environment alternate after it.
 
     `protocol` is the name of the `EpisodeProtocol` by which the turns are read.
     """
@@ -109,5 +109,5 @@ class Trajectory:
 
     @property
     def turns(self) -> tuple[str, ...]:
-        """What the model said, one string a turn."""
+        """What the model said, one string per turn."""
         return tuple(segment.text_before_stop for segment in self.segments if segment.author is Author.MODEL)

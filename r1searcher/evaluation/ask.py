@@ -1,4 +1,4 @@
-"""`r1s ask`: one question, and every turn and document as it comes."""
+"""`r1s ask`: one question, with every turn and document as it arrives."""
 
 import asyncio
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ class AskRequest(ModelRequest):
 
 
 def run_ask(request: AskRequest) -> None:
-    """Run one episode and print its turns and documents as they come; the answer goes to standard output."""
+    """Run one episode and print its turns and documents as they arrive; the answer goes to standard output."""
     trajectory = asyncio.run(_ask(request, terminal.console(stderr=True)))
     answer = answer_of_trajectory(trajectory)
     if trajectory.stop is StopReason.ANSWERED and answer is not None:

@@ -1,4 +1,4 @@
-"""What `r1s evaluate`, `score` and `compare` print."""
+"""The output of `r1s evaluate`, `score` and `compare`."""
 
 import os
 from collections.abc import Sequence
@@ -38,8 +38,8 @@ def run_evaluate(request: EvaluationRequest) -> None:
 
 
 def print_scores(request: ScoreRequest) -> None:
-    """Score predictions files; one JSON object per file and dataset, or a table. Verdicts of a judge are kept beside
-    the file."""
+    """Score predictions files; one JSON object per file and dataset, or a table. A judge's verdicts are kept in a
+    file next to it."""
     scored = [(file, _scored(file, request.scoring, request.judge)) for file in request.files]
     parts = [(file, name, summarize(rows)) for file, all_rows in scored for name, rows in by_dataset(all_rows).items()]
     if request.as_json:
@@ -52,7 +52,7 @@ def print_scores(request: ScoreRequest) -> None:
         if not summary.official:
             known = ", ".join(DATASETS)
             terminal.console().print(
-                f"{label}: no official metrics: it names none of {known}; see --dataset", soft_wrap=True
+                f"{label}: no official metrics: its dataset is none of {known}; see --dataset", soft_wrap=True
             )
 
 
@@ -110,7 +110,7 @@ def print_comparison(a: Path, b: Path, as_json: bool, dataset: str | None = None
     out.print(f"{comparison.n} questions in both; A is {a}, B is {b}", soft_wrap=True)
     for file, missing in ((a, comparison.only_a), (b, comparison.only_b)):
         if missing:
-            out.print(f"{missing} questions are only in {file} and are left out", soft_wrap=True)
+            out.print(f"{missing} questions are only in {file} and are skipped", soft_wrap=True)
     for scorer in comparison.official:
         out.print(f"official metrics: {scorer}", soft_wrap=True)
     print_whole(out, table)

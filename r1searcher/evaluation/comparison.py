@@ -1,4 +1,4 @@
-"""Two sets of predictions, question by question: is the difference significant?"""
+"""Compares two sets of predictions, question by question."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -76,7 +76,7 @@ def compare(a: Sequence[Scored], b: Sequence[Scored]) -> Comparison:
 
 
 def _by_text(scored: Sequence[Scored]) -> dict[str, list[Scored]]:
-    """Groups by question text; the second question of the same text is distinguished by its number."""
+    """Groups by question text; further questions with the same text are distinguished by number."""
     groups: dict[str, list[Scored]] = {}
     for group in by_question(scored).values():
         text, number = " ".join(group[0].question.split()), 1

@@ -1,6 +1,6 @@
 """Inference engines that run episodes: vLLM in this process (`engine.vllm.inference.LocalModel`) or a completions URL.
 
-Token ids go in and token ids come out of both.
+Both take and return token ids.
 """
 
 import asyncio
@@ -127,7 +127,7 @@ class CompletionsEngine:
 
         choice = await RETRIES.acall(lambda: self._client.post(self._url, body, read))
         if choice.token_ids is None:
-            raise InputError(f"{self._client.shown} returns no token ids; serve the model with vLLM 0.10.2 or later")
+            raise InputError(f"{self._client.shown} does not return token ids; use vLLM 0.10.2 or later")
         stopped_at_text = isinstance(choice.stop_reason, str)
         finish = (
             FinishReason.LENGTH
@@ -148,7 +148,7 @@ class _CompletionsGenerator:
 
 
 def completions_client(url: str, concurrency: int = 64) -> Client:
-    """The client of a model server, with the key of `KEY_VARIABLE`. Nothing is sent yet.
+    """The client of a model server, with the key of `KEY_VARIABLE`. Does not send anything yet.
 
     Raises `InputError` for a malformed URL and for a key that cannot be sent.
     """
@@ -184,7 +184,7 @@ async def open_completions(
 def _chosen(served: Sequence[_Served], model: str | None, shown: str) -> _Served:
     if model is None:
         if not served:
-            raise InputError(f"{shown} serves no model")
+            raise InputError(f"{shown} does not serve a model")
         return served[0]
     names = [entry.id for entry in served]
     if names and model not in names:

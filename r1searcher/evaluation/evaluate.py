@@ -1,6 +1,6 @@
 """`r1s evaluate`: questions in, predictions and metrics out; `evaluation.folder` lists the files.
 
-Episodes are written as they end. The same command runs those that are missing.
+Episodes are written as they end. Running the same command again runs the missing ones.
 """
 
 import asyncio
@@ -65,7 +65,7 @@ class Plan:
 
 
 def evaluate(request: EvaluationRequest, console: SafeConsole) -> dict[str, MetricSummary]:
-    """Run every episode that is missing, score all, write the report. Returns the metrics by dataset.
+    """Run the missing episodes, score all, write the report. Returns the metrics by dataset.
 
     Raises `InputError` if `to` has another evaluation.
     """
@@ -139,7 +139,7 @@ def fingerprint(model: Path) -> str | None:
     if not model.is_dir():
         return None
     digest = hashlib.sha256()
-    for file in sorted(f for f in model.iterdir() if f.is_file()):  # one that can't be read: `last_resort` names it
+    for file in sorted(f for f in model.iterdir() if f.is_file()):  # `last_resort` reports unreadable ones
         size = file.stat().st_size
         digest.update(f"{file.name}:{size}\n".encode())
         with file.open("rb") as handle:
@@ -161,7 +161,7 @@ def _all_rows(plan: Plan, folder: EvaluationFolder, console: SafeConsole) -> lis
     if missing:
         if len(missing) < len(episodes):
             there = len(episodes) - len(missing)
-            console.print(f"{there} of {len(episodes)} episodes are there already; running the others")
+            console.print(f"{there} of {len(episodes)} episodes are already done; running the others")
         asyncio.run(_run(plan, missing, folder, console))
     rows = folder.ordered([dataset.name for dataset in plan.datasets])
     if request.judge:
@@ -197,7 +197,7 @@ async def _run(plan: Plan, episodes: Sequence[RolloutRequest], folder: Evaluatio
 
 
 class _Progress:
-    """Exact match so far: on a bar in a terminal, on a line per 50 episodes elsewhere."""
+    """Exact match so far: on a progress bar in a terminal, on a line per 50 episodes elsewhere."""
 
     def __init__(self, description: str, total: int, console: SafeConsole) -> None:
         columns = (

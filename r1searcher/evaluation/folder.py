@@ -78,7 +78,7 @@ class EvaluationFolder:
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path} is not a folder: choose another one with --to")
         if self.path.exists() and any(self.path.iterdir()):
-            raise InputError(f"{self.path} is not empty and holds no evaluation: choose another folder with --to")
+            raise InputError(f"{self.path} is not empty and not an evaluation: choose another folder with --to")
         write_json(self.manifest, manifest)
 
     @contextmanager
@@ -98,7 +98,7 @@ class EvaluationFolder:
         return list(checked_rows(self.predictions, EpisodeRow))
 
     def missing(self, wanted: Sequence[RolloutRequest]) -> list[RolloutRequest]:
-        """Those episodes of `wanted` that have no row yet. A last line that a crash cut is removed from the file.
+        """The episodes of `wanted` that do not have a row yet. A last line cut by a crash is removed from the file.
 
         Raises `InputError` for a row that is damaged otherwise, before anything is removed.
         """
@@ -118,7 +118,7 @@ class EvaluationFolder:
         for row in rows:
             if row["dataset"] not in order:
                 raise InputError(
-                    f"{self.predictions} is damaged ({row['dataset']!r} is not a dataset of it): {DAMAGED}"
+                    f"{self.predictions} is damaged ({row['dataset']!r} is not one of its datasets): {DAMAGED}"
                 )
         return sorted(rows, key=lambda row: (order[row["dataset"]], row["index"], row["sample"]))
 
@@ -134,7 +134,7 @@ def episode_of(row: Mapping[str, Any]) -> Episode:
 
 
 def default_folder(model: str, datasets: Sequence[str]) -> Path:
-    """Where the files of an evaluation go unless --to says: runs/evaluate/MODEL-DATASETS."""
+    """The default folder of an evaluation: runs/evaluate/MODEL-DATASETS."""
     shown = shown_url(model).split("://")[-1]
     names = "-".join(Path(name).stem for name in datasets)
     name = re.sub(r"[^\w.+=@-]+", "-", f"{shown}-{names}").strip("-.") or "evaluation"

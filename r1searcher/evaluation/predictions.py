@@ -66,16 +66,16 @@ def read_predictions(file: Path) -> Iterator[Prediction]:
         for part in parts:
             yield from read_predictions(part)
         return
-    empty = True
+    empty, named = True, named_dataset(file)
     for number, line in prediction_lines(file):
         empty = False
-        yield parse(line, f"{file}:{number}", str(number), named_dataset(file))
+        yield parse(line, f"{file}:{number}", str(number), named)
     if empty:
         raise InputError(f"the predictions file {file} is empty")
 
 
 def prediction_lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Numbers and texts of the lines that are not blank."""
+    """Numbers and texts of the lines that are not empty."""
     for number, line in enumerate(read_lines(file, "the predictions file"), start=1):
         if line.strip():
             yield number, line
@@ -147,7 +147,7 @@ def from_text(
     for part in protocol.read_transcript(text):
         if part.author is Author.ENVIRONMENT:
             asked = protocol.read_turn(segments[-1].text)
-            hits = tuple(Hit(passage, 0.0) for passage in part.found)
+            hits = tuple([Hit(passage, 0.0) for passage in part.found])
             searches.append(Search(asked.text if isinstance(asked, Query) else "", hits, len(hits), 0.0))
         segments.append(Segment(part.author, part.text, ()))
     last_turn = segments[-1].text if segments[-1].author is Author.MODEL else ""

@@ -38,7 +38,7 @@ class Recall:
 
 
 async def measure(retriever: Retriever, questions: Sequence[Question]) -> Recall:
-    """Where the answers stand in what is found for the questions themselves."""
+    """At which ranks the questions, used as queries, find the answers."""
     open_ = [question for question in questions if not _is_yes_no(question)]
     ranks: list[int | None] = []
     for start in range(0, len(open_), _QUERIES_AT_ONCE):

@@ -1,4 +1,4 @@
-"""What is evaluated: a model, the settings that its episodes are run with, and the engine that samples from it."""
+"""What is evaluated: a model, the settings of its episodes, and the engine that samples from it."""
 
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -16,7 +16,7 @@ from r1searcher.models.demo import DEMO_MODEL, demo_model
 
 STAGES_LAST_FIRST = ("stage2", "stage1", "sft")
 TOP_K = 5
-"""Documents per search in the paper's evaluation; its training takes 3."""
+"""Documents per search in the paper's evaluation; its training uses 3."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class Target:
 def find_target(model: str, overrides: Mapping[str, Any]) -> Target:
     """The weights, prompt and limits of `model`; see `ModelRequest`.
 
-    A run brings its own settings; anything else starts from the defaults with the paper's top-k. Raises `InputError`
+    A run has its own settings; anything else starts from the defaults with the paper's top-k. Raises `InputError`
     for a folder without a model.
     """
     folder = Path(model)

@@ -29,7 +29,7 @@ _INSTEAD = f'with access to the Hugging Face hub, model.path = "{HUB_NAME}" load
 
 
 def model_folder(path: str, notify: Callable[[str], None] = lambda line: None) -> str:
-    """`model.path` with "demo" resolved to the folder of `demo_model`; any other name or folder as it is.
+    """`model.path` with "demo" resolved to the folder of `demo_model`; any other name or folder unchanged.
 
     A model folder of this name in the working directory takes precedence. Raises what `demo_model` raises.
     """

@@ -1,6 +1,6 @@
-"""The datasets that have a name: where their splits are, and which scorer is their own. Importing this module is cheap.
+"""The named datasets: the sources of their splits, and their official scorers. Importing this module is cheap.
 
-Another package adds one by an entry point of the group `r1searcher.datasets`:
+Another package adds one with an entry point of the group `r1searcher.datasets`:
 
     RIVERS = NamedDataset({"train": Path("train.jsonl"), "test": "https://example.org/rivers/test.jsonl"})
 """
@@ -27,9 +27,9 @@ shape that `questions.rows` lists."""
 
 @dataclass(frozen=True, slots=True)
 class NamedDataset:
-    """A dataset. `splits` are its sources by name; `train` is the one that training takes.
+    """A dataset. `splits` are its sources by name; `train` is the one for training.
 
-    `evaluated` is the split that evaluations take: the last one if not given. `files` are names of files that replace
+    `evaluated` is the split for evaluation: the last one if not given. `files` are names of files that replace
     that split in a folder of datasets (`--data-dir`, `data.folder`). `scorer` is the dataset's own scorer, or the name
     of one in `rewards.official.SCORERS`; none if it is empty. `spelling` is a regular expression for the beginning of
     names that mean this dataset, such as `2wiki_500`; the name itself if it is empty.
@@ -40,6 +40,10 @@ class NamedDataset:
     files: tuple[str, ...] = ()
     scorer: OfficialScorer | str = ""
     spelling: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.splits or (self.evaluated and self.evaluated not in self.splits):
+            raise ValueError(f"a dataset has at least one split, and evaluated = {self.evaluated!r} is one of them")
 
     @property
     def evaluated_split(self) -> str:
@@ -68,6 +72,6 @@ DATASETS: Registry[NamedDataset] = Registry(
     },
     NamedDataset,
 )
-"""R1-Searcher evaluates on 500 rows of its own draw of HotpotQA, 2WikiMultihopQA and MuSiQue (`eval_set/` in its
+"""R1-Searcher evaluates on its own samples of 500 rows of HotpotQA, 2WikiMultihopQA and MuSiQue (`eval_set/` in its
 repository); the hub's files are the whole development sets. The report says which file was read, and its hash.
 """

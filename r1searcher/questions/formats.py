@@ -23,15 +23,15 @@ class Unreadable:
 
 
 Rows = Iterator[tuple[int, Any | Unreadable]]
-"""(line, or place in an array or Parquet file, from 1; the row as JSON values)"""
+"""(line, or index in an array or Parquet file, from 1; the row as JSON values)"""
 
 _COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\x28\xb5\x2f\xfd": "unzstd", b"PK\x03\x04": "unzip"}
 
 
 def rows_in(file: Path, data: bytes) -> Rows:
-    """The rows of a file's content, lazily where the format allows it.
+    """The rows of a file's content, lazily if the format allows it.
 
-    Raises `InputError` for content that is of none of the formats, for a truncated array and for damaged Parquet.
+    Raises `InputError` for content in none of the formats, for a truncated array and for damaged Parquet.
     """
     if data.startswith(b"PAR1"):
         return _parquet(file, data)
@@ -45,7 +45,7 @@ def rows_in(file: Path, data: bytes) -> Rows:
 
 
 def _json(file: Path, text: str) -> Rows:
-    """JSON Lines where the first line is a value of its own, else one JSON value."""
+    """JSON Lines if the first line is a complete value, otherwise one JSON value."""
     lines = [(number, line) for number, line in enumerate(split_lines(text), 1) if line.strip()]
     first = _parsed(lines[0][1])
     if isinstance(first, Unreadable) or (len(lines) == 1 and (isinstance(first, list) or _wrapped(first))):
@@ -55,7 +55,7 @@ def _json(file: Path, text: str) -> Rows:
         if isinstance(whole, Mapping):
             return enumerate(_wrapped(whole) or [whole], 1)
         if isinstance(whole, Unreadable) and text.lstrip().startswith("["):
-            raise InputError(f"the question file {file} is not a whole JSON array: {whole.reason}")
+            raise InputError(f"the question file {file} is not a complete JSON array: {whole.reason}")
     return ((number, _parsed(line)) for number, line in lines)
 
 
@@ -122,7 +122,7 @@ def _titled(header: list[str], cells: Any) -> Any | Unreadable:
     if len(cells) != len(header):
         return Unreadable(f"{len(cells)} columns under a header of {len(header)}")
     row: dict[str, Any] = dict(zip(header, cells, strict=True))
-    for key in GOLD_KEYS:  # a table has no other way to hold several answers
+    for key in GOLD_KEYS:  # the only way to write several answers in a table
         if isinstance(answers := _list_in(row.get(key, "")), list):
             row[key] = answers
     return row
@@ -138,7 +138,7 @@ def _dpr(cells: Any) -> Any | Unreadable:
 
 
 def _list_in(text: str) -> list[Any] | None:
-    """The list that a text spells, in JSON or in Python as DPR's files have it."""
+    """The list written in a text, as JSON or as Python (in DPR's files)."""
     if not text.lstrip().startswith("["):
         return None
     try:
@@ -154,7 +154,7 @@ def _list_in(text: str) -> list[Any] | None:
 
 
 def _table_kind(line: str) -> str:
-    """What a text file holds that has no questions, told by its first line."""
+    """The content of a text file without questions, judged by its first line."""
     cells = line.rstrip("\r").split("\t")
     if re.fullmatch(r"\S+\s+\S+(\s+\S+)?\s+-?\d+\s*", line):
         return "relevance judgments (qrels), which have no answers"
@@ -179,4 +179,4 @@ def _parquet(file: Path, data: bytes) -> Rows:
                 yield number, row
     except (arrow.ArrowException, OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise InputError(f"the question file {file} is damaged after row {number} ({reason}): get it again") from None
+        raise InputError(f"the question file {file} is damaged after row {number} ({reason}): replace it") from None

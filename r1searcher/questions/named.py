@@ -23,7 +23,7 @@ _INSTEAD = "give a folder with the file (--data-dir, data.folder)"
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Questions in file order. `warnings` says what is odd about the rows, one sentence each."""
+    """Questions in file order. `warnings` are about suspicious rows, one sentence each."""
 
     name: str
     source: str
@@ -40,14 +40,14 @@ def open_dataset(
     strict: bool = False,
     training: bool = False,
 ) -> Dataset:
-    """A question file, or a named dataset, with a split after a colon if wanted ("hotpotqa:dev").
+    """A question file, or a named dataset, optionally with a split after a colon ("hotpotqa:dev").
 
-    Named ones come from `folder` where it is given, else from the cache or the hub. Without a split, `training` takes
-    the training split and everything else the one that evaluations use. `strict` refuses a file with a bad row; the
-    rows of a named dataset are its publisher's, so bad ones are left out there and named in the warnings.
+    Named ones come from `folder` if given, otherwise from the cache or the hub. Without a split, `training` uses the
+    training split and everything else the one for evaluation. `strict` rejects a file with a bad row; the rows of a
+    named dataset are its publisher's, so bad ones are skipped there and listed in the warnings.
 
-    Raises `InputError` for what is neither a file nor a name and where no row can be used, and `R1Error` where a
-    download fails.
+    Raises `InputError` for what is neither a file nor a name and if no row can be used, and `R1Error` if a download
+    fails.
     """
     split = _split(name, training)
     place = _place(name, split, folder or None)
@@ -58,7 +58,7 @@ def open_dataset(
     warnings = quality_warnings(read.questions)
     if read.refused:
         rows = "1 unusable row" if len(read.refused) == 1 else f"{len(read.refused)} unusable rows"
-        warnings.insert(0, f"{rows}, the first in {read.refused[0]}; left out")
+        warnings.insert(0, f"{rows} skipped, the first in {read.refused[0]}")
     return Dataset(_label(name, split), source, read.sha256, read.questions, tuple(warnings))
 
 
@@ -104,7 +104,7 @@ Rows = Callable[[], Iterable[Any]]
 
 
 def _place(name: str, split: _Split | None, folder: Path | str | None) -> Path | Rows:
-    """The file or function to read, downloaded where necessary. Raises `InputError` where there is none."""
+    """The file or function to read, downloaded if necessary. Raises `InputError` if there is none."""
     place = _without_download(name, split, folder)
     if place is not None and (callable(place) or _exists(place)):
         return place
@@ -114,11 +114,11 @@ def _place(name: str, split: _Split | None, folder: Path | str | None) -> Path |
         shown = name if len(name) <= 100 else f"{name[:100]}…"
         known = ", ".join(DATASETS)
         raise InputError(f"there is no dataset {shown!r}{hint}: give a file of questions, or one of {known}")
-    if folder:
-        names = ", ".join(str(file.relative_to(folder)) for file in _candidates(split, Path(folder)))
-        raise InputError(f"the folder {folder} holds no {split.dataset}:{split.name}: looked for {names}")
     if isinstance(split.source, Path):
         raise InputError(f"the dataset {split.dataset} has no file {split.source}: install its package again")
+    if folder:
+        names = ", ".join(str(file.relative_to(folder)) for file in _candidates(split, Path(folder)))
+        raise InputError(f"the folder {folder} does not contain {split.dataset}:{split.name}: looked for {names}")
     return _downloaded(split)
 
 
@@ -142,7 +142,7 @@ def _exists(file: Path) -> bool:
 
 
 def _label(name: str, split: _Split | None) -> str:
-    """What figures are filed under: "hotpotqa" for the evaluated split, "hotpotqa:train" for another, a file's stem."""
+    """The name in reports: "hotpotqa" for the evaluated split, "hotpotqa:train" for another, or a file's stem."""
     if split is None:
         return Path(name).stem
     return split.dataset if split.is_evaluated else f"{split.dataset}:{split.name}"
@@ -179,10 +179,10 @@ def _described(rows: Rows) -> str:
 
 
 def _called(rows: Rows, limit: int | None) -> Questions:
-    """The questions that a function yields; `sha256` is theirs. Raises `InputError` where it fails."""
+    """The questions that a function yields; `sha256` is theirs. Raises `InputError` if it fails."""
     try:
         return read_question_rows(rows(), f"the function {_described(rows)}", limit=limit)
     except InputError:
         raise
-    except Exception as error:  # whatever another package's function raises
+    except Exception as error:  # another package's function may raise anything
         raise InputError(f"the function {_described(rows)} failed: {type(error).__name__}: {error}") from error

@@ -1,4 +1,4 @@
-"""Warnings about questions that read well and still distort training or a figure."""
+"""Warnings about questions that are readable but distort training or metrics."""
 
 import re
 from collections import Counter
@@ -12,7 +12,7 @@ _LIST_AS_TEXT = re.compile(r"\s*\[\s*(['\"]).*\1\s*,?\s*\]\s*", re.DOTALL)
 
 
 def quality_warnings(questions: Sequence[Question], max_answer_words: int = MAX_ANSWER_WORDS) -> list[str]:
-    """Duplicates, and gold answers that no answer can earn. One sentence each, without a period."""
+    """Duplicates, and gold answers that no answer can match. One sentence each, without a period."""
     found = []
     texts = Counter(normalize(question.text) for question in questions)
     if repeated := sum(count - 1 for count in texts.values()):
@@ -39,7 +39,7 @@ def quality_warnings(questions: Sequence[Question], max_answer_words: int = MAX_
 
 
 def overlap_warning(questions: Sequence[Question], trained_on: Iterable[Question]) -> list[str]:
-    """How many of `questions` are in the training data, with no regard to case, articles and punctuation."""
+    """How many of `questions` are in the training data, ignoring case, articles and punctuation."""
     seen = {normalize(question.text) for question in trained_on}
     overlap = sum(normalize(question.text) in seen for question in questions)
     return [f"{_questions(overlap, 'is', 'are')} in the training data too"] if overlap else []

@@ -1,11 +1,11 @@
-"""A question, the same wherever it came from."""
+"""A question, in the same form from every source."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """`gold_answers` holds every answer that counts, at least one. `hops` is 0 where the data does not say."""
+    """`gold_answers` has every accepted answer, at least one. `hops` is 0 if the data does not state it."""
 
     id: str
     text: str

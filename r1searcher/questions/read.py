@@ -1,4 +1,4 @@
-"""The one reader of questions. What it does about a bad row is the caller's policy."""
+"""The reader of questions. The caller decides how bad rows are handled."""
 
 import hashlib
 import json
@@ -17,8 +17,8 @@ from r1searcher.questions.rows import kind_of, question_of
 
 @dataclass(frozen=True, slots=True)
 class Questions:
-    """Questions in their order. `sha256` is that of their file, or of the questions where they come from a function.
-    `refused` says why rows were left out, one clause each."""
+    """Questions in their order. `sha256` is that of their file, or of the questions if they come from a function.
+    `refused` says why rows were skipped, one clause each."""
 
     questions: tuple[Question, ...]
     sha256: str
@@ -28,9 +28,9 @@ class Questions:
 def read_question_file(file: Path, *, limit: int | None = None, strict: bool) -> Questions:
     """Questions of JSON Lines, a JSON array, Parquet or a table, in the row shapes that `rows` lists.
 
-    `strict` refuses a file with a bad row, by its line, and reads no further than `limit` questions; otherwise bad rows
-    are left out and named in `refused`. Raises `InputError` for that, for a file that cannot be read, and for one
-    without a question: where what it holds instead is known, the sentence says what that is.
+    `strict` rejects a file with a bad row, naming its line, and reads at most `limit` questions; otherwise bad rows are
+    skipped and listed in `refused`. Raises `InputError` for that, for a file that cannot be read, and for one without
+    questions: if its actual content is recognized, the message names it.
     """
     data = read_bytes(file, "the question file")
     source = f"the question file {file}"
@@ -39,10 +39,10 @@ def read_question_file(file: Path, *, limit: int | None = None, strict: bool) ->
 
 
 def read_question_rows(rows: Iterable[Any], source: str, *, limit: int | None = None) -> Questions:
-    """Questions of rows in memory: `Question`s, or mappings in the shapes that `rows` lists; no further than `limit`.
+    """Questions of rows in memory: `Question`s, or mappings in the shapes that `rows` lists; at most `limit`.
 
-    Bad rows are left out and named in `refused`. `source` names where the rows come from in the `InputError` for rows
-    that hold no question.
+    Bad rows are skipped and listed in `refused`. `source` names the origin of the rows in the `InputError` for rows
+    without questions.
     """
     questions, refused = _read(enumerate(rows, 1), source, limit)
     digest = hashlib.sha256(json.dumps([asdict(question) for question in questions]).encode())
@@ -52,7 +52,7 @@ def read_question_rows(rows: Iterable[Any], source: str, *, limit: int | None = 
 def _read(
     rows: Iterable[tuple[int, Any]], source: str, limit: int | None, strict: Path | None = None
 ) -> tuple[list[Question], list[str]]:
-    """Questions, and why rows were left out. `strict` is the file of which no row may be bad."""
+    """Questions, and why rows were skipped. `strict` is the file in which no row may be bad."""
     questions: list[Question] = []
     refused: list[str] = []
     kind: str | None = None
@@ -87,5 +87,5 @@ def _nothing(source: str, kind: str | None, refused: list[str]) -> str:
     if kind:
         return f"{source} holds {kind}, see {refused[0]}; {WHAT_WORKS}"
     if refused:
-        return f"{source} holds no question that can be scored ({refused[0]}); {WHAT_WORKS}"
+        return f"{source} does not contain a question that can be scored ({refused[0]}); {WHAT_WORKS}"
     return f"{source} is empty; {WHAT_WORKS}"

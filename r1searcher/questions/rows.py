@@ -1,4 +1,4 @@
-"""One row of a question file, in any of the shapes that people publish, as a `Question`.
+"""One row of a question file, in any published shape, as a `Question`.
 
 | shape | question | gold answers |
 |---|---|---|
@@ -33,7 +33,7 @@ COLUMNS = frozenset(
         *("title", "text", "contents", "wikipedia_title", "segments", "predicted_answer", "query"),
     ]
 )
-"""Every column that is looked at, so that others need not be read from Parquet."""
+"""Every column that is used, so that others need not be read from Parquet."""
 
 _ANSWER_TEXTS = ("target", "text", "answer", "value", "Value")
 _ANSWER_ALIASES = ("aliases", "Aliases", "HumanAnswers")
@@ -79,7 +79,7 @@ def _text(row: Mapping[str, Any]) -> str:
 
 
 def _from_prompt(prompt: Any) -> str:
-    """The question inside an instruction. An instruction as a whole is never taken for a question."""
+    """The question inside an instruction. A whole instruction is never treated as a question."""
     if isinstance(prompt, list):
         messages = [message for message in prompt if isinstance(message, dict)]
         users = [message for message in messages if message.get("role") == "user"] or messages
@@ -117,7 +117,7 @@ def _golds(row: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _answers(value: Any, key: str) -> Iterator[str | int | float]:
-    """Answers inside a value of any known shape, as they are."""
+    """Answers inside a value of any known shape, unchanged."""
     if value is None:
         return
     if isinstance(value, (str, int, float)):
@@ -125,13 +125,13 @@ def _answers(value: Any, key: str) -> Iterator[str | int | float]:
     elif isinstance(value, list):
         for item in value:
             if isinstance(item, list):
-                raise ValueError(f"`{key}` holds a list inside a list")
+                raise ValueError(f"`{key}` contains a list inside a list")
             yield from _answers(item, key)
     elif isinstance(value, dict):
         for name in (*_ANSWER_TEXTS, *_ANSWER_ALIASES):
             yield from _answers(value.get(name), f"{key}.{name}")
     else:
-        raise ValueError(f"`{key}` holds something that is neither text nor a number")
+        raise ValueError(f"`{key}` contains something that is neither text nor a number")
 
 
 def _choices(row: Mapping[str, Any]) -> list[str]:
@@ -158,19 +158,19 @@ def _chosen(answer: str | int | float, choices: list[str]) -> str:
 
 
 def check_characters(text: str) -> str:
-    """The text itself. Raises `ValueError` for characters that no tokenizer and no UTF-8 file takes."""
+    """The text itself. Raises `ValueError` for characters that tokenizers and UTF-8 files do not accept."""
     if "\0" in text:
-        raise ValueError("it holds a NUL character")
+        raise ValueError("it contains a NUL character")
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise ValueError("it holds half a character (a lone surrogate)") from None
+            raise ValueError("it contains half a character (a lone surrogate)") from None
     return text
 
 
 def kind_of(row: Any) -> str | None:
-    """What a row is that is not a question, where its shape is known, and what it is for; else None."""
+    """Description of a row that is not a question, and its use, if its shape is known; otherwise None."""
     if not isinstance(row, Mapping):
         return None
     keys = row.keys()

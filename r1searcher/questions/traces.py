@@ -1,4 +1,4 @@
-"""Traces: example episodes that SFT learns from, one per line of a JSONL file."""
+"""Traces: example episodes for the SFT, one per line of a JSONL file."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +24,7 @@ class _Trace(BaseModel):
 def read_traces(file: Path) -> Iterator[SftRow]:
     """One row per segment that the model should write: everything before it as `input`, the segment as `output`.
 
-    So a document is never an output and never trained. Rows stay in the order of the traces, whose author mixes them.
+    So a document is never an output and never trained. Rows stay in the order of the traces, so mix the traces.
     Raises `InputError` for a file that cannot be read and for the first line that is not a trace.
     """
     for number, line in enumerate(split_lines(read_text(file, "data.traces: the file")), start=1):

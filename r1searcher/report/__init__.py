@@ -1,1 +1,1 @@
-"""What a person reads of records: live view, plots, tables and the page, for runs and for evaluations."""
+"""Views of records: live view, plots, tables and the page, for runs and for evaluations."""

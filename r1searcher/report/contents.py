@@ -1,4 +1,4 @@
-"""What a report says, computed once from records: rows of trajectories, rows of metrics and a manifest."""
+"""The contents of a report, computed once from records: rows of trajectories, rows of metrics and a manifest."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Records:
-    """What a report is made from.
+    """The input of a report.
 
     trajectories: rows as `runs.records.to_row` makes them; the key `grouped_by` names the group of each, a dataset of
         an evaluation or a step of a run.
@@ -37,7 +37,7 @@ class Records:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Records with what was computed from them. `predictions` and `scored` are in the order of the trajectories;
+    """Records with the values computed from them. `predictions` and `scored` are in the order of the trajectories;
     `summaries` has the metrics of each group, in the order of their first row."""
 
     records: Records
@@ -57,7 +57,7 @@ class Report:
 
 
 def report_of(records: Records) -> Report:
-    """Score the trajectories and summarize each group. Raises `ValueError` for a row that holds no trajectory."""
+    """Score the trajectories and summarize each group. Raises `ValueError` for a row without a trajectory."""
     predictions = [of_episode(row, str(number)) for number, row in enumerate(records.trajectories)]
     scored = [
         score_prediction(one, max_answer_words=records.max_answer_words, format_rules=records.format_rules)
@@ -75,7 +75,7 @@ def report_of(records: Records) -> Report:
 
 
 def _percentiles(seconds: Sequence[float]) -> dict[str, float]:
-    """Median and 95th percentile of an episode's seconds, while other episodes ran; empty where none were measured."""
+    """Median and 95th percentile of an episode's seconds, while other episodes ran; empty if none were measured."""
     if not seconds:
         return {}
     ordered = sorted(seconds)

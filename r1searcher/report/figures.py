@@ -1,4 +1,4 @@
-"""The figures of the page, as SVG."""
+"""The plots of the page, as SVG."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -63,7 +63,7 @@ def interval_plot(summaries: Mapping[str, MetricSummary]) -> str:
 
 
 def searches_plot(trajectories: Sequence[Mapping[str, Any]]) -> str:
-    """How many trajectories searched how often, the right ones below the others."""
+    """Histogram of searches per trajectory, right answers below the others."""
     totals = Counter(min(int(t["searches"]), 10) for t in trajectories)
     right = Counter(min(int(t["searches"]), 10) for t in trajectories if t["verdict"] == "right")
     highest = max(totals.values(), default=1)

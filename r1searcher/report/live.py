@@ -28,7 +28,7 @@ ROWS_SHOWN = 10
 class RunView(AbstractContextManager["RunView"]):
     """Follows the files of a run folder; `refresh` is called about twice a second while the engine works.
 
-    `steps` is how many steps the run can have, `rollouts` how many episodes a step has.
+    `steps` is the maximum number of steps, `rollouts` the episodes per step.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class RunView(AbstractContextManager["RunView"]):
                 self.console.print(Padding(trajectory_text(latest), (0, 0, 0, 4)))
 
     def _rows(self) -> list[dict[str, float]]:
-        """The rows of `metrics.jsonl`, read again only where the file has another size."""
+        """The rows of `metrics.jsonl`, read again only if the file's size changed."""
         size = self.run.metrics.stat().st_size if self.run.metrics.exists() else 0
         if size != self._metrics_size:
             self._metrics, self._metrics_size = read_metrics(self.run), size
@@ -118,7 +118,7 @@ class RunView(AbstractContextManager["RunView"]):
 def trajectory_text(row: Mapping[str, Any]) -> Text:
     """A recorded episode to read: what the model wrote in bold, what was found in color.
 
-    `row` is one that `records.from_row` takes. Nothing that a model or a passage wrote is taken for markup.
+    `row` is one that `records.from_row` accepts. Text of a model or a passage is never treated as markup.
     """
     parts = [outside(f"{row['question']}\n", "italic")]
     for segment in row["segments"]:

@@ -1,8 +1,8 @@
-"""`report.html`: one file with tables, plots and every trajectory to read.
+"""`report.html`: one file with tables, plots and every trajectory.
 
-The page loads nothing from outside and works from `file://`. What models and passages wrote reaches it as JSON in a
-data block with every `<` escaped, and becomes text nodes; a content security policy lets this page's own script run,
-known by its hash, and nothing else.
+The page loads nothing from outside and works from `file://`. Text of models and passages is JSON in a data block
+with every `<` escaped, and becomes text nodes; a content security policy allows only this page's own script, by its
+hash.
 """
 
 import base64
@@ -22,7 +22,7 @@ from r1searcher.rewards.measures import COVER_EM, EM, F1, View, shown_in
 
 
 def render_page(report: Report) -> str:
-    """The whole page."""
+    """The complete page."""
     records = report.records
     rows = zip(records.trajectories, report.predictions, report.scored, strict=True)
     trajectories = [_entry(records.group_of(row), row, prediction, scored) for row, prediction, scored in rows]
@@ -55,19 +55,19 @@ def _hash(text: str) -> str:
 
 
 def _filled(template: str, values: Mapping[str, str]) -> str:
-    """The template with its {{names}} replaced, each once: what is filled in is never looked at again."""
+    """The template with its {{names}} replaced, each once: inserted text is never scanned again."""
     pieces = [piece.split("}}", 1) for piece in template.split("{{")]
     return pieces[0][0] + "".join(values[name] + rest for name, rest in pieces[1:])
 
 
 def _data(value: Any) -> str:
-    """JSON that can't end its script element or start a comment in it."""
+    """JSON that cannot end its script element or start a comment in it."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
 def _entry(group: str, row: Row, prediction: Prediction, scored: Scored) -> dict[str, Any]:
-    """What the page's script reads of a trajectory."""
+    """The fields of a trajectory that the page's script reads."""
     measures = scored.measures
     verdict = "right" if measures[EM.name] else "covered" if measures[COVER_EM.name] else "wrong"
     return {
@@ -97,7 +97,7 @@ def _table(summaries: Mapping[str, MetricSummary]) -> str:
 
 
 def _steps(metrics: Sequence[Mapping[str, float]]) -> str:
-    """The metrics of every step of a run, folded; nothing for an evaluation."""
+    """The metrics of every step of a run, collapsed; nothing for an evaluation."""
     if not metrics:
         return ""
     headings, rows = step_cells(metrics)

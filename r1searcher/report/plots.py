@@ -1,4 +1,4 @@
-"""Learning curves: a picture file, and a small one for the terminal."""
+"""Learning curves: an image file, and a small plot for the terminal."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from r1searcher.rewards.measures import View, shown_in
 
 
 def save_curves(stages: Mapping[str, Sequence[Mapping[str, Any]]], file: Path, title: str) -> None:
-    """Draw the metric rows of one or more stages one after the other, each after a vertical line, as a PNG."""
+    """Plot the metric rows of one or more consecutive stages, separated by vertical lines, as a PNG."""
     import matplotlib as mpl
 
     mpl.use("Agg")

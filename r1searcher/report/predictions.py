@@ -1,4 +1,4 @@
-"""What is scored: one answer to one question, and the fields of a row that say which and how it was judged."""
+"""Predictions: one answer to one question, and the row fields that identify it and say how it was judged."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ DATASET_KEYS = ("dataset", "data_source")
 class Prediction:
     """One answer to one question.
 
-    `answer` is raw, with the spaces between it and its tags; None where none was given. `judge` is a judge's verdict,
-    None where there is none; `judge_failed` says that a judge was asked and gave none. `key` identifies the question,
-    so that several samples of it belong together. `trajectory` is there where the row has one. `dataset` is where the
-    question comes from, by the row or else by the file's name if that begins with a known dataset's; "" otherwise.
+    `answer` is raw, with the spaces between it and its tags; None if none was given. `judge` is a judge's verdict, None
+    if there is none; `judge_failed` means that a judge was asked and gave none. `key` identifies the question, so that
+    several samples of it belong together. `trajectory` is set if the row has one. `dataset` is the source of the
+    question, from the row, or from the file's name if that begins with a known dataset's; "" otherwise.
     """
 
     key: str
@@ -65,7 +65,7 @@ def dataset_of(row: Mapping[str, Any], default: str = "") -> str:
 
 
 def verdict_of(row: Mapping[str, Any]) -> tuple[bool | None, bool]:
-    """A judge's verdict, and whether a judge failed: anything but a clear yes or no is a failure, never a no."""
+    """A judge's verdict, and whether a judge failed: anything except a clear yes or no is a failure, never a no."""
     given = [row[key] for key in JUDGE_KEYS if key in row]
     if not given:
         return None, False

@@ -1,4 +1,4 @@
-"""The records of a training run that its report is made from."""
+"""The records of a training run for its report."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from r1searcher.runs.resolved import read_run
 def records_of_run(run: RunFolder, steps: Sequence[int] = ()) -> Records:
     """The metrics of all steps, and the trajectories of `steps`; without any, of the first and the last one recorded.
 
-    Raises `InputError` for a damaged file, and where no step or one of `steps` was not recorded.
+    Raises `InputError` for a damaged file, and if no step or one of `steps` was not recorded.
     """
     stage, settings = read_run(run)
     recorded = dict(run.recorded_steps())
@@ -37,7 +37,7 @@ def records_of_run(run: RunFolder, steps: Sequence[int] = ()) -> Records:
 
 
 def _spans(steps: Sequence[int]) -> str:
-    """Steps in few words.
+    """A short description of steps.
 
     >>> _spans([1, 2, 3, 7])
     'steps 1 to 3, 7'

@@ -1,4 +1,4 @@
-"""Metrics of a set of predictions: of each one, and means with intervals."""
+"""Metrics of predictions: per prediction, and means with intervals."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ from r1searcher.rewards.metrics import score
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One prediction in numbers.
+    """The metrics of one prediction.
 
     `measures` are those of `rewards.measure`, or the answer metrics alone, and the official metrics of `dataset`.
     """
@@ -38,7 +38,7 @@ def score_prediction(
 ) -> Scored:
     """The answer decides the answer metrics, the trajectory everything else.
 
-    `dataset` names where the question comes from, in place of what the row itself says.
+    `dataset` is the source of the question, and overrides the row's own.
     """
     trajectory = prediction.trajectory
     measures = measure(trajectory, max_answer_words, format_rules) if trajectory is not None else {}
@@ -57,7 +57,7 @@ def score_prediction(
 
 
 def by_dataset(scored: Iterable[Scored]) -> dict[str, list[Scored]]:
-    """Predictions of the same dataset together, in the order of their first; "" for those that name none."""
+    """Predictions grouped by dataset, in the order of their first; "" for those without one."""
     groups: dict[str, list[Scored]] = {}
     for one in scored:
         groups.setdefault(one.dataset, []).append(one)
@@ -68,7 +68,7 @@ def by_dataset(scored: Iterable[Scored]) -> dict[str, list[Scored]]:
 class MetricSummary:
     """Metrics of one dataset, or of one step of a run. `n` counts questions, `predictions` their samples.
 
-    `official` names the scorers of the official metrics; empty where the dataset has none.
+    `official` names the scorers of the official metrics; empty if the dataset has none.
     """
 
     n: int
@@ -79,7 +79,7 @@ class MetricSummary:
     judge_failed: int
     warnings: Sequence[str] = field(default_factory=list)
     seconds: Mapping[str, float] = field(default_factory=dict)
-    """Median and 95th percentile of an episode's time, where it was measured."""
+    """Median and 95th percentile of an episode's time, if it was measured."""
     official: Sequence[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
@@ -98,7 +98,7 @@ class MetricSummary:
 
 
 def by_question(scored: Iterable[Scored]) -> dict[str, list[Scored]]:
-    """Samples of the same question together, in the order of their first."""
+    """Samples grouped by question, in the order of their first."""
     groups: dict[str, list[Scored]] = {}
     for one in scored:
         groups.setdefault(one.key, []).append(one)
@@ -139,7 +139,7 @@ def summarize(scored: Sequence[Scored]) -> MetricSummary:
 
 
 def values_of(group: Sequence[Scored], measure: Measure) -> list[float]:
-    """The values of those predictions that have the measure."""
+    """The values of the predictions that have the measure."""
     return _present(group, measure.name)
 
 

@@ -14,19 +14,19 @@ from r1searcher.report.scoring import MetricSummary
 from r1searcher.rewards.measures import MEASURES, NEW_TOKENS, View, shown_in
 
 SECONDS = "timing/step_total"
-"""The engine's own measurement of how long a step took."""
+"""The engine's own measurement of a step's duration."""
 
 PART = "reward/"
-"""What the keys of reward parts begin with."""
+"""The prefix of reward part keys."""
 
 
 def name_of(metric: str) -> str:
-    """The label of a measure; the name itself of what is derived from one (`pass@4`)."""
+    """The label of a measure; for a name derived from one (`pass@4`), the name itself."""
     return MEASURES[metric].label if metric in MEASURES else metric
 
 
 def summary_table(summaries: Mapping[str, MetricSummary]) -> Table:
-    """A row per metric, a column per dataset: mean and 95 % interval."""
+    """One row per metric, one column per dataset: mean and 95 % interval."""
     table = Table(box=None, padding=(0, 2))
     table.add_column("", no_wrap=True)
     for name, summary in summaries.items():
@@ -38,7 +38,7 @@ def summary_table(summaries: Mapping[str, MetricSummary]) -> Table:
 
 
 def counts(summary: MetricSummary) -> list[str]:
-    """What was counted rather than averaged, one sentence each."""
+    """Counts, one sentence each."""
     lines = [f"official metrics: {scorer}" for scorer in summary.official]
     if summary.stops:
         lines.append("stopped: " + ", ".join(f"{name} {count}" for name, count in summary.stops.items()))
@@ -54,7 +54,7 @@ def counts(summary: MetricSummary) -> list[str]:
 
 
 def as_markdown(report: Report) -> str:
-    """The metrics and what they were made with, as Markdown; of a run also the metrics of every step."""
+    """The metrics and the manifest, as Markdown; for a run also the metrics of every step."""
     summaries = report.summaries
     names = list(summaries)
     lines = [
@@ -96,7 +96,7 @@ def step_cells(rows: Sequence[Mapping[str, float]]) -> tuple[list[str], list[lis
 
 
 def steps_table(rows: Sequence[Mapping[str, float]]) -> Table:
-    """The same for a terminal."""
+    """The table of a run's steps for a terminal."""
     headings, body = step_cells(rows)
     table = Table(box=None, padding=(0, 1))
     for heading in headings:
@@ -107,13 +107,13 @@ def steps_table(rows: Sequence[Mapping[str, float]]) -> Table:
 
 
 def tokens_per_second(row: Mapping[str, float]) -> float:
-    """Sampled tokens over the time of the rollouts, searches included; 0 where the engine did not measure it."""
+    """Sampled tokens over the time of the rollouts, including searches; 0 if the engine did not measure it."""
     seconds = row.get("timing/generation", 0.0)
     return row.get(NEW_TOKENS.name, 0.0) * row.get("rollout/num_samples", 0.0) / seconds if seconds else 0.0
 
 
 def _cell_text(name: str) -> str:
-    """A name in a Markdown table: on one line, without a bar of its own."""
+    """A name in a Markdown table: on one line, with bars escaped."""
     return " ".join(name.split()).replace("|", "\\|")
 
 
@@ -129,7 +129,7 @@ def _cell(interval: Interval | None) -> str:
 
 
 def print_summaries(summaries: Mapping[str, MetricSummary]) -> None:
-    """The table and what was counted, on standard output."""
+    """The table and the counts, on standard output."""
     out = console()
     print_whole(out, summary_table(summaries))
     for name, summary in summaries.items():
@@ -138,6 +138,6 @@ def print_summaries(summaries: Mapping[str, MetricSummary]) -> None:
 
 
 def print_whole(out: Console, table: Table) -> None:
-    """A table with nothing cut, however narrow the terminal is."""
+    """A table without truncation, even in a narrow terminal."""
     out.width = max(out.width, Measurement.get(out, out.options.update(max_width=10_000), table).maximum)
     out.print(table)

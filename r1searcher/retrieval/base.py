@@ -1,4 +1,4 @@
-"""What every search engine looks like from the rest of the code."""
+"""The interface of search engines."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,10 +22,10 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What one link of a retriever (an engine, or a wrapper around it) spent on a query.
+    """The cost of a query in one link of a retriever (an engine, or a wrapper around it).
 
-    `seconds` are those of the call that answered the query, which may have answered others too. `cached`: the answer
-    was stored before.
+    `seconds` are those of the call that answered the query, possibly together with others. `cached`: the result came
+    from a cache.
     """
 
     link: str
@@ -58,10 +58,10 @@ class SearchResult:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What a retriever says of itself.
+    """A retriever's self-description.
 
-    `passages` is how many it searches, None where that is not known. `fingerprint` changes whenever the same query may
-    find something else (for an index: a hash of corpus and settings); empty where there is none.
+    `passages` is how many it searches, None if unknown. `fingerprint` changes whenever the same query may find
+    something else (for an index: a hash of corpus and settings); empty if there is none.
     """
 
     name: str
@@ -70,11 +70,11 @@ class Health:
 
 
 class IndexDamagedError(RetrieverError):
-    """The files of an index are not those that were built: no search is answered until they are again."""
+    """The files of an index have changed since it was built: searches fail until they are restored."""
 
 
 class Retriever(Protocol):
-    """A search engine. All methods are coroutines and never block the event loop they run on.
+    """A search engine. All methods are coroutines and never block their event loop.
 
     `r1searcher.retrieval.contract` checks what the type system cannot.
     """
@@ -82,13 +82,13 @@ class Retriever(Protocol):
     async def search(self, queries: Sequence[str], top_k: int) -> list[SearchResult]:
         """One result per query, in order: at most `top_k` hits, equal scores in corpus order.
 
-        A query that fails alone has its `RetrieverError` in its result; `transient` says whether asking again may help.
-        Raises `RetrieverError` when the engine could not answer at all.
+        A query that fails alone has its `RetrieverError` in its result; `transient` says whether a retry may help.
+        Raises `RetrieverError` if the engine could not answer at all.
         """
         ...
 
     async def health(self) -> Health:
-        """Raises `RetrieverError` when the engine is not there."""
+        """Raises `RetrieverError` if the engine cannot be reached."""
         ...
 
     async def aclose(self) -> None:
@@ -113,7 +113,7 @@ class EpisodeContext:
 
 @runtime_checkable
 class EpisodeBound(Protocol):
-    """A retriever that asks for the episode: a simulated engine, or a wrapper that passes the episode on."""
+    """A retriever that needs the episode: a simulated engine, or a wrapper that passes the episode on."""
 
     def for_episode(self, episode: EpisodeContext) -> Retriever:
         """The retriever for one search of that episode. It shares this one's connections and is not closed itself."""
@@ -121,7 +121,7 @@ class EpisodeBound(Protocol):
 
 
 def bind(retriever: Retriever, episode: EpisodeContext) -> Retriever:
-    """The retriever for one search of an episode; unchanged where it does not ask for the episode.
+    """The retriever for one search of an episode; unchanged if it does not need the episode.
 
     So question, gold answers and step reach only engines with `for_episode`.
     """
@@ -129,10 +129,10 @@ def bind(retriever: Retriever, episode: EpisodeContext) -> Retriever:
 
 
 async def search_all(retriever: Retriever, queries: Sequence[str], top_k: int) -> list[SearchResult]:
-    """One result per query. Raises `RetrieverError` also where the engine gave another number of results."""
+    """One result per query. Also raises `RetrieverError` if the engine returned another number of results."""
     results = await retriever.search(queries, top_k)
     if len(results) != len(queries):
-        raise RetrieverError(f"the search engine gave {len(results)} results for {len(queries)} queries")
+        raise RetrieverError(f"the search engine returned {len(results)} results for {len(queries)} queries")
     return results
 
 
@@ -151,13 +151,13 @@ if TYPE_CHECKING:
     Url = str
 else:
     Url = Annotated[Any, AfterValidator(_is_text)]
-    """Any string: names of folders may hold what pydantic's own type does not take."""
+    """Any string: names of folders may contain what pydantic's own type rejects."""
 
 
 class EngineSettings(Section):
     """The settings of one kind of search engine, and how to open it. Named by an entry point `kind = "module:class"`.
 
-    A subclass gives `kind` its name as default and adds fields of its own; `[retrieval]` then takes them as keys:
+    A subclass gives `kind` its name as default and adds its own fields; `[retrieval]` then takes them as keys:
 
         [retrieval]
         kind = "mine"
@@ -175,18 +175,18 @@ class EngineSettings(Section):
     url: Url = ""
     """The URL as it was given, with its scheme."""
 
-    unchecked: ClassVar[frozenset[str]] = frozenset({"url"})  # it is for the engine to say, without what is secret
+    unchecked: ClassVar[frozenset[str]] = frozenset({"url"})  # checked by the engine, whose errors hide secrets
 
     def open(self) -> Retriever:
         """Raises `InputError` for settings that cannot work. Connections may be opened later, by the first search."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how to open a {self.kind} retriever")
+        raise NotImplementedError(f"{type(self).__name__} does not define how to open a {self.kind} retriever")
 
     def open_checked(self) -> Retriever:
-        """The same after every check that the engine has, however long they take: for the start of a server."""
+        """Like `open`, after all checks of the engine, even slow ones: for the start of a server."""
         return self.open()
 
     def open_in_server(self, fingerprint: str) -> Retriever:
-        """The same for a process of a server, which may outlive the engine. `fingerprint`: that of the checked one."""
+        """Like `open`, for a server process, which may outlive the engine. `fingerprint`: that of the checked one."""
         return self.open()
 
 
@@ -194,9 +194,9 @@ MAX_TOP_K = 1000
 """Passages per query that commands and the server accept."""
 
 MAX_QUERY_CHARS = 4096
-"""What is searched of a query; the rest is left out. A turn of 512 tokens is about half of it."""
+"""The searched part of a query; the rest is ignored. A turn of 512 tokens is about half of it."""
 
 
 def clean_query(query: str) -> str:
-    """A query that every engine can take: cut to `MAX_QUERY_CHARS`, and no lone surrogates, which UTF-8 cannot hold."""
+    """A query that every engine accepts: cut to `MAX_QUERY_CHARS`, without lone surrogates, which are not UTF-8."""
     return query[:MAX_QUERY_CHARS].encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""Queries of different requests, searched together; each gets an outcome of its own."""
+"""Searches queries of different requests together; each gets its own outcome."""
 
 import asyncio
 import os
@@ -23,8 +23,8 @@ class Batcher:
         self._most_workers = os.cpu_count() or 1
 
     async def search(self, queries: Sequence[str], top_k: int) -> list[SearchResult]:
-        """One result per query. A `RetrieverError` that the retriever raises is in the results of the queries that it
-        is about; another exception is raised."""
+        """One result per query. A `RetrieverError` of the retriever is in the results of the affected queries; other
+        exceptions are raised."""
         loop = asyncio.get_running_loop()
         answers: list[asyncio.Future[SearchResult]] = [loop.create_future() for _ in queries]
         self._waiting.setdefault(top_k, deque()).extend(zip(queries, answers, strict=True))
@@ -47,13 +47,13 @@ class Batcher:
                 raise
             finally:
                 _settle([answer for _, answer in batch], outcomes)
-        # Here and not in a callback, which comes later: queries that arrive in between would wait for nobody.
+        # Here and not in a later callback: queries that arrive in between would wait forever.
         self._workers.discard(asyncio.current_task())
 
     async def _outcomes(self, queries: Sequence[str], top_k: int) -> list[_Outcome]:
-        """A result or an exception per query. One bad query must not fail the others of its batch: where the call fails
-        as a whole, they are asked again one by one, unless the engine is away or its index damaged. Then they would all
-        fail, each after its time-out."""
+        """A result or an exception per query. One bad query must not fail the others of its batch: if the call fails as
+        a whole, they are retried one by one, unless the engine is down or its index damaged. Then they would all fail,
+        each after its timeout."""
         try:
             return list(await search_all(self._retriever, queries, top_k))
         except Exception as error:
@@ -71,7 +71,7 @@ def _outcome(error: BaseException) -> _Outcome:
 
 def _settle(answers: Sequence[asyncio.Future[SearchResult]], outcomes: Sequence[_Outcome]) -> None:
     for answer, outcome in zip(answers, outcomes, strict=True):
-        if answer.done():  # its client may have hung up
+        if answer.done():  # its client may have disconnected
             continue
         if isinstance(outcome, BaseException):
             answer.set_exception(outcome)

@@ -1,4 +1,4 @@
-"""What the commands `search` and `serve` do; `index-corpus` is in `retrieval/indexing/command.py`."""
+"""The commands `search` and `serve`; `index-corpus` is in `retrieval/indexing/command.py`."""
 
 import asyncio
 import os
@@ -15,11 +15,11 @@ from r1searcher.retrieval.registry import open_retriever, settings_of
 
 QUERIES_AT_ONCE = 64
 MOST_WORKERS = 8
-"""Processes of a server that is not told how many: a machine with a hundred cores has others to do."""
+"""Default limit of server processes: a machine with a hundred cores has other work."""
 
 
 def search(url: str, query: str | None, queries: Path | None, top_k: int, as_json: bool) -> None:
-    """Print what queries find: passages to read, or a line per query `[[id, score], …]`."""
+    """Print the hits of queries: passages, or a line per query `[[id, score], …]`."""
     if (query is None) == (queries is None):
         raise InputError('Give one query ("…") or a file of them, one per line (--queries FILE).')
     asked = [query] if query is not None else _lines(queries)
@@ -61,11 +61,11 @@ def _show(query: str | None, hits: Sequence[Hit]) -> None:
         out.print(outside(f"{place}  {hit.passage.title}", "bold"), outside(f"{hit.score:.3f}  {hit.passage.id}"))
         out.print(outside(hit.passage.text), "")
     if not hits:
-        out.print("Nothing matches.", "")
+        out.print("No passage matches.", "")
 
 
 def serve(url: str, host: str, port: int, workers: int | None, allowed_hosts: Sequence[str]) -> None:
-    """Serve a retriever over HTTP until interrupted, by as many processes as there are cores unless told otherwise."""
+    """Serve a retriever over HTTP until interrupted, by default with one process per core."""
     from r1searcher.retrieval import processes
 
     out = console(stderr=True)
@@ -75,15 +75,15 @@ def serve(url: str, host: str, port: int, workers: int | None, allowed_hosts: Se
     said = asyncio.run(_checked(url))
     out.print(f"{said.name}{'' if said.passages is None else f', {said.passages:,} passages'}.")
     if not place.is_loopback:
-        out.print(f"There is no access control: whoever reaches {host} may search.")
+        out.print(f"There is no access control: anyone who can reach {host} can search.")
     processes.serve(
         processes.Service(url, place, names, said.fingerprint),
         workers or min(os.cpu_count() or 1, MOST_WORKERS),
-        lambda address: out.print(f"{address}/retrieve, /queries and /access answer now."),
+        lambda address: out.print(f"{address}/retrieve, /queries and /access are ready."),
     )
 
 
 async def _checked(url: str) -> Health:
-    """What the retriever says of itself, after all the checks that it has."""
+    """The retriever's health, after all its checks."""
     async with aclosing(settings_of(url).open_checked()) as retriever:
         return await retriever.health()

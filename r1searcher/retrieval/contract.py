@@ -1,8 +1,8 @@
-"""What every retriever must keep to, as a test of your own:
+"""Contract of retrievers, for your own tests:
 
     async def test_contract() -> None:
         await check_retriever(open_retriever("mine:passages.jsonl"), found="rivers in Foxford")
-        await check_outage(open_retriever("mine:passages.jsonl"))     # with whatever it needs switched off
+        await check_outage(open_retriever("mine:passages.jsonl"))     # with its engine switched off
 
 Both close the retriever. They raise `AssertionError` with the rule that was broken.
 """
@@ -16,7 +16,7 @@ from r1searcher.errors import R1Error
 from r1searcher.retrieval.base import MAX_QUERY_CHARS, EpisodeContext, Health, Hit, Retriever, SearchResult, bind
 
 _ODD = ("", " ", "\n", "\ud800", "a\0b", "<|x|> [bold] \x1b[2J", "word " * MAX_QUERY_CHARS)
-"""Queries as a model may write them."""
+"""Queries that a model may write."""
 
 _EPISODE = EpisodeContext(id="q1", question="Which river?", gold_answers=("Moy",), step=1, search=1)
 
@@ -24,7 +24,7 @@ _EPISODE = EpisodeContext(id="q1", question="Which river?", gold_answers=("Moy",
 async def check_retriever(retriever: Retriever, found: str, top_k: int = 3) -> None:
     """Raises `AssertionError` for the first rule that a working retriever breaks. `found` is a query that has hits.
 
-    The retriever is asked about twenty queries.
+    Sends about twenty queries to the retriever.
     """
     async with aclosing(retriever):
         _check_health(await retriever.health())
@@ -34,7 +34,7 @@ async def check_retriever(retriever: Retriever, found: str, top_k: int = 3) -> N
         _rule(bool(alone.require_hits()), f"the query {found!r} has hits")
         _check_order(alone.hits)
         (first,) = _checked(await searching.search([found], 1), 1, 1)
-        _rule(len(first.hits) == 1, "one passage is found where one is asked for")
+        _rule(len(first.hits) == 1, "one passage is found if one is requested")
 
         mixed = [found, *_ODD, found]
         results = _checked(await searching.search(mixed, top_k), len(mixed), top_k)
@@ -46,7 +46,7 @@ async def check_retriever(retriever: Retriever, found: str, top_k: int = 3) -> N
 
 
 async def check_outage(retriever: Retriever, query: str = "anything") -> None:
-    """Raises `AssertionError` where a retriever whose engine is gone answers as if nothing matched."""
+    """Raises `AssertionError` if a retriever whose engine is down answers as if nothing matched."""
     async with aclosing(retriever):
         try:
             results = await bind(retriever, _EPISODE).search([query, query], 1)
@@ -59,7 +59,7 @@ async def check_outage(retriever: Retriever, query: str = "anything") -> None:
             await retriever.health()
         except R1Error:
             return
-        _rule(False, "health fails where the engine is gone")
+        _rule(False, "health fails if the engine is down")
 
 
 def _rule(kept: bool, rule: str) -> None:

@@ -1,10 +1,10 @@
-"""Elasticsearch as engine and indexer share it: its address and keys, its errors, and the indexes of a name.
+"""The Elasticsearch code that engine and indexer share: address and keys, errors, and the indexes of a name.
 
-The name in `es://host:9200/NAME` is an alias. Passages are loaded into an index `NAME-000001` of its own, and the alias
-is moved to it, in one step, when the counts agree: a half-filled index never answers. The index carries its `Manifest`
-in the mapping's `_meta`, where an unfinished one carries how far it has come.
+The name in `es://host:9200/NAME` is an alias. Passages are loaded into a new index `NAME-000001`, and the alias is
+moved to it, in one step, when the counts agree: a half-filled index is never searched. The index has its `Manifest` in
+the mapping's `_meta`; an unfinished one has its progress there.
 
-Documents: `_id` and `ordinal` are the place in the corpus, so that equal scores fall to corpus order and nothing can be
+Documents: `_id` and `ordinal` are the index in the corpus, so that equal scores are in corpus order and nothing can be
 indexed twice; `id`, `title` and `text` are the passage.
 """
 
@@ -29,7 +29,7 @@ from r1searcher.retrieval.indexing.manifest import Manifest
 M = TypeVar("M", bound=BaseModel)
 
 META = "r1searcher"
-"""Key of what this software writes into a mapping's `_meta`."""
+"""Key of this software in a mapping's `_meta`."""
 
 CONNECTIONS = 16
 """Requests that are sent at the same time."""
@@ -48,15 +48,13 @@ class Address:
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Raises `InputError` with the form that is wanted."""
+        """Raises `InputError` with the expected form."""
         parts = split_url(url, "the index's URL", f"set {_KEY}, or {_USER} and {_PASSWORD}", schemes=("es", "es+https"))
         name = parts.path.strip("/")
         if not name:
             raise InputError(f"{shown_url(url)} does not name an index: write es://host:9200/name")
         if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,200}", name):
-            raise InputError(
-                f"{visible(name[:80])!r} cannot name an index: small letters, digits, dots, dashes, no dash in front"
-            )
+            raise InputError(f"{visible(name[:80])!r} is not a valid index name: small letters, digits, dots, dashes")
         host = parts.hostname or ""
         host = f"[{host}]" if ":" in host else host
         return cls(f"{'https' if parts.scheme == 'es+https' else 'http'}://{host}:{parts.port or 9200}", name)
@@ -66,7 +64,7 @@ class Address:
         return f"Elasticsearch at {self.server}"
 
     def connect(self, timeout_s: float = 60.0) -> Elasticsearch:
-        """A client with its keys from the environment. Nothing is sent yet.
+        """A client with its keys from the environment. Does not send anything yet.
 
         Raises `InputError` for a key that cannot be sent and for certificates that cannot be read.
         """
@@ -85,7 +83,7 @@ class Address:
 
 @contextmanager
 def boundary(address: Address) -> Iterator[None]:
-    """The one place where exceptions of the client become ours."""
+    """Turns exceptions of the client into ours."""
     try:
         yield
     except UnsupportedProductError as error:  # an ApiError too
@@ -106,7 +104,7 @@ def boundary(address: Address) -> Iterator[None]:
 
 
 def _without_secrets(text: str) -> str:
-    """A text that the server or the client made, without what authenticates us."""
+    """A text of the server or the client, without our credentials."""
     for name in (_KEY, _PASSWORD):
         if secret := os.environ.get(name):
             text = redact(text, secret, name)
@@ -134,11 +132,11 @@ def translated(address: Address, status: int, kind: str, reason: str) -> R1Error
 
 
 def refusal(address: Address, status: int, kind: str, reason: str) -> RetrieverError:
-    """An error of the server's own. A block with status 503 is that of a node which is still starting."""
+    """An error of the server itself. A block with status 503 comes from a node that is still starting."""
     if kind == "cluster_block_exception" and status != 503:
         return RetrieverError(
-            f"{address.where} has blocked writing, as it does when its disk is nearly full ({reason}): "
-            "free some space; the same command then goes on."
+            f"{address.where} has blocked writing, usually because its disk is nearly full ({reason}): "
+            "free some space, and run the same command to resume."
         )
     if 300 <= status < 400:
         return RetrieverError(f"{address.where} redirects, and redirects are not followed: use its final URL")
@@ -148,7 +146,7 @@ def refusal(address: Address, status: int, kind: str, reason: str) -> RetrieverE
 
 
 def error_of(body: Any) -> tuple[str, str]:
-    """Kind and reason of an error as Elasticsearch words it, each in one short line."""
+    """Kind and reason of an error in Elasticsearch's words, each in one short line."""
     error = body.get("error", body) if isinstance(body, Mapping) else body
     if not isinstance(error, Mapping):
         return "error", _line(error)
@@ -162,11 +160,11 @@ def _line(value: Any) -> str:
 
 
 def malformed(address: Address, why: str) -> RetrieverError:
-    return RetrieverError(f"{address.where} gave an answer that is not Elasticsearch's: {_line(why)}")
+    return RetrieverError(f"{address.where} sent a response that is not Elasticsearch's: {_line(why)}")
 
 
 def read(address: Address, model: type[M], body: Any) -> M:
-    """An answer of the server. Raises `RetrieverError` where it has another shape."""
+    """A response of the server. Raises `RetrieverError` if it has another shape."""
     try:
         return model.model_validate(body)
     except ValueError as error:
@@ -204,7 +202,7 @@ class State(BaseModel):
 
     @property
     def ours(self) -> Mapping[str, Any] | None:
-        """What this module wrote into the mapping; None in an index of somebody else."""
+        """What this module wrote into the mapping; None for an index from elsewhere."""
         meta = self.mappings.meta.get(META)
         return meta if isinstance(meta, Mapping) else None
 
@@ -215,7 +213,7 @@ class States(RootModel[dict[str, State]]):
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What a finished index says of itself, with the shards that decide how it must be asked."""
+    """The manifest of a finished index, with its number of shards, which determines how to query it."""
 
     index: str
     manifest: Manifest
@@ -231,7 +229,7 @@ class Label:
 
 
 def indexes(client: Elasticsearch, address: Address, pattern: str, **options: Any) -> dict[str, State]:
-    """Indexes of that name, alias or pattern; none where there is nothing of that name."""
+    """Indexes of that name, alias or pattern; empty if there are none."""
     found = client.options(ignore_status=404).indices.get(index=pattern, **options)
     return {} if found.meta.status == 404 else read(address, States, found.body).root
 
@@ -241,7 +239,7 @@ def read_label(client: Elasticsearch, address: Address) -> Label:
     if not found:
         if unfinished(client, address):
             raise InputError(
-                f"{address.name} at {address.server} is not finished: the command that began it, given again, goes on."
+                f"{address.name} at {address.server} is not finished: run the command that started it again to resume."
             )
         raise InputError(
             f"{address.where} has no index {address.name}: "
@@ -250,14 +248,14 @@ def read_label(client: Elasticsearch, address: Address) -> Label:
     (index, state), *others = found.items()
     manifest = (state.ours or {}).get("manifest")
     if others or not isinstance(manifest, Mapping):
-        raise InputError(f"{address.name} at {address.server} was not made by `r1s index-corpus`: choose another name.")
+        raise InputError(f"{address.name} at {address.server} is not from `r1s index-corpus`: choose another name.")
     return Label(
         index, Manifest.from_json(manifest, f"{address.server}/{index}"), state.settings.index.number_of_shards
     )
 
 
 def generations(client: Elasticsearch, address: Address) -> dict[str, State]:
-    """The indexes of ours that a name has had, oldest first."""
+    """Our indexes under a name, oldest first."""
     found = indexes(client, address, f"{address.name}-*", expand_wildcards="all")
     return {
         index: state
@@ -267,7 +265,7 @@ def generations(client: Elasticsearch, address: Address) -> dict[str, State]:
 
 
 def unfinished(client: Elasticsearch, address: Address) -> dict[str, Mapping[str, Any]]:
-    """Those that the name does not point to, with how far they have come."""
+    """Those that the name does not point to, with their progress."""
     return {
         index: state.ours or {}
         for index, state in generations(client, address).items()

@@ -1,6 +1,6 @@
 """Search engines by kind, and from a URL or a table of settings to an open retriever; the same in every command.
 
-A package of somebody else adds an engine with an entry point:
+Another package adds an engine with an entry point:
 
     [project.entry-points."r1searcher.retrievers"]
     mine = "my_package.retriever:Settings"
@@ -51,9 +51,9 @@ def kind_of(url: str) -> str:
 
 
 def settings_of(url: str) -> EngineSettings:
-    """The settings that a retriever URL is short for.
+    """The settings that a retriever URL abbreviates.
 
-    Raises `InputError` for one of no known form, and for an engine that needs more settings than a URL.
+    Raises `InputError` for an unknown form, and for an engine that needs more settings than a URL.
     """
     kind = kind_of(url)
     try:
@@ -85,5 +85,5 @@ def open_retriever(engine: str | EngineSettings) -> Retriever:
 
 
 def described(engine: EngineSettings) -> dict[str, Any]:
-    """Kind, URL and further settings as a manifest keeps them: without what is secret in a URL."""
+    """Kind, URL and further settings for a manifest: without the secrets in a URL."""
     return {**engine.model_dump(mode="json", exclude_unset=True), "url": shown_url(engine.url)}

@@ -185,16 +185,16 @@ async def _answers(
     queries: Sequence[str],
     top_k: int,
     shaped: Callable[[Sequence[Hit]], Any],
-    beside: dict[str, Any],
+    fields: dict[str, Any],
     key: str,
 ) -> _Pieces:
-    """The JSON object `beside` plus, under `key`, a list of `shaped` of each query's hits.
+    """The JSON object `fields` plus, under `key`, a list of `shaped` of each query's hits.
 
     It is encoded as the hits arrive, so that only the response of a large request is kept in memory.
     """
     require_affordable(len(queries), top_k)
     nothing = SearchResult()
-    head, end = json.dumps({**beside, key: []}).encode()[:-2], b"]}"
+    head, end = json.dumps({**fields, key: []}).encode()[:-2], b"]}"
     pieces, size = [], 0
     at_once = min(_QUERIES_AT_ONCE, _PASSAGES_AT_ONCE // top_k)
     for start in range(0, len(queries), at_once):

@@ -1,4 +1,4 @@
-"""What every measure, reward part and recipe must keep to, as a test of your own:
+"""Contract of measures, reward parts and recipes, for your own tests:
 
     check_measure(MEASURE, trajectories)     # trajectories of your tests, or those of a run (runs.records.from_row)
     check_reward_part(short_answer, trajectories)

@@ -2,14 +2,14 @@
 
 Only what the model wrote is judged: `Trajectory.turns` as the episode's protocol parses them, and for what it may
 write, its question and gold answers. Another package adds a rule with an entry point of the group
-`r1searcher.format_rules`; it is judged where `reward.format_rules` names it.
+`r1searcher.format_rules`; it is judged if `reward.format_rules` names it.
 """
 
 import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import groupby
 
 from r1searcher.common.registry import Registry
@@ -39,7 +39,7 @@ class FormatContext:
 
     @classmethod
     def of(cls, trajectory: Trajectory, max_answer_words: int = MAX_ANSWER_WORDS) -> "FormatContext":
-        """Raises `InputError` where the trajectory's protocol is not known here."""
+        """Raises `InputError` if the trajectory's protocol is not installed."""
         allowed = " ".join((trajectory.question, *trajectory.gold_answers))
         turns = trajectory.turns
         return cls(turns, parse_turns(trajectory), trajectory.stop, allowed, max_answer_words)
@@ -70,7 +70,7 @@ def thinking_closed_twice(context: FormatContext) -> bool:
 
 
 def no_answer(context: FormatContext) -> bool:
-    """No complete answer with something in it follows the thinking."""
+    """No complete, nonempty answer follows the thinking."""
     return context.parsed.answer_out_of_place or not (context.parsed.answer or "").strip()
 
 
@@ -91,7 +91,7 @@ def long_answer(context: FormatContext) -> bool:
 
 
 def misplaced_tag(context: FormatContext) -> bool:
-    """A tag where it does not belong: the thinking opened again, any tag inside the answer, an answer or the end of the
+    """A misplaced tag: the thinking opened again, any tag inside the answer, an answer or the end of the
     thinking before a search."""
     return context.parsed.misplaced_tag
 
@@ -122,13 +122,13 @@ def stuck_text(context: FormatContext) -> bool:
     long_words = [word for word in words if len(word) >= 40]
     if any(len(word) >= 300 or _RUN.search(word) for word in long_words):
         return True
-    if not any(map(operator.eq, words, words[9:])):  # true of any ten in a row, and seldom else
+    if not any(map(operator.eq, words, words[9:])):  # true for any ten in a row, and rarely otherwise
         return False
     return any(len(list(run)) >= 10 for _, run in groupby(words))
 
 
 Rule = Callable[[FormatContext], bool]
-"""Holds where the rule is broken; its docstring says when that is, for the docs."""
+"""True if the rule is broken; its docstring says when that is, for the docs."""
 
 FORMAT_RULES: Registry[Rule] = Registry(
     "format rule",
@@ -155,7 +155,8 @@ FORMAT_RULES: Registry[Rule] = Registry(
 """Every rule by its name. Those that come with the package are always judged."""
 
 
-def judged_rules(more: Sequence[str] = ()) -> dict[str, Rule]:
+@cache
+def judged_rules(more: tuple[str, ...] = ()) -> Mapping[str, Rule]:
     """The rules that come with the package, and those that `more` (`reward.format_rules`) names.
 
     Raises `InputError` for an unknown name.
@@ -163,7 +164,7 @@ def judged_rules(more: Sequence[str] = ()) -> dict[str, Rule]:
     return {name: FORMAT_RULES.require(name, "reward.format_rules") for name in (*FORMAT_RULES.builtin, *more)}
 
 
-def broken_rules(context: FormatContext, more: Sequence[str] = ()) -> tuple[str, ...]:
+def broken_rules(context: FormatContext, more: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Names of the rules that the model broke, in the order of `judged_rules`; empty when the format is right."""
     return tuple(name for name, broken in judged_rules(more).items() if broken(context))
 
@@ -174,5 +175,5 @@ def violations(trajectory: Trajectory, max_answer_words: int = MAX_ANSWER_WORDS)
 
 
 def answer_of_trajectory(trajectory: Trajectory) -> str | None:
-    """The raw answer that the model gave at the end, None when it gave none."""
-    return parse_turns(trajectory).answer
+    """The raw final answer of the model, None if it gave none."""
+    return protocol_named(trajectory.protocol, "the trajectory's protocol").raw_answer(trajectory.turns)

@@ -52,7 +52,7 @@ class View(StrEnum):
 class Measure:
     """A number of an episode, or of its step.
 
-    `name` is its key in rows and reports, `label` its name in tables, `short` the one where space is short. `unit` is
+    `name` is its key in rows and reports, `label` its name in tables, `short` its name in narrow columns. `unit` is
     what it counts, empty for a share. Its values are in `range`, both ends included. `aggregate` makes one value of
     the samples of a question, and of the questions of a step. `compute` takes an episode and returns None where the
     measure does not apply; without it, something else gives the values.
@@ -95,7 +95,7 @@ BUILT_IN = (
     REWARD := Measure(
         name="reward",
         label="reward",
-        meaning="the sum of the reward parts",
+        meaning="sum of the reward parts",
         range=(-math.inf, math.inf),
         shown=_in(View.LIVE, View.CURVE),
     ),
@@ -266,12 +266,20 @@ def measure(
     finite is left out.
     """
     context = RewardContext(trajectory, max_answer_words, format_rules)
-    values = {m.name: m.compute(context) for m in all_measures() if m.compute is not None}
-    return {
-        **{name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)},
-        **{f"format/{rule}": 1.0 for rule in context.violations},
-        f"stop/{trajectory.stop}": 1.0,
-    }
+    values = {}
+    for name, compute in _computed():
+        value = compute(context)
+        if value is not None and math.isfinite(value):
+            values[name] = float(value)
+    for rule in context.violations:
+        values[f"format/{rule}"] = 1.0
+    values[f"stop/{trajectory.stop}"] = 1.0
+    return values
+
+
+@cache
+def _computed() -> tuple[tuple[str, Callable[[RewardContext], float | None]], ...]:
+    return tuple((m.name, m.compute) for m in all_measures() if m.compute is not None)
 
 
 def episode_logs(

@@ -20,7 +20,7 @@ CLOSED = frozenset({"yes", "no", "noanswer"})
 
 
 class Scores(NamedTuple):
-    """What one answer earns, each in 0..1."""
+    """The metrics of one answer, each in 0..1."""
 
     em: float = 0.0
     """The normalized answer equals the normalized gold answer."""
@@ -60,7 +60,7 @@ def blank_words(text: str) -> list[str]:
 
 
 def delete_words(text: str) -> list[str]:
-    """The same, where punctuation is deleted (SQuAD's normalization, which most datasets' own scorers use).
+    """The same, but punctuation is deleted (SQuAD's normalization, which most datasets' own scorers use).
 
     >>> delete_words("The U.S._Route 22")
     ['usroute', '22']
@@ -76,7 +76,7 @@ def _without_articles(text: str, punctuation: dict[int, str] | dict[int, int | N
 
 
 def f1_of_words(answer: Sequence[str], gold: Sequence[str]) -> float:
-    """Harmonic mean of precision and recall over bags of words; 0 where none is shared."""
+    """Harmonic mean of precision and recall over bags of words; 0 if none is shared."""
     common = (Counter(answer) & Counter(gold)).total()
     return 2 * common / (len(answer) + len(gold)) if common else 0.0
 

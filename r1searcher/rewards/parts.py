@@ -6,8 +6,8 @@ Parameters after the context are set with `params` there:
     name = "partial_credit"
     params = { wrong = 0.2 }
 
-Most parts judge only what the model wrote and whether a search ran. The `released_*` and `search_r1_*` parts repeat
-other projects' scorers, which read retrieved text as well.
+Most parts judge only what the model wrote and whether a search ran. The `released_*` and `search_r1_*` parts
+reproduce other projects' scorers, which also read retrieved text.
 """
 
 import difflib
@@ -33,7 +33,7 @@ from r1searcher.rewards.released import LLAMA, QWEN, Solution
 
 @dataclass(frozen=True)
 class RewardContext:
-    """A trajectory with what its parts have in common, each computed when first asked for."""
+    """A trajectory with values that several parts use, each computed at first use."""
 
     trajectory: Trajectory
     max_answer_words: int = rules.MAX_ANSWER_WORDS
@@ -134,7 +134,7 @@ def cover_em_contiguous(context: RewardContext) -> float:
 
 
 def partial_credit(context: RewardContext, wrong: float = 0.1) -> float:
-    """1 for a right answer (EM), `wrong` for another one, 0 for none (ReFT, arXiv 2401.08967, section 3.2)."""
+    """1 for a correct answer (EM), `wrong` for another one, 0 for none (ReFT, arXiv 2401.08967, section 3.2)."""
     if context.scores.em:
         return 1.0
     return wrong if (context.answer or "").strip() else 0.0
@@ -229,7 +229,7 @@ PARTS: Registry[RewardPart] = Registry(
 
 
 def part_with(name: str, params: Mapping[str, Any]) -> Callable[[RewardContext], float]:
-    """A part with its parameters. It raises `R1Error` where it fails or returns something else than a finite number.
+    """A part with its parameters. It raises `R1Error` if it fails or does not return a finite number.
 
     Raises `InputError` for an unknown part, and for parameters that it does not take or that have the wrong type.
     """
@@ -241,7 +241,7 @@ def part_with(name: str, params: Mapping[str, Any]) -> Callable[[RewardContext],
             result = float(part(context, **params))
         except R1Error:
             raise
-        except Exception as error:  # whatever another package's function raises
+        except Exception as error:  # another package's function may raise anything
             raise R1Error(f"the reward part {name!r} failed: {type(error).__name__}: {error}") from error
         if not math.isfinite(result):
             raise R1Error(f"the reward part {name!r} returned {result}: it must be a finite number")

@@ -1,4 +1,4 @@
-"""Rewards as weighted sums of parts: named ones (recipes), and those composed in a stage's TOML.
+"""Rewards as weighted sums of parts: named ones (recipes), and compositions in a stage's TOML.
 
     [reward]
     recipe = "paper"

@@ -32,7 +32,7 @@ _BLOCK = re.compile(f"{re.escape(TAGS.documents)}.*?{re.escape(TAGS.end_document
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What a server knows of its model: the end of the prompt, and the end-of-sequence token."""
+    """A server's model-specific strings: the end of the prompt, and the end-of-sequence token."""
 
     prompt_end: str
     end_token: str
@@ -56,14 +56,14 @@ class Solution:
 
     @cached_property
     def answer(self) -> str | None:
-        """What follows the last `<answer>`, up to an `</answer>` if there is one; None where either tag is missing."""
+        """What follows the last `<answer>`, up to an `</answer>` if there is one; None if either tag is missing."""
         if TAGS.answer not in self.text or TAGS.end_answer not in self.text:
             return None
         return self.text.rpartition(TAGS.answer)[2].partition(TAGS.end_answer)[0].strip()
 
     @cached_property
     def searches(self) -> int | None:
-        """How many queries and document blocks there are; None where the seven counts disagree."""
+        """The number of queries and document blocks; None if the seven counts disagree."""
         counts = {self.text.count(piece) for piece in _EQUALLY_OFTEN}
         return counts.pop() if len(counts) == 1 else None
 

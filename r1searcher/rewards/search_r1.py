@@ -1,7 +1,7 @@
 """Search-R1's scorers (`verl/utils/reward_score/qa_em.py`, `qa_em_format.py`) on a translated transcript.
 
 Search-R1 closes its thinking before every search and opens it again after the results. Here one thought spans all
-searches, and the prompt has opened it. `docs/rewards.md` holds the translation. Its scorers read retrieved text too.
+searches, and the prompt has opened it. `docs/rewards.md` has the translation. Its scorers read retrieved text too.
 """
 
 import re
@@ -38,13 +38,13 @@ def translate(transcript: str) -> str:
 
 
 def answer_in(transcript: str) -> str | None:
-    """The last complete answer, stripped; None where there is none. The tags are the same in both protocols."""
+    """The last complete answer, stripped; None if there is none. The tags are the same in both protocols."""
     found = _ANSWER.findall(transcript)
     return found[-1].strip() if found else None
 
 
 def is_right(answer: str | None, gold_answers: Sequence[str]) -> bool:
-    """Exact match with any gold under SQuAD's normalization, which deletes punctuation."""
+    """Exact match with any gold answer under SQuAD's normalization, which deletes punctuation."""
     if answer is None:
         return False
     words = delete_words(answer)

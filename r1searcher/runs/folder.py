@@ -82,13 +82,13 @@ class RunFolder:
 
     @property
     def launch_note(self) -> Path:
-        """By which mark the processes of the current launch are found; absent when none is running."""
+        """The mark that identifies the processes of the current launch; absent if none is running."""
         return self.path / "launch.json"
 
     def trajectories(self, step: int) -> Path:
         """The folder with every episode of a step, counted from 1.
 
-        One file per process that rolls episodes out: no two processes write into the same file.
+        One file per rollout process, so that no two processes write to the same file.
         """
         return self.path / "trajectories" / f"step-{step:06d}"
 

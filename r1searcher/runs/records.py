@@ -141,7 +141,7 @@ class LaunchNote(Record):
 
 
 class StopDecision(Record):
-    """`ending.json`: why the training loop ended. `step` is the last one that was trained."""
+    """`ending.json`: why the training loop ended. `step` is the last trained one."""
 
     reason: Str
     """"finished", "asked", or what a watch rule says, such as "rates passed"."""
@@ -151,12 +151,12 @@ class StopDecision(Record):
 
 
 class EpisodeLabel(Record):
-    """What the engine hands to the executor beside a prompt: the label of its row in `questions.jsonl`.
+    """What the engine passes to the executor with a prompt: the label of its row in `questions.jsonl`.
 
-    `step` and `epoch` (a pass over the questions) count from 1 and are those of the row's place in that file, known
-    before anything is trained. Where rollouts run ahead of training, or questions are dropped and replaced
-    (asynchronous training, dynamic filtering), an episode may be trained in another step than its label's: the label
-    says when it was to be asked, and so with which others it is recorded.
+    `step` and `epoch` (a pass over the questions) count from 1 and follow from the row's position in that file, known
+    before training. If rollouts run ahead of training, or questions are dropped and replaced (asynchronous training,
+    dynamic filtering), an episode may be trained in another step than its label's: the label says with which step it
+    was planned and is recorded.
     """
 
     id: Str
@@ -165,7 +165,7 @@ class EpisodeLabel(Record):
     step: Annotated[int, Field(ge=1)]
     epoch: Annotated[int, Field(ge=1)]
     split: Literal["train", "eval"] = "train"
-    """"eval": an episode of the engine's own evaluation, which is never trained and has no step of its own."""
+    """"eval": an episode of the engine's own evaluation, which is never trained and does not have a step."""
 
 
 REMEDY = "restore the file from a copy, or remove the run's folder and train again"
@@ -218,17 +218,17 @@ def read_heartbeats(run: RunFolder) -> list[Heartbeat]:
 
 
 def read_ending(run: RunFolder) -> StopDecision | None:
-    """Why the training loop ended before its last step, or None. Raises `InputError` where the file is damaged."""
+    """Why the training loop ended before its last step, or None. Raises `InputError` if the file is damaged."""
     return read_record_if_there(run.ending, StopDecision, "remove it")
 
 
 def trajectory_files(folder: Path) -> list[Path]:
-    """The files of a folder of trajectories, one per process that wrote, in the order of their names."""
+    """The files of a folder of trajectories, one per writing process, in name order."""
     return sorted(folder.glob("*.jsonl"))
 
 
 def trajectory_rows(folder: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a folder of trajectories (`RunFolder.trajectories(step)`), checked; nothing if there is none.
+    """The rows of a folder of trajectories (`RunFolder.trajectories(step)`), checked; empty if there are none.
 
     Those of one process are in the order in which its episodes ended. Raises `InputError` for a damaged row.
     """

@@ -25,7 +25,7 @@ def read_run(run: RunFolder) -> tuple[Stage, Settings]:
 
 
 def protocol_of(settings: Settings) -> EpisodeProtocol:
-    """Raises `InputError` where no installed package has the protocol."""
+    """Raises `InputError` if no installed package has the protocol."""
     return protocol_named(settings.episode.protocol)
 
 
@@ -46,7 +46,7 @@ def retriever_of(settings: Settings, notify: Callable[[str], None]) -> RetryingR
 
 
 def reward_of(settings: Settings, stage: RewardedStage | None = None) -> Callable[[Trajectory], RewardBreakdown]:
-    """The reward of a stage: of `reward.parts` where there are any, else of `reward.recipe` (its last stage if `stage`
+    """The reward of a stage: `reward.parts` if there are any, otherwise `reward.recipe` (its last stage if `stage`
     is None). Raises `InputError`, also where a part judges the tags of another protocol than the episodes'."""
     chosen = settings.reward
     parts = chosen.parts or recipe_parts(chosen.recipe, stage)

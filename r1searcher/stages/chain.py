@@ -1,4 +1,4 @@
-"""Stages one after the other, each from the model of the one before."""
+"""Consecutive stages, each starting from the model of the previous one."""
 
 from pathlib import Path
 

@@ -71,7 +71,7 @@ def evaluate_held_out(run: RunFolder, model: Path, questions: int, console: Safe
     Raises `R1Error` if the rollouts failed, with the path of their log.
     """
     metrics_file = folder_of(run) / "metrics.json"
-    if done := read_record_if_there(metrics_file, HeldOutMetrics, "remove it, and the same command evaluates again"):
+    if done := read_record_if_there(metrics_file, HeldOutMetrics, "remove it and repeat the command to evaluate again"):
         return done.model_dump(exclude_none=True)
     job = folder_of(run) / "job.json"
     write_json(job, Job(run=str(run.path), model=str(model), questions=questions).model_dump())

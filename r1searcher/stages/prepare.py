@@ -1,4 +1,4 @@
-"""From settings to a run folder that the engine can train in: everything is checked first, and nothing is started."""
+"""From settings to a run folder that the engine can train in. Everything is checked first; nothing is started."""
 
 import hashlib
 import platform
@@ -38,7 +38,7 @@ RUN = Kind(
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What a stage starts from, checked. `warnings` are about its questions, one sentence each."""
+    """The checked inputs of a stage. `warnings` are about its questions, one sentence each."""
 
     questions: Sequence[Question]
     resuming: bool
@@ -94,13 +94,13 @@ def manifest_of(stage: Stage, settings: Settings) -> dict[str, Any]:
 
 
 def check_resumable(run: RunFolder, manifest: dict[str, Any]) -> bool:
-    """Whether the folder holds this very run, to be resumed.
+    """Whether the folder contains this same run, to be resumed.
 
-    Raises `InputError` for a folder of another run, which is never overwritten, and for one that was damaged.
+    Raises `InputError` for a folder of another run, which is never overwritten, and for a damaged one.
     """
     if not resumes(run.manifest, RunManifest, manifest, RUN, SAME):
         return False
-    # The engine reads its settings from there: a damaged or edited file is refused before anything is started.
+    # The engine reads its settings from there: a damaged or edited file is rejected before anything is started.
     if settings_sha256(read_run(run)[1]) != manifest["settings_sha256"]:
         raise InputError(
             f"{run.config} does not have the settings that {run.manifest.name} identifies: restore it, or remove the "

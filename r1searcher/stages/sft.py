@@ -34,7 +34,7 @@ def run_sft(source: SettingsSource) -> RunFolder:
 
 
 def train_sft(settings: Settings, run: RunFolder, console: SafeConsole) -> dict[str, Any]:
-    """Train on the traces in `run` with OpenRLHF's SFT trainer; returns the summary. A finished run is left alone.
+    """Train on the traces in `run` with OpenRLHF's SFT trainer; returns the summary. A finished run is not changed.
 
     Raises `InputError` with every problem found, and what `run_engine` raises.
     """
@@ -68,7 +68,7 @@ def _repeated(rows: Sequence[SftRow], settings: Settings) -> list[SftRow]:
 
 
 def _run(settings: Settings, run: RunFolder, console: SafeConsole) -> str:
-    """Train with a progress bar; returns why it ended."""
+    """Train with a progress bar; returns why training ended."""
     updates = lines_in(run.questions) // settings.sft.batch_size
     finished_steps(run)  # damaged metrics are reported before anything is started
     columns = (

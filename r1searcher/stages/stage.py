@@ -44,8 +44,8 @@ def _model_of(run: Path) -> str:
 
 
 def train_stage(stage: Stage, settings: Settings, run: RunFolder, console: SafeConsole) -> dict[str, Any]:
-    """Train one RL stage in `run`, or resume it after an interruption; returns its summary. A finished run is left
-    alone.
+    """Train one RL stage in `run`, or resume it after an interruption; returns its summary. A finished run is not
+    changed.
 
     Raises what `prepare_stage` and `run_engine` raise.
     """

@@ -1,4 +1,4 @@
-"""What the training of every stage has in common."""
+"""The common part of training every stage."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ def run_folder(settings: Settings, default_name: str) -> RunFolder:
 def train_once(
     stage: Stage, settings: Settings, run: RunFolder, console: SafeConsole, train: Callable[[], Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """The summary of a run. A finished run is left alone; otherwise `train` trains, and returns its part of the
+    """The summary of a run. A finished run is not changed; otherwise `train` trains, and returns its part of the
     summary, which is written."""
     finished = read_summary(run)
     if finished is not None:

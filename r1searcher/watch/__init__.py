@@ -1,1 +1,1 @@
-"""What is watched while a stage trains: rules over its metrics, asked after each step."""
+"""Watch rules: conditions on the metrics of a stage, evaluated after each step."""

@@ -1,4 +1,4 @@
-"""What happens with a step's metrics: recorded, shown to the rules, their decision written into the run folder."""
+"""Processes a step's metrics: records them, evaluates the rules, writes their decision to the run folder."""
 
 import math
 import time
@@ -14,18 +14,18 @@ from r1searcher.watch.rules import RULES, Alarm, Notice, Rows, Rule, Stop
 
 
 class StepMonitor:
-    """Watches the run whose folder is `run`, in the process that trains it. `rules` are asked in their order."""
+    """Watches the run whose folder is `run`, in the process that trains it. `rules` are evaluated in order."""
 
     def __init__(self, run: RunFolder, settings: Settings, rules: Mapping[str, Rule] = RULES) -> None:
         self.run, self.settings = run, settings
-        self.rules = dict(rules)  # imported now, so that one that cannot be is reported before anything is trained
+        self.rules = dict(rules)  # imported now, to report import errors before training
         self._noticed: set[str] = set()  # rules whose notice was shown
 
     def step(self, step: int, metrics: Mapping[str, Any]) -> StopDecision | None:
-        """Record one step; a `StopDecision` when the stage is to end with it. Raises `RunStopped` for an alarm.
+        """Record one step; returns a `StopDecision` if the stage should end with it. Raises `RunStopped` for an alarm.
 
-        Where rollouts run ahead of training, steps that were generated before a decision are trained after it: they
-        move its `step`, and nothing is decided again.
+        If rollouts run ahead of training, steps generated before a decision are trained after it: they update its
+        `step`, without another decision.
         """
         earlier = read_metrics(self.run)
         row = record(self.run, step, metrics)
@@ -67,9 +67,9 @@ class StepMonitor:
 
 
 def record(run: RunFolder, step: int, metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Append a step to `metrics.jsonl`: all numbers of it; one that is not finite becomes null there.
+    """Append a step to `metrics.jsonl`: all its numbers; those that are not finite become null there.
 
-    Returns the row with every number as it was.
+    Returns the row with the original numbers.
     """
     row = {key: float(value) for key, value in metrics.items() if isinstance(value, (int, float))}
     written = {key: value if math.isfinite(value) else None for key, value in row.items()}

@@ -1,8 +1,8 @@
-"""Rules over the metrics of a stage: each is a function of the rows until now, asked after every step.
+"""Rules on the metrics of a stage: each is a function of the rows so far, evaluated after every step.
 
-A rule returns an `Alarm` where the run can't be trusted any more, a `Notice` for what a person should look at, a `Stop`
-where the stage has reached what it is for, and None otherwise. It reads nothing else and keeps nothing. Another package
-adds one by the entry-point group `r1searcher.watch_rules`; every rule of an installed package is asked.
+A rule returns an `Alarm` if the run can no longer be trusted, a `Notice` for what a person should look at, a `Stop` if
+the stage has reached its goal, and None otherwise. It reads nothing else and has no state. Another package adds one with
+the entry-point group `r1searcher.watch_rules`; every rule of an installed package is evaluated.
 """
 
 import math
@@ -15,20 +15,20 @@ from r1searcher.errors import R1Error
 from r1searcher.rewards.measures import View, shown_in
 
 Rows = Sequence[Mapping[str, float]]
-"""A mapping per step, oldest first: `step` and every number that was reported. A number that was not finite is missing
-from all rows but the last, which has it as it was."""
+"""One mapping per step, oldest first: `step` and every reported number. Numbers that are not finite are only in the
+last row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """The run is to be stopped before this step's checkpoint is written. `message` says why, without the step."""
+    """Stops the run before this step's checkpoint is written. `message` says why, without the step."""
 
     message: str
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """The stage is to end with this step, saved. `reason` in two words, `detail` with numbers."""
+    """Ends the stage with this step, saved. `reason` in two words, `detail` with numbers."""
 
     reason: str
     detail: str = ""
@@ -44,16 +44,16 @@ class Notice:
 Rule = Callable[[Rows, Settings], Alarm | Notice | Stop | None]
 
 VLLM_KL_LIMITS: Mapping[str, float] = {"fp32": 1e-3, "mixed": 1e-2, "bf16": 1e-2}
-"""Largest |vllm_kl| by precision: ten and more times what synchronous runs show."""
+"""Largest |vllm_kl| by precision: at least ten times the values of synchronous runs."""
 
 
 def rollout_drift(rows: Rows, settings: Settings) -> Alarm | Notice | None:
-    """Whether the rollouts still come from the weights that are trained.
+    """Whether the rollouts still come from the trained weights.
 
     `vllm_kl` is the mean, over the tokens of a step, of the log-probability that vLLM sampled a token with, minus the
-    one that the trainer gives it before its update. With the same weights on both sides it is rounding noise; weights
-    that no longer reach vLLM show in it, and nowhere else. On GPUs (`engine.device` = "gpu" in the settings of a run
-    that trains there) the noise was never measured: a limit that the settings do not set gives a notice there.
+    one that the trainer gives it before its update. With the same weights on both sides it is rounding noise; only this
+    metric shows when weights no longer reach vLLM. On GPUs (`engine.device` = "gpu" in the settings of a run that trains
+    there) the noise was never measured: past the default limit the result is a notice there.
 
     >>> rollout_drift([{"step": 1, "vllm_kl": 0.2}], Settings())
     Alarm(message='vllm_kl is 0.2, over the limit of 0.01: the rollouts no longer come from the trained weights')
@@ -63,7 +63,7 @@ def rollout_drift(rows: Rows, settings: Settings) -> Alarm | Notice | None:
     kl = rows[-1].get("vllm_kl")
     if kl is None:
         return Alarm(
-            "the engine did not report vllm_kl, so nothing tells whether the rollouts come from the trained weights"
+            "the engine did not report vllm_kl, so it is unknown whether the rollouts come from the trained weights"
         )
     if math.isfinite(kl) and abs(kl) <= limit:
         return None
@@ -90,7 +90,7 @@ def rates_passed(rows: Rows, settings: Settings) -> Stop | None:
     for name, rate in rates.items():
         if all(name not in row for row in recent):
             raise R1Error(
-                f"the stage is to end by {name!r}, and no metric has this name: {', '.join(map(str, recent[-1]))}"
+                f"the stage should end by {name!r}, but no metric has this name: {', '.join(map(str, recent[-1]))}"
             )
         if not all(row.get(name, -math.inf) >= rate for row in recent):
             return None
@@ -102,4 +102,4 @@ RULES: Registry[Rule] = Registry(
     "r1searcher.watch_rules",
     {"rollout_drift": rollout_drift, "rates_passed": rates_passed},
 )
-"""Asked in this order: alarms of ours come first."""
+"""Evaluated in this order: built-in alarms first."""

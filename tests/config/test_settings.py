@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+import tomli_w
 
 from r1searcher.config.overrides import from_assignments
-from r1searcher.config.settings import STAGES, load, presets
+from r1searcher.config.settings import STAGES, load, presets, read_resolved
 from r1searcher.errors import InputError
 
 
@@ -143,6 +144,11 @@ def test_what_cannot_train_is_refused_by_its_key(key: str, value: object) -> Non
     assert len(line) < 200
 
 
+def test_a_wrong_key_of_a_reward_part_is_answered_with_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"reward\.parts\.0\.wieght = 2: did you mean reward\.parts\.weight\?"):
+        load("stage1", overrides={"reward.parts": [{"name": "f1", "wieght": 2}]})
+
+
 @pytest.mark.parametrize("part", ["weight", "if_zero"])
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), -float("inf"), 1e300])
 def test_reward_parts_are_finite(part: str, value: float) -> None:
@@ -205,3 +211,58 @@ def test_a_settings_file_beyond_the_parser_is_one_sentence(content: bytes, said:
     file.write_bytes(content)
     with pytest.raises(InputError, match=said):
         load("stage1", file)
+
+
+def test_a_table_of_an_engine_is_checked_by_the_engine(tmp_path: Path) -> None:
+    file = write(
+        tmp_path,
+        """
+        [retrieval]
+        kind = "http"
+        url = "http://127.0.0.1:9/retrieve"
+        timeout_s = -1.0
+        conections = 3
+        [rl]
+        kl = 1
+        """,
+    )
+    with pytest.raises(InputError, match="3 wrong settings") as error:
+        load("stage1", file)
+    assert "retrieval.timeout_s = -1.0: must be greater than 0" in str(error.value)
+    assert "retrieval.conections = 3: did you mean retrieval.connections?" in str(error.value)
+
+
+def test_keys_of_an_engine_need_its_kind() -> None:
+    with pytest.raises(InputError, match=r"retrieval\.ur = 'x': did you mean retrieval.url\?"):
+        load("stage1", overrides={"retrieval.ur": "x"})
+    with pytest.raises(
+        InputError, match=r"retrieval\.kind = 'htp': there is no retriever 'htp' \(did you mean 'http'\?\)"
+    ):
+        load("stage1", overrides={"retrieval.kind": "htp"})
+
+
+def test_a_url_replaces_another_engine_as_a_whole(tmp_path: Path) -> None:
+    file = write(
+        tmp_path,
+        """
+        [retrieval]
+        kind = "http"
+        url = "http://127.0.0.1:9/retrieve"
+        timeout_s = 2.0
+        retry_timeout_s = 5.0
+        """,
+    )
+    before = load("stage1", file).retrieval
+    assert (before.engine.kind, before.engine.model_dump()["timeout_s"]) == ("http", 2.0)
+    after = load("stage1", file, overrides={"retrieval.url": "index"}).retrieval
+    assert (after.engine.kind, after.engine.url, after.retry_timeout_s) == ("bm25", "index", 5.0)
+    both = load("stage1", file, overrides={"retrieval.kind": "es", "retrieval.url": "es://h/x"}).retrieval
+    assert (both.engine.kind, both.engine.url) == ("es", "es://h/x")
+
+
+def test_a_resolved_table_is_read_as_it_was_written(tmp_path: Path) -> None:
+    table = {"retrieval.kind": "http", "retrieval.url": "http://h/queries", "retrieval.connections": 3}
+    settings = load("stage1", overrides=table)
+    file = write(tmp_path, tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True)))
+    assert read_resolved(file) == settings
+    assert read_resolved(file).retrieval.engine == settings.retrieval.engine

@@ -36,6 +36,6 @@ def test_the_template_names_every_recipe_and_every_algorithm() -> None:
 def test_a_settings_file_is_never_written_over(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text("seed = 1\n")
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="already exists"):
         write_template(file)
     assert file.read_text() == "seed = 1\n"

@@ -116,7 +116,7 @@ def test_a_checksum_only_the_server_states_is_checked_too(server: Server, tmp_pa
 
 def test_a_server_that_gives_nothing_ends_with_the_file_to_bring(server: Server, tmp_path: Path) -> None:
     server.cut_after = 0
-    with pytest.raises(InputError, match=r"could not be fetched .* put it at .*corpus\.jsonl\.gz"):
+    with pytest.raises(InputError, match=r"could not be downloaded .* put it at .*corpus\.jsonl\.gz"):
         fetch(corpus(server), tmp_path, pause=no_pause)
     assert len(server.asked) == 5
     server.status = 404
@@ -128,7 +128,7 @@ def test_a_server_that_gives_nothing_ends_with_the_file_to_bring(server: Server,
 def test_no_network_is_one_sentence_with_the_file_to_bring(tmp_path: Path) -> None:
     unreachable = NamedCorpus("http://127.0.0.1:9/corpus.gz", "")
     with pytest.raises(
-        InputError, match=r"the corpus could not be fetched from http://127.0.0.1:9/corpus.gz \(.*refused.*\)"
+        InputError, match=r"the corpus could not be downloaded from http://127.0.0.1:9/corpus.gz \(.*refused.*\)"
     ):
         fetch(unreachable, tmp_path, pause=no_pause)
 

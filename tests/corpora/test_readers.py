@@ -120,7 +120,7 @@ def test_what_is_no_corpus_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no files"):
         Corpus(tmp_path)
     (tmp_path / "notes.txt").write_text("just words\n")
-    with pytest.raises(InputError, match=r"no corpus format that is known: name one with --format \(parquet, "):
+    with pytest.raises(InputError, match=r"not in a known corpus format: name one with --format \(parquet, "):
         list(Corpus(tmp_path / "notes.txt"))
     with pytest.raises(InputError, match="--format: there is no corpus format 'xml'"):
         Corpus(tmp_path / "notes.txt", "xml")
@@ -274,7 +274,7 @@ UNUSABLE = {
     "qrels.txt": ("101 0 doc1 1\n101 0 doc2 0\n", "relevance judgments"),
     "wiki.xml": ('<mediawiki xml:lang="en">', "a dump of a wiki"),
     "corpus.zip": ("PK\x03\x04...", "unpack it"),
-    "blank.jsonl": ("\n \n", "nothing but white space"),
+    "blank.jsonl": ("\n \n", "contains only white space"),
 }
 
 

@@ -23,7 +23,7 @@ class Reached(Exception):
 
 
 class Group:
-    """Stands for `RayActorGroup`: nothing is started."""
+    """Replaces `RayActorGroup` without starting anything."""
 
     def __init__(self, num_nodes: int, num_gpus_per_node: int, kind: Any, **options: Any) -> None:
         pass

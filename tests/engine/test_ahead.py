@@ -21,7 +21,7 @@ pytest.importorskip("openrlhf")
 pytest.importorskip("vllm")
 
 QUEUE = 2
-"""Steps that the generator may be ahead of the trainer, beside the one it works on."""
+"""Steps that the generator may be ahead of the trainer, in addition to its current one."""
 
 SOURCE = f"""
 from r1searcher.engine.openrlhf.algorithms import Algorithm

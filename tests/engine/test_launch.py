@@ -1,4 +1,4 @@
-"""Flags, placement, algorithms, checkpoints and explanations of failures. Needs no training packages."""
+"""Flags, placement, algorithms, checkpoints and explanations of failures. Does not need training packages."""
 
 import re
 import tomllib
@@ -231,5 +231,5 @@ def test_a_log_is_explained_by_its_first_cause(log: str) -> None:
 def test_the_device_is_the_cpu_where_nothing_else_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert device_of(Settings()) == "cpu"
-    with pytest.raises(InputError, match="shows no NVIDIA GPU"):
+    with pytest.raises(InputError, match="no NVIDIA GPU was found"):
         device_of(Settings.model_validate({"engine": {"device": "gpu"}}))

@@ -56,7 +56,7 @@ def test_an_outage_stops_the_run_with_its_checkpoint_and_never_becomes_a_reward(
     assert "Traceback" not in said
     finished = checkpoint_step(run)
     assert 1 <= finished < 4
-    said = [row["say"] for row in read_rows(run.heartbeat)]
+    said = [row["message"] for row in read_rows(run.heartbeat)]
     assert sum("waiting for the search engine" in sentence for sentence in said) == 1, "once per outage"
 
     with serving(world, port):
@@ -65,5 +65,5 @@ def test_an_outage_stops_the_run_with_its_checkpoint_and_never_becomes_a_reward(
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     for step in range(1, 5):
         for episode in trajectory_rows(run.trajectories(step)):
-            for search in episode["searches"]:  # a town is always found, unless an outage was taken for an answer
+            for search in episode["searches"]:  # a town is always found, unless an outage was treated as an answer
                 assert search["hits"] or search["query"] not in TOWNS

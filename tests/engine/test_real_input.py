@@ -92,7 +92,7 @@ def test_two_steps_of_each_stage_on_released_rows_and_real_passages(world: World
     assert child.poll() is None, stage1.log.read_text()[-4000:]
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
-    world.run(*words)  # goes on from the first step
+    world.run(*words)  # resumes after the first step
     world.run("stage2", str(world.settings), "--from", str(stage1.path))
 
     for name in ("stage1", "stage2"):
@@ -109,7 +109,7 @@ def check(trajectory: Trajectory) -> None:
     """What must hold of any episode on any text."""
     assert trajectory.gold_answers
     assert trajectory.segments[0].author is Author.PROMPT
-    asked = " ".join(trajectory.question.split())  # blanks in a row become one in the prompt
+    asked = " ".join(trajectory.question.split())  # consecutive spaces become one in the prompt
     assert asked in trajectory.segments[0].text
     assert len(trajectory.token_ids) <= CONTEXT
     assert len(trajectory.searches) <= SEARCHES

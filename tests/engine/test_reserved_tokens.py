@@ -95,7 +95,7 @@ def test_a_vocabulary_with_too_few_free_tokens_is_refused_and_nothing_is_written
     from r1searcher.engine.reserved_tokens import assign_tag_tokens
 
     source = make_model(tmp_path / "plain", llama_3_names(5))
-    with pytest.raises(InputError, match=r"keeps 5 tokens free, the protocol's tags need 8.*reserved_tokens = false"):
+    with pytest.raises(InputError, match=r"has 5 unused tokens, the protocol's tags need 8.*reserved_tokens = false"):
         assign_tag_tokens(source, tmp_path / "tagged", TAGS)
     assert not (tmp_path / "tagged").exists()
 
@@ -104,7 +104,7 @@ def test_a_model_that_has_the_tags_already_is_refused(tmp_path: Path) -> None:
     from r1searcher.engine.reserved_tokens import assign_tag_tokens
 
     assign_tag_tokens(make_model(tmp_path / "plain", llama_3_names(8)), tmp_path / "tagged", TAGS)
-    with pytest.raises(InputError, match="one token for each tag already"):
+    with pytest.raises(InputError, match="already has one token for each tag"):
         assign_tag_tokens(tmp_path / "tagged", tmp_path / "again", TAGS)
 
 

@@ -52,7 +52,7 @@ def test_the_engine_learns_to_search(world):
         logged = rows[int(name.removeprefix("step ")) - 1]
         assert logged.keys() >= {m.name for m in all_measures() if m.compute}
         for m in (EM, F1, FORMAT, RETRIEVAL, SEARCHES):
-            assert report["steps"][name][m.name]["value"] == pytest.approx(logged[m.name], abs=1e-6)
+            assert report["steps"][name][m.name]["value"] == pytest.approx(logged[m.name], abs=1e-5)
 
 
 @pytest.mark.long
@@ -82,7 +82,7 @@ def test_a_stage_killed_and_interrupted_in_the_middle_goes_on_with_the_data_in_o
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     assert checkpoint_step(run) in range(2, last, 2)
-    wait_for(lambda: not processes_with(launch))  # nothing goes on training without its launcher
+    wait_for(lambda: not processes_with(launch))  # nothing continues training without its launcher
 
     recorded = len(list(read_rows(run.metrics)))  # what was recorded after the checkpoint is replaced
     child = until_step(recorded + 1, run, world.command(*words))

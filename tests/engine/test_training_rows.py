@@ -1,4 +1,4 @@
-"""What is trained, in which order. Needs no training packages."""
+"""What is trained, in which order. Does not need training packages."""
 
 import json
 from collections import Counter
@@ -37,7 +37,7 @@ def test_prompts_fill_whole_steps_and_every_question_comes_once_per_epoch(tmp_pa
 
 
 def test_the_order_of_a_seed_never_changes(tmp_path: Path) -> None:
-    """Written by the first version of this project: a run of that time goes on in the same order."""
+    """Written by the first version of this project: such a run continues in the same order."""
     numbers = [8, 2, 6, 3, 4, 7, 9, 1, 0, 5, 9, 6, 4, 3, 5, 7, 1, 2, 8, 0]
     assert written(tmp_path, settings(steps=5)) == [f"prompt {i}" for i in numbers]
     assert written(tmp_path, settings(steps=5).model_copy(update={"seed": 8})) != [f"prompt {i}" for i in numbers]

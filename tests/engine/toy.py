@@ -1,4 +1,4 @@
-"""A toy world for the engine: a model of 0.4 M parameters, and towns that lie in one another."""
+"""A toy world for the engine: a model of 0.4 M parameters, and towns inside other towns."""
 
 import json
 import os
@@ -26,7 +26,7 @@ TOWNS = ("barado", "cordell", "fenwick", "gormis", "halvan", "miradell", "torste
 def make_model(
     folder: Path, texts: Iterable[str] | None = None, vocab_size: int = 360, tags: Sequence[str] = R1_SEARCHER.tags
 ) -> Path:
-    """An untrained Qwen2; its byte-level BPE, learnt from `texts`, has a token for each protocol tag."""
+    """An untrained Qwen2; its byte-level BPE, learned from `texts`, has a token for each protocol tag."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM

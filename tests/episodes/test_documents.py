@@ -21,7 +21,7 @@ pieces = st.lists(
 
 
 @given(pieces.map("".join))
-def test_no_tag_survives_neutralising(text: str) -> None:
+def test_no_tag_survives_sanitizing(text: str) -> None:
     clean = sanitize(text, ("<|im_end|>", "</s>"))
     assert not any(tag in clean for tag in (*TAGS, "<|im_end|>", "</s>"))
     assert "\n" not in clean

@@ -1,6 +1,8 @@
 """The episode loop on real tokenizers. No GPU, no server, no trained model."""
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -19,6 +21,8 @@ from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
 from r1searcher.episodes.tokens import HuggingFaceTokenizer
 from r1searcher.episodes.trajectory import Author, StopReason, Trajectory
 from r1searcher.errors import InputError, RetrieverError
+from r1searcher.retrieval.base import EpisodeContext, Retriever, SearchResult, Span
+from r1searcher.runs.records import from_row, to_row
 from tests.episodes.conftest import END, byte_level_bpe
 from tests.episodes.scripted import GivenPassages, ScriptedModel
 
@@ -57,7 +61,7 @@ def end_of(tokenizer: HuggingFaceTokenizer) -> int:
     return end
 
 
-def play(
+def run(
     tokenizer: HuggingFaceTokenizer,
     turns: list[str],
     passages: list[str],
@@ -74,7 +78,7 @@ def play(
 def test_ids_text_and_mask_agree_whatever_is_written_and_found(
     tokenizer: HuggingFaceTokenizer, turns: list[str], passages: list[str], budget: EpisodeLimits
 ) -> None:
-    trajectory, model, _ = play(tokenizer, turns, passages, budget)
+    trajectory, model, _ = run(tokenizer, turns, passages, budget)
 
     for segment in trajectory.segments:
         assert tokenizer.decode(segment.token_ids) == segment.text
@@ -103,8 +107,8 @@ def test_other_passages_change_no_token_that_the_model_wrote(
     tokenizer: HuggingFaceTokenizer, turns: list[str], one: list[str], other: list[str]
 ) -> None:
     budget = EpisodeLimits(max_context=4000, max_new_tokens=60)  # room for both, so that no budget cuts differently
-    first, _, _ = play(tokenizer, list(turns), one, budget)
-    second, _, _ = play(tokenizer, list(turns), other, budget)
+    first, _, _ = run(tokenizer, list(turns), one, budget)
+    second, _, _ = run(tokenizer, list(turns), other, budget)
 
     def written(trajectory: Trajectory) -> list[tuple[int, ...]]:
         return [s.token_ids for s in trajectory.segments if s.author is Author.MODEL]
@@ -115,10 +119,10 @@ def test_other_passages_change_no_token_that_the_model_wrote(
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(passages=documents)
-def test_tags_in_passages_are_neutralised_before_the_model_sees_them(
+def test_tags_in_passages_are_sanitized_before_the_model_sees_them(
     tokenizer: HuggingFaceTokenizer, passages: list[str]
 ) -> None:
-    trajectory, _, _ = play(tokenizer, [SEARCH, ANSWER], passages)
+    trajectory, _, _ = run(tokenizer, [SEARCH, ANSWER], passages)
     [block] = [s for s in trajectory.segments if s.author is Author.ENVIRONMENT]
     inner = block.text.replace(TAGS.documents, "", 1).replace(TAGS.end_documents, "", 1)
     assert not any(tag in inner for tag in (*TAGS, END))
@@ -126,7 +130,7 @@ def test_tags_in_passages_are_neutralised_before_the_model_sees_them(
 
 
 def test_a_search_and_an_answer_end_as_answered(tokenizer: HuggingFaceTokenizer) -> None:
-    trajectory, _, retriever = play(tokenizer, [SEARCH, ANSWER], ["It lies on the Arden."])
+    trajectory, _, retriever = run(tokenizer, [SEARCH, ANSWER], ["It lies on the Arden."])
     assert trajectory.stop is StopReason.ANSWERED
     assert retriever.queries == ["Foxford river"]
     assert [s.author for s in trajectory.segments] == [
@@ -139,7 +143,7 @@ def test_a_search_and_an_answer_end_as_answered(tokenizer: HuggingFaceTokenizer)
 
 def test_a_stop_inside_a_token_leaves_its_rest_as_overhang() -> None:
     tokenizer = byte_level_bpe(reserved_tags=False)
-    trajectory, model, _ = play(tokenizer, ["So it is Oslo.</think><answer>Oslo</answer>.\n"], [])
+    trajectory, model, _ = run(tokenizer, ["So it is Oslo.</think><answer>Oslo</answer>.\n"], [])
     [turn] = [s for s in trajectory.segments if s.author is Author.MODEL]
     assert turn.overhang > 0, "the test's tokenizer must merge across the end of the tag"
     assert turn.text == tokenizer.decode(model.sampled[0])
@@ -162,7 +166,7 @@ def test_a_stop_inside_a_token_leaves_its_rest_as_overhang() -> None:
 def test_why_an_episode_stops(
     tokenizer: HuggingFaceTokenizer, turns: list[str], budget: dict[str, int], stop: StopReason
 ) -> None:
-    trajectory, _, retriever = play(
+    trajectory, _, retriever = run(
         tokenizer,
         turns,
         ["It lies on the Arden."],
@@ -174,7 +178,7 @@ def test_why_an_episode_stops(
 
 def test_documents_are_cut_to_fit_and_leave_room_for_a_whole_turn(tokenizer: HuggingFaceTokenizer) -> None:
     budget = EpisodeLimits(max_new_tokens=60, max_context=330, max_document_words=400)
-    trajectory, model, _ = play(tokenizer, [SEARCH, ANSWER], ["lies on the Arden " * 200] * 3, budget)
+    trajectory, model, _ = run(tokenizer, [SEARCH, ANSWER], ["lies on the Arden " * 200] * 3, budget)
     assert [s.author for s in trajectory.segments].count(Author.ENVIRONMENT) == 1
     assert len(model.contexts[1]) <= budget.max_context - budget.max_new_tokens
     assert trajectory.stop is StopReason.ANSWERED
@@ -185,7 +189,7 @@ def test_a_context_without_room_for_documents_ends_the_episode(tokenizer: Huggin
     prompt = len(tokenizer.encode(PROMPT))
     turn = len(tokenizer.encode(SEARCH))
     budget = EpisodeLimits(max_new_tokens=turn + 1, max_context=prompt + 2 * turn + 4, max_document_words=50)
-    trajectory, _, _ = play(tokenizer, [SEARCH, ANSWER], ["It lies on the Arden."] * 3, budget)
+    trajectory, _, _ = run(tokenizer, [SEARCH, ANSWER], ["It lies on the Arden."] * 3, budget)
     assert trajectory.stop is StopReason.CONTEXT_FULL
     assert trajectory.searches[0].shown == 0
     assert trajectory.segments[-1].author is Author.MODEL
@@ -193,7 +197,7 @@ def test_a_context_without_room_for_documents_ends_the_episode(tokenizer: Huggin
 
 def test_a_question_too_long_for_the_context_is_refused_and_never_cut(tokenizer: HuggingFaceTokenizer) -> None:
     with pytest.raises(InputError, match=r"episode\.max_context"):
-        play(tokenizer, [ANSWER], [], EpisodeLimits(max_new_tokens=4, max_context=5))
+        run(tokenizer, [ANSWER], [], EpisodeLimits(max_new_tokens=4, max_context=5))
 
 
 def test_a_retriever_that_is_down_gives_no_trajectory(tokenizer: HuggingFaceTokenizer) -> None:
@@ -207,7 +211,7 @@ def test_a_retriever_that_is_down_gives_no_trajectory(tokenizer: HuggingFaceToke
 
 
 def test_logprobs_stand_beside_their_tokens(tokenizer: HuggingFaceTokenizer) -> None:
-    trajectory, _, _ = play(tokenizer, [SEARCH, ANSWER], ["It lies on the Arden."])
+    trajectory, _, _ = run(tokenizer, [SEARCH, ANSWER], ["It lies on the Arden."])
     for segment in trajectory.segments:
         if segment.author is Author.MODEL:
             assert segment.logprobs is not None
@@ -248,3 +252,46 @@ def test_many_episodes_run_while_one_search_waits() -> None:
     asyncio.run(everything())
     assert done[-1] == 0
     assert sorted(done) == list(range(8))
+
+
+class Told(GivenPassages):
+    """Is told the episode of each search, and says what the search cost."""
+
+    def __init__(self, texts: list[str], told: list[EpisodeContext]) -> None:
+        super().__init__(texts)
+        self.told = told
+
+    def for_episode(self, episode: EpisodeContext) -> Retriever:
+        self.told.append(episode)
+        return self
+
+    async def search(self, queries: Sequence[str], top_k: int) -> list[SearchResult]:
+        return [replace(result, spans=(SPAN,)) for result in await super().search(queries, top_k)]
+
+
+SPAN = Span("told", 0.5, cost_usd=0.01, cached=True)
+
+
+async def test_an_engine_that_asks_is_told_the_episode_and_its_spans_are_kept() -> None:
+    tokenizer = byte_level_bpe(reserved_tags=True)
+    told: list[EpisodeContext] = []
+    model = ScriptedModel(tokenizer, [SEARCH, SEARCH, ANSWER], end_of(tokenizer))
+    asked = replace(request(), id="q7", step=3)
+    trajectory = await run_episode(asked, model, Told(["It lies on the Arden."], told), tokenizer)
+    assert told == [
+        EpisodeContext(id="q7", question="Which river?", gold_answers=("Arden",), step=3, search=number)
+        for number in (1, 2)
+    ]
+    assert [search.spans for search in trajectory.searches] == [(SPAN,), (SPAN,)]
+    assert from_row(to_row(trajectory)).searches[0].spans == (SPAN,)
+
+
+async def test_the_error_of_a_query_ends_the_episode_without_a_trajectory() -> None:
+    class Refuses(GivenPassages):
+        async def search(self, queries: Sequence[str], top_k: int) -> list[SearchResult]:
+            return [SearchResult(error=RetrieverError("refused")) for _ in queries]
+
+    tokenizer = byte_level_bpe(reserved_tags=True)
+    model = ScriptedModel(tokenizer, [SEARCH, ANSWER], end_of(tokenizer))
+    with pytest.raises(RetrieverError, match="refused"):
+        await run_episode(request(), model, Refuses([]), tokenizer)

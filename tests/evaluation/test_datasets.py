@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from r1searcher.cli import options
+from r1searcher.commands import options
 from r1searcher.config.settings import Data
 from r1searcher.errors import InputError, R1Error
 from r1searcher.questions.datasets import DATASETS
@@ -41,7 +41,7 @@ def test_unusable_rows_are_left_out_and_counted(tmp_path: Path) -> None:
     file = write(tmp_path / "d.jsonl", FLASHRAG, {"question": "Where?", "answer": ""}, {"answer": "x"}, [1])
     dataset = open_dataset(str(file))
     assert len(dataset.questions) == 1
-    assert dataset.warnings[0].startswith("3 unusable rows, the first in line 2")
+    assert dataset.warnings[0].startswith("3 unusable rows skipped, the first in line 2")
 
 
 def test_what_is_odd_is_said() -> None:
@@ -76,7 +76,7 @@ def test_a_name_is_looked_up_in_the_folder(tmp_path: Path) -> None:
     write(tmp_path / "2wiki_500.jsonl", RELEASED)
     assert open_dataset("nq", tmp_path).name == "nq"
     assert open_dataset("2wikimultihopqa", tmp_path).questions[0].id == "4"
-    with pytest.raises(InputError, match=r"holds no popqa:test: looked for popqa.jsonl, popqa/test.jsonl"):
+    with pytest.raises(InputError, match=r"does not contain popqa:test: looked for popqa.jsonl, popqa/test.jsonl"):
         open_dataset("popqa", tmp_path)
 
 
@@ -149,7 +149,7 @@ def test_a_bad_row_of_a_named_dataset_does_not_end_a_training(tmp_path: Path) ->
     with pytest.raises(InputError, match=":2: the row has no gold answer"):
         open_dataset(str(file), strict=True)
     dataset = open_dataset("nq:test", tmp_path, strict=True, training=True)
-    assert dataset.warnings[0].startswith("1 unusable row, the first in line 2")
+    assert dataset.warnings[0].startswith("1 unusable row skipped, the first in line 2")
 
 
 def test_help_and_settings_name_every_dataset() -> None:

@@ -149,7 +149,7 @@ def test_another_evaluation_is_never_mixed_in(request_for: Make) -> None:
 
 def test_a_folder_of_other_things_is_left_alone(request_for: Make, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("x")
-    with pytest.raises(InputError, match="holds no evaluation"):
+    with pytest.raises(InputError, match="not an evaluation"):
         evaluate(request_for(to=tmp_path), QUIET)
 
 
@@ -185,7 +185,7 @@ def test_a_server_without_token_ids_is_refused(request_for: Make, searcher: Any)
         return status, value
 
     searcher.answer = without
-    with pytest.raises(InputError, match="returns no token ids"):
+    with pytest.raises(InputError, match="does not return token ids"):
         evaluate(request_for(), QUIET)
 
 

@@ -72,6 +72,14 @@ def test_our_rows_come_back_whole() -> None:
     assert prediction.answer == " Akerselva "
 
 
+def test_a_row_that_names_no_protocol_is_of_r1_searcher() -> None:
+    row = {key: value for key, value in to_row(from_text("?", ("Oslo",), TEXT)).items() if key != "protocol"}
+    prediction = parse(json.dumps(row), "here", "1")
+    assert prediction.trajectory is not None
+    assert prediction.trajectory.protocol == "r1-searcher"
+    assert prediction.answer == " Akerselva "
+
+
 @pytest.mark.parametrize(
     ("lines", "sentence"),
     [
@@ -131,6 +139,8 @@ def segments(**changes: object) -> dict[str, object]:
         (json.dumps({**PLAYED, "gold_answers": [None]}), "gold_answers.0 must be text"),
         (json.dumps({**PLAYED, "stop": "bored"}), "stop: must be 'answered'"),
         (json.dumps({**PLAYED, "stop": []}), "stop must be text"),
+        (json.dumps({**PLAYED, "protocol": "nope"}), "protocol must be an installed protocol: r1-searcher"),
+        (json.dumps({**PLAYED, "protocol": 5}), "protocol must be text"),
         (json.dumps({**PLAYED, "parts": {"f1": "x"}}), "parts.f1 must be a valid number"),
         (json.dumps({**PLAYED, "searches": [{"query": "q"}]}), "searches.0.shown is missing"),
         (json.dumps({k: v for k, v in PLAYED.items() if k != "searches"}), "searches is missing"),
@@ -160,10 +170,10 @@ def test_odd_characters_end_no_line_and_no_evaluation(tmp_path: Path, odd: str) 
     rows = [{**PLAIN, "prediction": odd}, segments(text=odd)]
     text = "".join(json.dumps(row, ensure_ascii="\x0b" in odd) + "\n" for row in rows)
     file.write_bytes(text.encode("utf-8", "surrogatepass"))
-    plain, played = read_predictions(file)
+    plain, recorded = read_predictions(file)
     assert plain.answer == odd
-    assert played.trajectory is not None
-    assert played.trajectory.turns == (odd,)
+    assert recorded.trajectory is not None
+    assert recorded.trajectory.turns == (odd,)
 
 
 def test_what_is_no_text_file_gets_a_sentence(tmp_path: Path) -> None:

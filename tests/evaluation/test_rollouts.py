@@ -62,17 +62,17 @@ def request(question: Question) -> EpisodeRequest:
     )
 
 
-async def play(engine: Engine, retriever: GivenPassages, tasks: list[RolloutRequest], concurrency: int) -> list[Any]:
+async def run_all(engine: Engine, retriever: GivenPassages, tasks: list[RolloutRequest], concurrency: int) -> list[Any]:
     return [one async for one in roll_out(tasks, engine, retriever, request, concurrency)]
 
 
 @pytest.mark.parametrize("concurrency", [1, 5, 64])
-async def test_every_task_is_played_once_and_no_more_at_once_than_allowed(concurrency: int) -> None:
+async def test_every_task_is_found_once_and_no_more_at_once_than_allowed(concurrency: int) -> None:
     engine = Engine()
     tasks = rollout_requests(QUESTIONS, samples=2)
-    played = await play(engine, GivenPassages(["It lies on the Arden."]), tasks, concurrency)
-    assert sorted((t.index, t.sample) for t, _, _ in played) == [(t.index, t.sample) for t in tasks]
-    assert all(len(trajectory.searches) == 1 for _, trajectory, _ in played)
+    found = await run_all(engine, GivenPassages(["It lies on the Arden."]), tasks, concurrency)
+    assert sorted((t.index, t.sample) for t, _, _ in found) == [(t.index, t.sample) for t in tasks]
+    assert all(len(trajectory.searches) == 1 for _, trajectory, _ in found)
     assert engine.most_at_once == min(concurrency, len(tasks))
 
 
@@ -110,9 +110,9 @@ def test_held_out_rollouts_wait_out_an_outage(monkeypatch: pytest.MonkeyPatch) -
     with raw_server(behave) as server:
         changes = {"retrieval.url": f"{server.url}/retrieve", "model.chat_template": False}
         settings = load("stage2", None, None, changes)
-        played = roll_out_model("model", QUESTIONS[:2], settings, temperatures=(0.0,), notify=said.append)
-    assert [trajectory.stop.value for trajectory in played[0.0]] == ["answered"] * 2
-    assert all(len(trajectory.searches[0].hits) == 1 for trajectory in played[0.0])
+        found = roll_out_model("model", QUESTIONS[:2], settings, temperatures=(0.0,), notify=said.append)
+    assert [trajectory.stop.value for trajectory in found[0.0]] == ["answered"] * 2
+    assert all(len(trajectory.searches[0].hits) == 1 for trajectory in found[0.0])
     assert ["waiting" in sentence for sentence in said] == [True, False]
 
 

@@ -232,7 +232,7 @@ def test_a_file_of_several_datasets_is_scored_by_dataset(tmp_path: Path, capsys)
     hotpotqa, popqa = map(json.loads, capsys.readouterr().out.splitlines())
     assert (hotpotqa["dataset"], hotpotqa["em"]["value"], hotpotqa["official_em"]["value"]) == ("hotpotqa", 0, 1)
     assert (popqa["dataset"], popqa["em"]["value"], "official_em" in popqa) == ("popqa", 0, False)
-    assert popqa["official_accuracy"]["value"] == 1  # capitalized, the gold is a substring
+    assert popqa["official_accuracy"]["value"] == 1  # capitalized, the gold answer is a substring
     assert "hotpot_evaluate_v1.py" in hotpotqa["official"][0]
 
 

@@ -73,7 +73,8 @@ def test_recall(package: Path, index: Path) -> None:  # noqa: F811
     assert (measured["questions"], measured["at"]["1"]["recall"]) == (4, 1.0)
     done = extension.r1s(["recall", str(index), "--dataset", "generated", "--json"], package)
     assert json.loads(done.stdout)["questions"] == 2
-    assert "generated: 1 unusable row, the first in line 3: the row has no gold answer" in " ".join(done.stderr.split())
+    said = " ".join(done.stderr.split())
+    assert "generated: 1 unusable row skipped, the first in line 3: the row has no gold answer" in said
 
 
 def test_evaluate_takes_the_last_split_and_its_scorer(package: Path, index: Path, searcher: Any) -> None:  # noqa: F811
@@ -96,6 +97,32 @@ def test_a_wrong_name_is_answered_with_the_nearest(package: Path, index: Path) -
     done = extension.r1s(["recall", str(index), "--dataset", "river"], package)
     assert done.returncode == 2
     assert "there is no dataset 'river' (did you mean rivers?)" in " ".join(done.stderr.split())
+
+
+def test_a_url_is_downloaded_once(
+    package: Path,
+    index: Path,  # noqa: F811
+    serve: Any,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def answer(path: str, _: Any) -> tuple[int, Any]:
+        asked.append(path)
+        return 200, {"question": "What is the capital of Norway?", "answer": "Oslo"}
+
+    source = (
+        "from r1searcher.questions.datasets import NamedDataset\n"
+        f"LINKED = NamedDataset({{'test': '{serve(answer).url}/linked.jsonl'}})\n"
+    )
+    where = extension.install(
+        tmp_path / "linked", {"my_link": source}, {"r1searcher.datasets": {"linked": "my_link:LINKED"}}, "linked"
+    )
+    monkeypatch.setenv("R1S_CACHE", str(tmp_path / "cache"))
+    for _ in range(2):
+        assert json.loads(output(where, "recall", index, "--dataset", "linked", "--json"))["questions"] == 1
+    assert asked == ["/linked.jsonl"]
 
 
 PREPARE = """

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from r1searcher.common.files import read_rows
+from r1searcher.runs.records import trajectory_rows
 from tests import extension
 from tests.engine.toy import World, make_world, towns_and_regions
 from tests.evaluation.conftest import CAPITALS, searcher, serve, tokenizer_folder  # noqa: F401  # fixtures
@@ -154,7 +155,7 @@ def test_stage_1(package: Path, toy_world: World) -> None:
     toy_world.run("stage1", str(toy_world.settings), *words)
     run = toy_world.folder_of("mine")
     assert json.loads(run.manifest.read_text())["index"]["name"] == str(file)
-    searches = [search for row in read_rows(run.trajectories(1)) for search in row["searches"]]
+    searches = [search for row in trajectory_rows(run.trajectories(1)) for search in row["searches"]]
     found = [hit["title"] for search in searches for hit in search["hits"]]
     assert found, "the model after SFT searches now and then"
     assert set(found) <= set(towns_and_regions())

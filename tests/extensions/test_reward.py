@@ -123,6 +123,34 @@ def test_score_says_what_it_takes(package: Path, tmp_path: Path) -> None:
     assert "has answers without trajectories" in " ".join(done.stderr.split())
 
 
+BROKEN = """
+import math
+
+def divided(context):
+    return 1 / 0
+
+def endless(context):
+    return math.inf
+"""
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ("divided", "the reward part 'divided' failed: ZeroDivisionError: division by zero"),
+        ("endless", "the reward part 'endless' returned inf: it must be a finite number"),
+    ],
+)
+def test_a_part_that_fails_is_named(tmp_path: Path, part: str, said: str) -> None:
+    entry_points = {"r1searcher.reward_parts": {part: f"broken:{part}"}}
+    done = extension.r1s(
+        ["score", str(RELEASED), "--reward", part], extension.install(tmp_path, {"broken": BROKEN}, entry_points)
+    )
+    assert done.returncode == 1
+    assert said in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.training
 def test_stage_1_trains_on_it(package: Path, tmp_path: Path) -> None:
     pytest.importorskip("openrlhf")

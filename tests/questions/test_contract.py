@@ -26,8 +26,6 @@ def test_splits_of_files_and_functions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("dataset", "rule"),
     [
-        (NamedDataset({}), "has a split"),
-        (NamedDataset({"test": "https://h/f.jsonl"}, evaluated="dev"), "is one of its splits"),
         (NamedDataset({"test": "https://h/f.jsonl"}, scorer="mine"), "is an OfficialScorer or one of"),
         (NamedDataset({"test": "https://h/f.jsonl"}, spelling="other"), "spelling of mine matches its name"),
         (NamedDataset({"test": "http://h/f.jsonl"}), "begins with https:// or hf://"),
@@ -39,6 +37,12 @@ def test_splits_of_files_and_functions(tmp_path: Path) -> None:
 def test_a_dataset_that_breaks_a_rule_is_told_which(dataset: NamedDataset, rule: str) -> None:
     with pytest.raises(AssertionError, match=rule):
         check_dataset("mine", dataset)
+
+
+@pytest.mark.parametrize(("splits", "evaluated"), [({}, ""), ({"test": "https://h/f.jsonl"}, "dev")])
+def test_a_dataset_without_the_split_that_is_evaluated_cannot_be_made(splits: dict[str, str], evaluated: str) -> None:
+    with pytest.raises(ValueError, match="has at least one split"):
+        NamedDataset(splits, evaluated=evaluated)
 
 
 def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:

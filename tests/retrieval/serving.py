@@ -30,7 +30,7 @@ def started(
 ) -> AbstractContextManager[tuple["subprocess.Popen[str]", str]]:
     """`r1s serve` on a free port that answers, and its address. It is the caller's to end.
 
-    `before` stands before the command, such as a limit that a shell sets.
+    `before` is put in front of the command, such as a limit set by a shell.
     """
     command = [sys.executable, "-m", "r1searcher.cli", "serve", retriever, "--port", "0", *options]
     return _started([*before, *command])

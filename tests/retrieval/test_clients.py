@@ -96,7 +96,7 @@ def test_a_page_that_is_not_there_is_null(address: str) -> None:
 
 
 def test_r1_searchers_trainer(address: str) -> None:
-    """It deletes digits and the blank after them from the beginning of each row, and numbers the rest."""
+    """It deletes digits and the space after them from the beginning of each row, and numbers the rest."""
     queries = ["capital of Norway", "rome", "no such thing"]
     answers = post(f"{address}/queries", {"queries": queries, "k": 1})["answers"]
     assert [len(rows) for rows in answers] == [1, 1, 0]

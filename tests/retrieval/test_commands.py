@@ -34,9 +34,9 @@ def index(corpus: Path) -> Path:
     path = corpus.parent / "ix"
     code, out, err = r1s("index-corpus", corpus, "--to", path)
     assert (code, out) == (0, "")
-    assert f"{path} holds 3 passages." in err
+    assert f"{path} contains 3 passages." in err
     assert "The index needs about" in err
-    assert f"1 row was left out, with the reasons in {path}.rejects.jsonl." in err
+    assert f"1 row was rejected, with the reasons in {path}.rejects.jsonl." in err
     return path
 
 
@@ -51,7 +51,7 @@ def test_search_prints_passages(index: Path) -> None:
     assert "1  Lima" in out
     assert "Lima is the capital of Peru." in out
     assert "Rome" not in out
-    assert r1s("search", index, "unheard")[1].strip() == "Nothing matches."
+    assert r1s("search", index, "unheard")[1].strip() == "No passage matches."
 
 
 def test_search_json_is_a_line_a_query_and_nothing_else(index: Path, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_more_passages_than_the_limit_are_a_usage_error(index: Path, top_k: str)
 def test_a_corpus_comes_through_a_pipe(tmp_path: Path, corpus: Path) -> None:
     code, _, err = r1s("index-corpus", "-", "--to", tmp_path / "piped", "--limit", 2, stdin=corpus.read_bytes())
     assert code == 0
-    assert "holds 2 passages" in err
+    assert "contains 2 passages" in err
 
 
 def test_recall(index: Path, tmp_path: Path) -> None:
@@ -126,24 +126,24 @@ def test_recall_takes_the_names_that_evaluate_takes(index: Path, tmp_path: Path)
     code, out, err = r1s("recall", index, "--dataset", "bamboogle", "--data-dir", tmp_path, "--json")
     assert code == 0
     assert json.loads(out)["at"]["1"]["recall"] == 1.0
-    assert "bamboogle: 1 unusable row, the first in line 2" in err
+    assert "bamboogle: 1 unusable row skipped, the first in line 2" in err
     code, out, err = r1s("recall", index, "--dataset", "nq", "--data-dir", tmp_path)
     assert (code, out) == (2, "")
-    assert "holds no nq:test" in err
+    assert "does not contain nq:test" in err
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("search", "nowhere", "x"), "There is no index nowhere: make it with `r1s index-corpus FILE --to nowhere`."),
+        (("search", "nowhere", "x"), "There is no index nowhere: create it with `r1s index-corpus FILE --to nowhere`."),
         (("search", "{index}"), "Give one query"),
         (("search", "{index}", "--queries", "nowhere"), "the file of queries nowhere does not exist"),
         (("index-corpus", "nowhere", "--to", "x"), "There is no corpus nowhere"),
-        (("index-corpus", "{corpus}", "--to", "{index}"), "holds an index already"),
+        (("index-corpus", "{corpus}", "--to", "{index}"), "already contains an index"),
         (("index-corpus", "{corpus}", "--to", "{new}", "--bad-rows", "0"), "line 4: not JSON"),
         (("index-corpus", "{corpus}", "--to", "{new}", "--format", "xml"), "no corpus format 'xml'"),
         (("index-corpus", "{corpus}", "--to", "{new}", "--k1", "0.9"), "k1 1.2 and b 0.75 only"),
-        (("index-corpus", "{corpus}", "--to", "{new}", "--b", "2"), "b is 2.0: it must lie between 0 and 1"),
+        (("index-corpus", "{corpus}", "--to", "{new}", "--b", "2"), "b is 2.0: it must be between 0 and 1"),
         (("index-corpus", "{corpus}", "--to", "{new}", "--title-weight", "-1"), "it must be more than 0"),
         (("index-corpus", "{corpus}", "--to", "{new}", "--analyzer", "x"), "no analyzer 'x'"),
         (("index-corpus", "{corpus}", "--to", "http://h:1/retrieve"), "cannot be filled"),
@@ -178,4 +178,4 @@ def test_a_named_corpus_that_was_brought_is_used(tmp_path: Path) -> None:
     brought.write_text('{"id": "0", "contents": "\\"Oslo\\"\\nA town."}\n')
     code, _, err = r1s("index-corpus", "wiki-18", "--to", tmp_path / "ix", env=env)
     assert code == 0
-    assert "holds 1 passages" in err
+    assert "contains 1 passages" in err

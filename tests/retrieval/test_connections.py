@@ -52,7 +52,7 @@ def ended(connection: socket.socket) -> bool:
 
 
 def hung_up_on(connection: socket.socket, sent: bytes, times: int, pause: float = 0) -> bool:
-    """Whether the server hangs up before it has been sent that so many times."""
+    """Whether the server disconnects before it has been sent that this many times."""
     try:
         for _ in range(times):
             connection.sendall(sent)
@@ -64,7 +64,7 @@ def hung_up_on(connection: socket.socket, sent: bytes, times: int, pause: float 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_sigterm_ends_the_server_whatever_its_clients_do(index: Path, workers: str) -> None:
-    """uvicorn alone waits for the rest of each request, and for each answer to be read, for ever."""
+    """uvicorn alone waits for the rest of each request, and for each response to be read, forever."""
     large = json.dumps({"queries": ["rome"] * 100, "topk": 100}).encode()
     slow_reader = b"POST /retrieve HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s" % (len(large), large)
     with started(str(index), "--workers", workers) as (process, address):
@@ -204,7 +204,7 @@ def test_a_server_that_others_can_reach_says_so_and_answers_to_any_name(index: P
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         said = ""
-        while "answer now" not in said:
+        while "are ready" not in said:
             line = process.stderr.readline()
             assert line, said
             said += line

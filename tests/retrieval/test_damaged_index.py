@@ -1,4 +1,4 @@
-"""A damaged index gives its own hits or an error, whenever the damage came and whoever asks."""
+"""A damaged index gives its own hits or an error, at any time of damage and for every client."""
 
 import asyncio
 import os

@@ -122,7 +122,7 @@ def test_the_answers_that_the_others_are_made_of() -> None:
 def test_hits_of_another_shape_are_one_sentence(path: str, new: Any) -> None:
     with elasticsearch(found=changed(FOUND, path, new)) as url, pytest.raises(RetrieverError) as raised:
         search(url)
-    assert "gave an answer that is not Elasticsearch's" in str(raised.value)
+    assert "sent a response that is not Elasticsearch's" in str(raised.value)
     assert str(raised.value).isprintable()
     assert not raised.value.transient
 

@@ -140,7 +140,7 @@ async def test_searches_leave_the_event_loop_free(tmp_path: Path) -> None:
 
 
 def test_no_index_half_index_and_damaged_index_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"There is no index .*nowhere: make it with `r1s index-corpus"):
+    with pytest.raises(InputError, match=r"There is no index .*nowhere: create it with `r1s index-corpus"):
         EmbeddedIndex(tmp_path / "nowhere")
     (tmp_path / "ix.building").mkdir()
     with pytest.raises(InputError, match="not finished"):
@@ -149,7 +149,7 @@ def test_no_index_half_index_and_damaged_index_are_told_apart(tmp_path: Path) ->
     manifest = json.loads((tmp_path / "ix/manifest.json").read_text())
     (tmp_path / "ix/checksums.json").unlink()  # as in indexes of earlier versions
     (tmp_path / "ix/manifest.json").write_text(json.dumps({**manifest, "passages": 4}))
-    with pytest.raises(InputError, match="it holds 3 passages of 4"):
+    with pytest.raises(InputError, match="it has 3 of 4 passages"):
         EmbeddedIndex(tmp_path / "ix")
     (tmp_path / "ix/manifest.json").write_text(json.dumps({**manifest, "format": 0}))
     with pytest.raises(InputError, match="index format 0"):
@@ -162,7 +162,7 @@ def test_no_index_half_index_and_damaged_index_are_told_apart(tmp_path: Path) ->
 
 def test_a_finished_index_is_replaced_only_when_asked(tmp_path: Path) -> None:
     build(ATLAS, tmp_path / "ix")
-    with pytest.raises(InputError, match="holds an index already"):
+    with pytest.raises(InputError, match="already contains an index"):
         build(ATLAS[:1], tmp_path / "ix")
     build(ATLAS[:1], tmp_path / "ix", overwrite=True)
     assert EmbeddedIndex(tmp_path / "ix").manifest.passages == 1
@@ -184,7 +184,7 @@ def test_settings_that_tantivy_has_not_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_empty_corpus_leaves_no_index(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no passage"):
+    with pytest.raises(InputError, match="does not contain a passage"):
         build([], tmp_path / "ix")
     assert not is_index(tmp_path / "ix")
 
@@ -237,7 +237,7 @@ def test_an_interrupted_build_of_another_corpus_is_not_continued(tmp_path: Path)
 
     with pytest.raises(KeyboardInterrupt):
         build(broken(), tmp_path / "ix", commit_every=2)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"other passages or settings .* --restart"):
+    with pytest.raises(InputError, match=r"other passages or settings: .*--restart"):
         build(ATLAS[::-1], tmp_path / "ix", commit_every=2)
     build(ATLAS[::-1], tmp_path / "ix", commit_every=2, restart=True)
     assert EmbeddedIndex(tmp_path / "ix").manifest.passages == 3

@@ -17,7 +17,7 @@ FOUND = SearchResult((HIT,))
 
 
 class Engine:
-    """Fails so many times, then answers; for the query "bad" it always fails."""
+    """Fails this many times, then answers; for the query "bad" it always fails."""
 
     def __init__(self, failures: int = 0, transient: bool = True) -> None:
         self.failures = failures
@@ -56,7 +56,7 @@ def test_past_the_limit_the_run_stops_with_the_reason() -> None:
 
 
 def test_one_query_that_always_fails_stops_the_run_while_others_succeed() -> None:
-    """Defect C.2: every success of another query set the one clock back, for ever."""
+    """Defect C.2: every success of another query reset the shared clock, forever."""
     said: list[str] = []
     retriever = RetryingRetriever(Engine(), limit=1.0, notify=said.append)
 
@@ -184,7 +184,7 @@ def test_an_engine_with_another_number_of_results_is_an_error() -> None:
         async def search(self, queries: Sequence[str], top_k: int) -> list[SearchResult]:
             return [FOUND for _ in queries][1:]
 
-    with pytest.raises(RetrieverError, match="gave 1 results for 2 queries"):
+    with pytest.raises(RetrieverError, match="returned 1 results for 2 queries"):
         asyncio.run(RetryingRetriever(Short(), 600.0, print).search(["a", "b"], 1))
 
 

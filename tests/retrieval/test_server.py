@@ -229,7 +229,7 @@ def test_a_server_that_answers_wrongly_is_an_error_and_never_an_empty_answer(
 
 
 def test_documents_of_search_r1s_own_server_are_understood(broken_server: _Server) -> None:
-    """Its documents carry `contents`, or `title` and `text`; without an id the place stands in."""
+    """Its documents carry `contents`, or `title` and `text`; without an id the position is used."""
     rows = [
         {"document": {"id": 5, "contents": '"Rome"\nA city.'}, "score": 2},
         {"document": {"title": "Oslo", "text": "A town."}, "score": 1.5},

@@ -1,4 +1,4 @@
-"""Rules over metrics, and what a step's monitor does with what they say. Needs no training packages."""
+"""Rules over metrics, and what a step's monitor does with what they say. Does not need training packages."""
 
 import json
 from pathlib import Path

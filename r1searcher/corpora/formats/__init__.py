@@ -1,7 +1,7 @@
-"""The formats in which people keep passages. Importing this module is cheap: each format is imported when it is used.
+"""The corpus formats. Importing this module is cheap: each format is imported at first use.
 
-A format turns the content of one file into items: `Passage`s, and `BadRow`s for what it could not read. Every row of
-the file becomes one or the other; none is guessed at. Another package adds one by an entry point of the group
+A format turns the content of one file into items: `Passage`s, and `BadRow`s for unreadable rows. Every row of the
+file becomes one or the other; nothing is guessed. Another package adds one with an entry point of the group
 `r1searcher.corpus_formats`:
 
     FORMAT = CorpusFormat(read, about="a page per line", detects=lambda sample: sample.start.startswith(b"@page"))
@@ -57,4 +57,4 @@ FORMATS: Registry[CorpusFormat] = Registry(
     },
     CorpusFormat,
 )
-"""In the order in which they are asked whether a file is theirs: special ones before general ones."""
+"""In the order in which they try to detect a file: specific ones before general ones."""

@@ -32,7 +32,7 @@ def read(file: IO[bytes], before: int = 0, /) -> Items:
 
 
 def _fields(line: str) -> list[str]:
-    before = csv.field_size_limit(MAX_ROW_BYTES)  # csv's own limit is 128 KB; it is one of the whole process
+    before = csv.field_size_limit(MAX_ROW_BYTES)  # csv's own limit is 128 KB, for the whole process
     try:
         (fields,) = csv.reader([line], delimiter="\t", strict=True)
     finally:

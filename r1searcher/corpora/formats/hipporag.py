@@ -1,4 +1,4 @@
-"""HippoRAG's corpora: one array of objects, numbered by their index where they have no id."""
+"""HippoRAG's corpora: one array of objects, numbered by their index if they do not have an id."""
 
 from collections.abc import Iterator
 

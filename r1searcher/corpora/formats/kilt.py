@@ -1,4 +1,4 @@
-"""KILT's knowledge source: an object per page, cut here into passages of 100 words."""
+"""KILT's knowledge source: an object per page, split here into passages of 100 words."""
 
 import re
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ def passages_of(row: Row, number: int) -> Iterator[Passage]:
         raise ValueError("`text` is not a list of paragraphs")
     page = row.get("wikipedia_id", row.get("_id", number - 1))
     words = _MARK.sub("", " ".join(paragraphs)).split()
-    # All of a page is read before any of it is handed on: a page is taken or rejected whole.
+    # A whole page is read before any of it is yielded: a page is accepted or rejected as a whole.
     yield from [
         make_passage(f"{page}-{start // WORDS}", title, " ".join(words[start : start + WORDS]))
         for start in range(0, len(words) or 1, WORDS)

@@ -1,4 +1,4 @@
-"""Questions that carry their paragraphs. A paragraph is one passage, whatever the number of questions that share it."""
+"""Questions with their paragraphs. A paragraph is one passage, regardless of how many questions share it."""
 
 import hashlib
 import re

@@ -15,7 +15,7 @@ _BATCH = 4096
 
 
 def read(file: IO[bytes], before: int = 0, /) -> Items:
-    """Raises `UnusableShapeError` where the columns make no passages."""
+    """Raises `UnusableShapeError` if the columns are not those of passages."""
     table = _opened(file)
     _check_columns(table.schema_arrow)
     number = 0
@@ -46,7 +46,7 @@ def _check_columns(schema: Any) -> None:
 
 
 def _batches(table: Any) -> Iterator[list[dict[str, Any]]]:
-    """Rows in batches of bounded size. Raises `BrokenFileError` for a table that is damaged."""
+    """Rows in batches of bounded size. Raises `BrokenFileError` for a damaged table."""
     arrow_error, names = _arrow().ArrowException, table.schema_arrow.names
     if len(set(names)) < len(names):
         raise BrokenFileError("two columns have the same name")
@@ -66,7 +66,7 @@ def _batches(table: Any) -> Iterator[list[dict[str, Any]]]:
 
 
 def _opened(file: IO[bytes]) -> Any:
-    """A `pyarrow.parquet.ParquetFile`. Raises `BrokenFileError` for anything that is not a whole one."""
+    """A `pyarrow.parquet.ParquetFile`. Raises `BrokenFileError` for anything that is not a complete one."""
     arrow = _arrow()
     from pyarrow import parquet
 

@@ -1,9 +1,9 @@
-"""OpenRLHF 0.11.2: the trainer, its command line, its processes, and what is changed in them.
+"""OpenRLHF 0.11.2: the trainer, its command line, its processes, and the patches.
 
 flags        settings and topology -> its command line
 algorithms   names of `rl.algorithm` -> its flags
 versions     the versions of its packages that the patches were tested with
-checkpoints  its checkpoints: the last step saved, and going back to it
+checkpoints  its checkpoints: the last saved step, and restoring it
 main         the child process: Ray, then OpenRLHF's own main
 workers      what each process does before it imports OpenRLHF or vLLM
 executor     the episode loop as its agent executor

@@ -1,4 +1,4 @@
-"""What `rl.algorithm` names: how a trajectory's reward becomes an advantage, as OpenRLHF 0.11.2 computes it.
+"""The values of `rl.algorithm`: how OpenRLHF 0.11.2 computes the advantage from a trajectory's reward.
 
 Another package adds one by the entry-point group `r1searcher.algorithms`, whose entries are `Algorithm` objects.
 """
@@ -15,25 +15,25 @@ FlagValue = str | int | float | bool | tuple[float, ...] | tuple[str, ...] | Non
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Algorithm:
-    """One algorithm: the estimator of OpenRLHF that computes it, and what else it takes."""
+    """One algorithm: OpenRLHF's estimator for it, and its further requirements."""
 
     estimator: str
     """Value of `--algo.advantage.estimator`."""
 
     description: str
-    """Half a sentence, for the documentation."""
+    """A phrase for the documentation."""
 
     paper: str = ""
-    """arXiv number, or another place where it is described."""
+    """arXiv number, or another reference."""
 
     flags: Mapping[str, FlagValue] = field(default_factory=dict)
     """Further flags of OpenRLHF without their dashes; they take precedence over ours."""
 
     needs_group: bool = False
-    """Whether it compares the samples of a question, of which it then needs two at least."""
+    """Whether it compares the samples of a question, and so needs at least two."""
 
     needs_critic: bool = False
-    """Whether a value model is trained beside the policy."""
+    """Whether a value model is trained in addition to the policy."""
 
 
 ALGORITHMS: Registry[Algorithm] = Registry(

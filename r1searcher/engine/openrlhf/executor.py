@@ -1,4 +1,4 @@
-"""OpenRLHF's `AgentExecutor`, around our episode loop. Given to the engine with `--train.agent_func_path`.
+"""OpenRLHF's `AgentExecutor` with our episode loop. Passed to the engine with `--train.agent_func_path`.
 
 OpenRLHF 0.11.2 loads this file by its path in every rollout actor and calls `execute` once per sample. Settings come
 from the run folder that an environment variable names, everything about the episode from its prompt and label.
@@ -40,7 +40,7 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
         self._tokenizer: HuggingFaceTokenizer | None = None
 
     def _wrapped(self, tokenizer: Any) -> HuggingFaceTokenizer:
-        """The actor's one tokenizer; to list its special tokens takes longer than an episode's other tokenizing."""
+        """The actor's tokenizer; listing its special tokens takes longer than an episode's other tokenizing."""
         if self._tokenizer is None:
             self._tokenizer = HuggingFaceTokenizer(tokenizer)
         return self._tokenizer
@@ -101,7 +101,7 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            # The engine wraps what is raised here in tracebacks of three processes: leave the reason where it is found.
+            # The engine wraps exceptions in tracebacks of three processes: write the reason where it can be found.
             if not self.run.stop_note.exists():
                 reason = str(error) if isinstance(error, R1Error) else f"{type(error).__name__}: {error}"
                 write_text(self.run.stop_note, reason + "\n")

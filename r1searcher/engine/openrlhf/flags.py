@@ -1,4 +1,4 @@
-"""A run as OpenRLHF 0.11.2's command line. Nothing else knows its flags."""
+"""A run as OpenRLHF 0.11.2's command line. No other module uses its flags."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Flags = Mapping[str, FlagValue]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineRun:
-    """One stage as the engine gets it. `run.questions` holds exactly the rows of its steps; `model` is a folder."""
+    """One stage for the engine. `run.questions` has exactly the rows of its steps; `model` is a folder."""
 
     settings: Settings
     run: RunFolder
@@ -26,7 +26,7 @@ class EngineRun:
 def argv(flags: Flags) -> list[str]:
     """`{"a.b": 1, "c": True, "d": None, "e": (0, 1)}` -> `["--a.b", "1", "--c", "--e", "0", "1"]`.
 
-    True has no value, False and None are left out.
+    True has no value, False and None are omitted.
     """
     words: list[str] = []
     for name, value in flags.items():
@@ -83,7 +83,7 @@ def rl_flags(this: EngineRun, executor: Path | None = None) -> Flags:
         "actor.lr_warmup_ratio": 0,
         "actor.min_lr_ratio": 0.1,
         "ckpt.save_steps": settings.checkpoint.every,
-        # One is deleted before the next is written: with a single one, a kill in between would lose both.
+        # One is deleted before the next is written: with only one, a kill in between would lose both.
         "ckpt.max_num": max(2, settings.checkpoint.keep),
         "ckpt.best_metric_key": "none",
         "ckpt.load_enable": True,

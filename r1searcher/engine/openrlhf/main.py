@@ -1,7 +1,7 @@
 """The engine's process: `python -m r1searcher.engine.openrlhf.main rl|sft FLAGS`, as a run's `launch.sh` calls it.
 
 Starts (or joins) Ray with our setup in every worker, then runs OpenRLHF's own main on the flags. What it needs
-beside OpenRLHF's flags is in environment variables (see `engine.environment`).
+in addition to OpenRLHF's flags is in environment variables (see `engine.environment`).
 """
 
 import os
@@ -32,7 +32,7 @@ def start_ray() -> None:
         ray.init(address=address, runtime_env={"worker_process_setup_hook": hook, "env_vars": variables})
         return
     without_gpu: dict[str, Any] = {
-        # Logical resources: OpenRLHF asks Ray for a GPU for each of its models, and here each is some cores.
+        # Logical resources: OpenRLHF requests a GPU from Ray for each of its models; here each is a few cores.
         "num_gpus": LOGICAL_GPUS,
         "num_cpus": 2 * LOGICAL_GPUS,
         "object_store_memory": 512 * 2**20,
@@ -54,10 +54,10 @@ def start_ray() -> None:
 
 
 def stop_when_left_alone() -> None:
-    """Without its launcher a run would go on unseen, and a second one would write into its folder."""
+    """Without its launcher a run would continue unnoticed, and a second one would write to its folder."""
 
     def wait() -> None:
-        while os.read(0, 1):  # not through sys.stdin, whose lock the interpreter wants at its end
+        while os.read(0, 1):  # not sys.stdin, whose lock the interpreter needs at exit
             pass
         os.kill(os.getpid(), signal.SIGTERM)
 

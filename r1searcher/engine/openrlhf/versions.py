@@ -1,7 +1,7 @@
-"""The versions that the patches of this package were tested with; others are refused on both devices.
+"""The versions that the patches of this package were tested with; others are rejected on both devices.
 
-A patch replaces names inside other packages. Those names exist in other versions too, perhaps with another meaning, so
-that only a version that was tried says that training is right.
+A patch replaces names inside other packages. Other versions may have the same names with another meaning, so only
+tested versions are known to train correctly.
 """
 
 import os
@@ -28,7 +28,7 @@ TESTED_VERSIONS: Mapping[Device, Mapping[str, str]] = {
 """Package -> version, per device. Those for GPUs were installed and imported together, and never run on a GPU."""
 
 ALLOW_UNTESTED = "R1S_ALLOW_UNTESTED_VERSIONS"
-"""Environment variable: 1 lets other versions pass, at the user's own risk."""
+"""Environment variable: 1 allows other versions, at the user's own risk."""
 
 _SAID = {
     "cpu": "training without a GPU is tested with {wanted}",
@@ -37,12 +37,12 @@ _SAID = {
 
 
 def require_training_packages() -> None:
-    """Raises `InputError` with the command that installs them where the engine's packages are missing."""
+    """Raises `InputError` with the install command if the engine's packages are missing."""
     missing = [name for name in ("torch", "ray", "deepspeed", "vllm", "openrlhf") if find_spec(name) is None]
     if missing:
         raise InputError(
             f"training needs {', '.join(missing)}, not installed in this environment: `scripts/install-training cpu` "
-            "(or gpu) makes an environment with them"
+            "(or gpu) creates an environment with them"
         )
 
 
@@ -58,5 +58,5 @@ def require_tested_versions(device: Device, tested: Mapping[str, str] | None = N
     if wrong:
         raise InputError(
             f"{_SAID[device].format(wanted=', '.join(wrong))}; `scripts/install-training {device}` installs these "
-            f"versions, {ALLOW_UNTESTED}=1 tries the ones that are here"
+            f"versions, {ALLOW_UNTESTED}=1 uses the installed ones"
         )

@@ -23,14 +23,14 @@ DEVICE_PATCHES: Mapping[Device, Sequence[Patch]] = {
     "cpu": [*flash_attention.PATCHES, *_CPU_PATCHES],
     "gpu": [*flash_attention.PATCHES, *gpu.PATCHES],
 }
-"""What a device needs. The patches of `order`, `lora` and `recording` are needed on both."""
+"""Patches per device. Those of `order`, `lora` and `recording` are needed on both."""
 
 VLLM_GROUP, VLLM_ENTRY = "vllm.general_plugins", "r1searcher_cpu"
-"""Under which vLLM's processes find `install_cpu_patches`; pyproject.toml declares it, `cpu.ENVIRONMENT` allows it."""
+"""The entry point through which vLLM's processes find `install_cpu_patches`; `cpu.ENVIRONMENT` allows it."""
 
 
 def setup() -> None:
-    """Register the patches; imports nothing heavy. Raises `InputError` where a package has an untested version."""
+    """Register the patches; imports nothing heavy. Raises `InputError` if a package has an untested version."""
     device: Device = "cpu" if cpu.is_enabled() else "gpu"
     require_tested_versions(device)
     import_patches.install(DEVICE_PATCHES[device])
@@ -40,10 +40,10 @@ def setup() -> None:
 
 
 def require_vllm_entry_point() -> None:
-    """Raises `InputError` where vLLM's processes would not find `install_cpu_patches`.
+    """Raises `InputError` if vLLM's processes would not find `install_cpu_patches`.
 
-    That is so after an update of an editable installation, whose metadata stays as it was. The engine would wait for
-    weights that vLLM cannot receive, without an error.
+    This happens after an update of an editable installation, whose metadata does not change. The engine would wait
+    for weights that vLLM cannot receive, without an error.
     """
     wanted = f"{__name__}:{install_cpu_patches.__name__}"
     if not any(entry.value == wanted for entry in entry_points(group=VLLM_GROUP, name=VLLM_ENTRY)):

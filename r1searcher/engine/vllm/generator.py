@@ -24,7 +24,7 @@ class VllmGenerator:
 
     async def generate(self, token_ids: Sequence[int], max_new_tokens: int, stops: Sequence[str]) -> Generation:
         sampling = copy(self._sampling)
-        # From the first turn on: a turn that runs past its query would be trained on text nobody asked for.
+        # From the first turn on: a turn that continues after its query would be trained on unwanted text.
         sampling.stop = list(stops)
         sampling.max_tokens = max_new_tokens
         request = await self._generate(list(token_ids), sampling)
@@ -37,10 +37,10 @@ def as_generation(completion: Any) -> Generation:
     if completion.finish_reason == "length":
         finish = FinishReason.LENGTH
     elif completion.finish_reason == "stop":
-        # vLLM gives the stop string that it met; the end-of-sequence token has none (None, or a token id).
+        # vLLM reports the stop string that it found; the end-of-sequence token has none (None, or a token id).
         finish = FinishReason.STOP if isinstance(completion.stop_reason, str) else FinishReason.EOS
     else:
-        raise R1Error(f"vLLM gave up on a turn: finish_reason={completion.finish_reason!r}")
+        raise R1Error(f"vLLM aborted a turn: finish_reason={completion.finish_reason!r}")
     logprobs = None
     if completion.logprobs is not None:
         logprobs = tuple(step[token].logprob for step, token in zip(completion.logprobs, token_ids, strict=True))

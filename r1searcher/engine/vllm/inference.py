@@ -1,4 +1,4 @@
-"""A model in this process, run by vLLM, for everything that samples without training."""
+"""A model in this process, run by vLLM, for sampling without training."""
 
 import logging
 import os
@@ -19,8 +19,8 @@ from r1searcher.errors import InputError
 class LocalModel:
     """An asynchronous vLLM engine and its tokenizer; use with `async with`, on one event loop.
 
-    vLLM is imported when the block is entered, and holds its memory until the process ends: what samples a model once
-    and goes on with other work does it in a process of its own.
+    vLLM is imported when the block is entered, and keeps its memory until the process ends: code that samples a model
+    once and then does other work should do so in a separate process.
     """
 
     model: Path | str
@@ -43,7 +43,7 @@ class LocalModel:
     tokenizer: HuggingFaceTokenizer = field(init=False)
 
     def _arguments(self) -> dict[str, Any]:
-        """What vLLM is started with."""
+        """The arguments of vLLM."""
         arguments: dict[str, Any] = {
             "model": str(self.model),
             "max_model_len": self.max_context,
@@ -51,8 +51,8 @@ class LocalModel:
             "dtype": self.dtype,
             "seed": self.seed,
             "trust_remote_code": self.trust_remote_code,
-            # A turn's context is the turn before and its documents. One at a time, tokens are to depend on nothing but
-            # their context: a prefix from the cache changes the last bits of what is computed after it.
+            # A turn's context is the turn before and its documents. One at a time, tokens must depend only on their
+            # context: a cached prefix changes the last bits of what is computed after it.
             "enable_prefix_caching": self.concurrency > 1,
         }
         if self.device == "gpu":
@@ -97,7 +97,7 @@ class LocalModel:
         return self._engine.get_tokenizer()
 
     def generator(self, temperature: float, seed: int | None = None, logprobs: bool = False) -> VllmGenerator:
-        """A `TokenGenerator` at this temperature. With a `seed` an episode's turns are drawn the same way again."""
+        """A `TokenGenerator` at this temperature. The same `seed` draws the same turns of an episode."""
         from vllm import SamplingParams
 
         sampling = SamplingParams(temperature=temperature, min_tokens=1, seed=seed, logprobs=1 if logprobs else None)

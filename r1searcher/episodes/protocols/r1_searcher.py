@@ -88,6 +88,9 @@ class R1Searcher(EpisodeProtocol):
             forged_documents=TAGS.documents in text or TAGS.end_documents in text,
         )
 
+    def raw_answer(self, turns: Sequence[str]) -> str | None:
+        return _raw_answer(turns[-1]) if turns else None
+
     def render(self, documents: Sequence[Document]) -> str:
         lines = [f"({number})Title: {title} Text: {text}" for number, (title, text) in enumerate(documents, start=1)]
         return "\n".join(["\n", TAGS.documents, *(lines or [NOTHING_FOUND]), TAGS.end_documents, "\n"])
@@ -119,7 +122,7 @@ R1_SEARCHER = R1Searcher()
 
 
 def _query_in(turn: str) -> str | None:
-    """The query that a turn closes; None where it is empty, never opened, or opened more than once."""
+    """The query that a turn closes; None if it is empty, never opened, or opened more than once."""
     if not turn.endswith(TAGS.end_query) or turn.count(TAGS.query) != 1 or turn.count(TAGS.end_query) != 1:
         return None
     query = " ".join(turn.partition(TAGS.query)[2].removesuffix(TAGS.end_query).split())
@@ -127,7 +130,7 @@ def _query_in(turn: str) -> str | None:
 
 
 def _raw_answer(turn: str) -> str | None:
-    """The text of a turn's last closed answer with its outer blanks; None where there is none."""
+    """The text of a turn's last closed answer with its outer spaces; None if there is none."""
     before, closed, _ = turn.rpartition(TAGS.end_answer)
     _, opened, answer = before.rpartition(TAGS.answer)
     return answer if closed and opened else None

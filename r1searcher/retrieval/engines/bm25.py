@@ -1,6 +1,6 @@
-"""A BM25 index in a folder of this machine, on tantivy; it ranks and scores as Lucene does.
+"""A BM25 index in a local folder, based on tantivy; it ranks and scores like Lucene.
 
-`retrieval/indexing/bm25.py` builds it and says what the folder holds.
+`retrieval/indexing/bm25.py` builds it and describes the folder.
 """
 
 import asyncio
@@ -41,17 +41,17 @@ from r1searcher.retrieval.indexing.manifest import (
 from r1searcher.retrieval.links.reopening import ReopeningRetriever
 
 _WATCH_SECONDS = 1.0
-"""Between two looks at the files while a search runs: on a file damaged at that moment, tantivy may never end."""
+"""Seconds between two checks of the files during a search: on a file damaged then, tantivy may never end."""
 
 _TRUST_SECONDS = 0.01
-"""After a look at the files, before another search looks first: the look after it decides, this one spares tantivy."""
+"""Seconds after a check of the files during which searches skip the check before; the check after decides."""
 
 _SPARE_HITS = 12
-"""Hits fetched beyond those asked for: they cost hardly anything, a second search for ties as much as the first."""
+"""Hits fetched in addition to those requested: they cost little, a second search for ties as much as the first."""
 
 
 class Settings(EngineSettings):
-    """`index/` or `file:index/`: a folder that `r1s index-corpus` made."""
+    """`index/` or `file:index/`: a folder that `r1s index-corpus` created."""
 
     kind: Literal["bm25"] = "bm25"
 
@@ -75,14 +75,14 @@ class Settings(EngineSettings):
 
 
 class EmbeddedIndex:
-    """A finished index, opened for searching. Searches run in threads and leave the event loop free.
+    """A finished index, opened for searching. Searches run in threads and do not block the event loop.
 
-    Once a file is found damaged, every search and `health` raise `IndexDamagedError`: open the index again when the
-    file is restored.
+    Once a file is found damaged, every search and `health` raise `IndexDamagedError`: reopen the index after the file
+    is restored.
     """
 
     def __init__(self, path: Path, *, thorough: bool = False) -> None:
-        """Raises `InputError` where there is no finished index, or a damaged one; `thorough` reads every file."""
+        """Raises `InputError` if there is no finished index, or it is damaged; `thorough` reads every file."""
         if not is_index(path):
             raise InputError(_why_no_index(path))
         self.path = path
@@ -103,16 +103,16 @@ class EmbeddedIndex:
             raise InputError(str(error)) from error
         if found != self.manifest.passages:
             raise InputError(
-                f"The index {path} is damaged (it holds {found:,} passages of {self.manifest.passages:,}): {REMEDY}"
+                f"The index {path} is damaged (it has {found:,} of {self.manifest.passages:,} passages): {REMEDY}"
             )
         self._analyzer = Analyzer(self.manifest.settings.analyzer)
         self._fields = searched_fields(self.manifest.settings)
-        self._scale = self.manifest.settings.k1 + 1  # tantivy keeps the factor k1 + 1 that Lucene has dropped
+        self._scale = self.manifest.settings.k1 + 1  # tantivy keeps the factor k1 + 1 that Lucene dropped
         self._threads = os.cpu_count() or 1
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="search")
 
     async def search(self, queries: Sequence[str], top_k: int) -> list[SearchResult]:
-        """Raises `IndexDamagedError` also where a file was written to while the search ran: its hits may be wrong."""
+        """Also raises `IndexDamagedError` if a file was changed during the search: its hits may be wrong."""
         started = time.perf_counter()
         if self._damage is not None or time.monotonic() - self._looked_at > _TRUST_SECONDS:
             self._require_intact()
@@ -132,7 +132,7 @@ class EmbeddedIndex:
         return [SearchResult(tuple(hits), spans=spans) for part in found for hits in part]
 
     async def _watched(self, searches: "asyncio.Future[list[list[list[Hit]]]]") -> list[list[list[Hit]]]:
-        """Waits for the searches, but no longer than the files stay as they are."""
+        """Waits for the searches, but only while the files are unchanged."""
         loop = asyncio.get_running_loop()
         damage: list[IndexDamagedError] = []
         timers: list[asyncio.TimerHandle] = []
@@ -178,7 +178,7 @@ class EmbeddedIndex:
             ]
 
     def _query(self, text: str) -> Any | None:
-        """A disjunction of terms, as Elasticsearch's `match` makes it; None where no term is left."""
+        """A disjunction of terms, like Elasticsearch's `match`; None if no term is left."""
         clauses = []
         for term, count in Counter(self._analyzer.terms(clean_query(text))).items():
             for field, weight in self._fields.items():
@@ -192,8 +192,8 @@ class EmbeddedIndex:
     def _ranked(self, query: Any, top_k: int) -> list[tuple[float, Any]]:
         """The best `top_k`, equal scores in corpus order.
 
-        tantivy orders equal scores by their place in its segments, which depends on threads and merges. A few hits more
-        than asked show all that equal the last one, as a rule; otherwise as many are fetched as that takes.
+        tantivy orders equal scores by their position in its segments, which depends on threads and merges. A few
+        additional hits usually include all that equal the last one; otherwise more are fetched.
         """
         limit = min(top_k, self.manifest.passages) + _SPARE_HITS
         hits = self._searcher.search(query, limit, count=False).hits
@@ -216,7 +216,7 @@ class EmbeddedIndex:
 
 @contextmanager
 def _tantivy(path: Path) -> Iterator[None]:
-    """The one boundary to tantivy, which fails on nothing but damaged files, with an exception or with a panic."""
+    """The boundary to tantivy, which fails only on damaged files, with an exception or a panic."""
     try:
         yield
     except BaseException as error:
@@ -230,13 +230,13 @@ def _tantivy(path: Path) -> Iterator[None]:
 
 
 def _may_lock(engine: Path) -> bool:
-    """Whether tantivy can open the folder: it opens a lock file for writing even where it only reads."""
+    """Whether tantivy can open the folder: it opens a lock file for writing even to read."""
     lock = engine / ".tantivy-meta.lock"
     return os.access(lock if lock.exists() else engine, os.W_OK)
 
 
 def _linked(engine: Path) -> tempfile.TemporaryDirectory[str]:
-    """A folder of links to the files of an index that this process may read and not write to."""
+    """A folder of links to the files of an index that this process may read but not write."""
     folder = tempfile.TemporaryDirectory(prefix="r1s-index-")
     for file in engine.iterdir():
         if file.suffix != ".lock":
@@ -246,10 +246,10 @@ def _linked(engine: Path) -> tempfile.TemporaryDirectory[str]:
 
 def _why_no_index(path: Path) -> str:
     if not path.name:
-        return f"{path} is not an index: give the folder that `r1s index-corpus` made."
-    make = f"make it with `r1s index-corpus FILE --to {path}`."
+        return f"{path} is not an index: give the folder that `r1s index-corpus` created."
+    make = f"create it with `r1s index-corpus FILE --to {path}`."
     if path.with_name(path.name + ".building").is_dir():
-        return f"The index {path} is not finished: the command that began it, given again, goes on."
+        return f"The index {path} is not finished: run the command that started it again to resume."
     if path.is_dir():
         return f"{path} is a folder without an index: {make}"
     return f"There is no index {path}: {make}"

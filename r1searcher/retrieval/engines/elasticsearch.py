@@ -1,6 +1,6 @@
-"""Elasticsearch as a retriever; it ranks and scores as the embedded index does.
+"""Elasticsearch as a retriever; it ranks and scores like the embedded index.
 
-`retrieval/indexing/elasticsearch.py` fills it, `retrieval/elasticsearch_client.py` says with what.
+`retrieval/indexing/elasticsearch.py` fills it, `retrieval/elasticsearch_client.py` describes its documents.
 """
 
 import asyncio
@@ -41,14 +41,14 @@ class Settings(EngineSettings):
     kind: Literal["es"] = "es"
 
     timeout_s: float = Field(60.0, gt=0, le=86_400)
-    """Seconds that one request may take."""
+    """Time limit of one request, in seconds."""
 
     def open(self) -> Retriever:
         return ElasticsearchIndex(self)
 
 
 class _Hit(BaseModel):
-    """`sort` is the score, then the place in the corpus."""
+    """`sort` is the score, then the index in the corpus."""
 
     index: StrictStr = Field(alias="_index")
     source: Source = Field(alias="_source")
@@ -64,7 +64,7 @@ class _Shards(BaseModel):
 
 
 class _Answer(BaseModel):
-    """What one query of an msearch found, or its error."""
+    """The result of one query of an msearch, or its error."""
 
     error: Any = None
     status: int = 500
@@ -110,7 +110,7 @@ class ElasticsearchIndex:
 
     def _search(self, queries: Sequence[str], top_k: int) -> list[SearchResult]:
         if top_k > MAX_TOP_K:
-            raise InputError(f"Elasticsearch gives at most {MAX_TOP_K:,} passages a query, not {top_k:,}.")
+            raise InputError(f"Elasticsearch returns at most {MAX_TOP_K:,} passages per query, not {top_k:,}.")
         label = next(reversed(self._labels.values()), None) or self._reload()
         found: list[SearchResult] = []
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
@@ -128,7 +128,7 @@ class ElasticsearchIndex:
         return found
 
     def _result(self, answer: _Answer, top_k: int, spans: tuple[Span, ...]) -> SearchResult:
-        """Hits or the error of one query: a query that Elasticsearch refuses leaves the others of its request alone."""
+        """Hits or the error of one query: a query that Elasticsearch rejects does not affect the others."""
         try:
             return SearchResult(tuple(self._hits(answer)[:top_k]), spans=spans)
         except RetrieverError as error:
@@ -158,6 +158,6 @@ class ElasticsearchIndex:
             raise malformed(self._address, "an answer has no hits")
         hits = []
         for hit in answer.hits.hits:
-            label = self._labels.get(hit.index) or self._reload()  # the alias was moved meanwhile
+            label = self._labels.get(hit.index) or self._reload()  # the alias was moved in the meantime
             hits.append(Hit(hit.source.passage, hit.sort[0] / (label.manifest.settings.k1 + 1)))
         return hits

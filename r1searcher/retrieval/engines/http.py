@@ -25,10 +25,10 @@ class Settings(EngineSettings):
     kind: Literal["http"] = "http"
 
     timeout_s: float = Field(120.0, gt=0, le=86_400)
-    """Seconds that one request may take."""
+    """Time limit of one request, in seconds."""
 
     connections: int = Field(32, ge=1, le=10_000)
-    """Requests that are sent at the same time; others wait."""
+    """Maximum concurrent requests; others wait."""
 
     def open(self) -> Retriever:
         return HttpRetriever(self)
@@ -61,8 +61,8 @@ _SCORE: TypeAdapter[float] = TypeAdapter(FiniteFloat, config=ConfigDict(strict=T
 class HttpRetriever:
     """A server at `http://host:port/retrieve` or `http://host:port/queries`.
 
-    Raises `InputError` for another URL; its methods raise `RetrieverError`. Both protocols answer a batch or none of
-    it, so an error is one of the whole call.
+    Raises `InputError` for another URL; its methods raise `RetrieverError`. Both protocols answer a batch as a whole,
+    so an error affects the whole call.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -70,7 +70,7 @@ class HttpRetriever:
         self._client = Client(
             url,
             "the retrieval server",
-            instead="r1s sends none to a retrieval server",
+            instead="r1s does not send them to a retrieval server",
             limits=Limits(settings.timeout_s, size=_MAX_ANSWER_BYTES, connections=settings.connections),
             error=RetrieverError,
         )
@@ -87,13 +87,13 @@ class HttpRetriever:
             return [SearchResult() for _ in queries]
         started = time.perf_counter()
         cleaned = [clean_query(query) for query in queries]
-        asked = [query for query in cleaned if query.strip()]  # servers refuse a batch with an empty query
+        asked = [query for query in cleaned if query.strip()]  # servers reject a batch with an empty query
         found = iter(await self._ask(asked, top_k) if asked else [])
         spans = (Span("http", time.perf_counter() - started),)
         return [SearchResult(tuple(next(found)), spans=spans) if query.strip() else SearchResult() for query in cleaned]
 
     async def health(self) -> Health:
-        """What the server says of itself; one that says nothing is asked a query."""
+        """The server's health; a server without `/health` gets a test query."""
         answer = await self._client.send("GET", self._health_url, accept=(404, 405))
         is_object = answer.status == 200 and answer.content.lstrip().startswith(b"{")
         said = await self._client.read(answer, _Health.model_validate) if is_object else _Health()

@@ -1,4 +1,4 @@
-"""What fills an index, whatever engine it is for; and which retriever URLs can be filled."""
+"""The interface of indexers, and the retriever URLs that can be filled."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -14,8 +14,8 @@ from r1searcher.retrieval.registry import kind_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexOptions:
-    """How an index is built. `overwrite` replaces a finished one, `restart` throws away an interrupted build; `shards`
-    is for engines that have them."""
+    """How an index is built. `overwrite` replaces a finished one, `restart` discards an interrupted build; `shards` is
+    for engines that have them."""
 
     settings: IndexSettings = field(default_factory=IndexSettings)
     overwrite: bool = False
@@ -24,22 +24,22 @@ class IndexOptions:
 
 
 class Indexer(Protocol):
-    """Puts passages where one retriever URL finds them. An entry of `INDEXERS` makes one of a URL and options."""
+    """Writes passages to the index of one retriever URL. An entry of `INDEXERS` creates one from a URL and options."""
 
     @property
     def folder(self) -> Path | None:
-        """The folder of this machine that is written; None for a server."""
+        """The local folder that is written; None for a server."""
         ...
 
     def check(self) -> None:
-        """Raises `InputError` where nothing could be indexed; asked before anything large is fetched."""
+        """Raises `InputError` if indexing is not possible; called before large downloads."""
         ...
 
     def index(self, passages: Iterable[Passage], on_progress: Callable[[int], None]) -> Manifest:
         """Index all passages, in order; `on_progress` gets how many were read so far.
 
-        The URL answers only when all of them are in. An interrupted build of the same passages goes on. Raises
-        `InputError` for a target or passages that do not fit, `RetrieverError` or `FileError` where the work failed.
+        The index can be searched only when it is complete. An interrupted build of the same passages is resumed. Raises
+        `InputError` for an unsuitable target or passages, `RetrieverError` or `FileError` if the work failed.
         """
         ...
 

@@ -1,11 +1,11 @@
-"""Building a BM25 index in a folder of this machine, on tantivy.
+"""Builds a BM25 index in a local folder, based on tantivy.
 
     DIR/manifest.json   written last: a folder without it is not an index
     DIR/checksums.json  sizes, modification times and SHA-256 of the other files
-    DIR/tantivy/        terms (made by our analyzer, joined by blanks), corpus order, the stored passages
+    DIR/tantivy/        terms (made by our analyzer, joined by spaces), corpus order, the stored passages
 
-An index is built in the sibling folder `DIR.building` and renamed when it is whole. Passages are committed as they
-come, so the same build started again goes on after the last commit.
+An index is built in the sibling folder `DIR.building` and renamed when it is complete. Passages are committed
+regularly, so an interrupted build resumes after the last commit.
 """
 
 import os
@@ -41,13 +41,13 @@ from r1searcher.retrieval.indexing.manifest import (
 )
 
 COMMIT_EVERY = 500_000
-"""Passages between two commits, the most that an interrupted build does again."""
+"""Passages between two commits, the most that an interrupted build must repeat."""
 
 MAX_NAME_BYTES = 255 - len(".rejects.jsonl")
-"""The longest name of an index folder: names beside it are made from its own."""
+"""The longest name of an index folder: names of sibling folders are derived from it."""
 
 _WRITER_BYTES = 128_000_000
-_KEPT = "what is committed is kept, and the same command goes on"
+_KEPT = "what is committed is kept; run the same command to resume"
 _PROBE_MB = 32
 
 
@@ -62,12 +62,12 @@ def build(
     commit_every: int = COMMIT_EVERY,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> Manifest:
-    """Index passages into the folder `path`, which appears only when all of them are in it.
+    """Index passages into the folder `path`, which appears only when it is complete.
 
-    An interrupted build of the same passages goes on where it last committed (`restart` throws it away instead). A
+    An interrupted build of the same passages resumes at its last commit (`restart` discards it instead). A
     finished index is replaced only with `overwrite`. `on_progress` gets the number of passages read so far. Raises
-    `InputError` for a path in use or being built, other passages than those of the build begun, or settings that
-    tantivy does not have, and `FileError` for a full disk or a missing permission; what is committed is kept then.
+    `InputError` for a path in use or being built, passages other than those of the interrupted build, or settings that
+    tantivy does not have, and `FileError` for a full disk or a missing permission; what is committed is kept.
     """
     settings = settings or IndexSettings()
     if path.is_symlink():
@@ -75,7 +75,7 @@ def build(
     check_target(path, settings, overwrite)
     building = path.with_name(path.name + ".building")
     with build_lock(building, path):
-        check_target(path, settings, overwrite)  # another build may have ended meanwhile
+        check_target(path, settings, overwrite)  # another build may have ended in the meantime
         if restart:
             _empty(building)
         fresh = not (building / ENGINE).exists()
@@ -94,30 +94,30 @@ def build(
 
 
 def check_target(path: Path, settings: IndexSettings, overwrite: bool) -> None:
-    """Raises `InputError` where `build` could not put an index; to be asked before anything large is fetched."""
+    """Raises `InputError` if `build` could not create an index there; call it before large downloads."""
     if (settings.k1, settings.b) != (1.2, 0.75):
         raise InputError(
             f"The embedded index ranks with k1 1.2 and b 0.75 only, not {settings.k1:g} and {settings.b:g}: "
-            "leave them out, or index into Elasticsearch (--to es://host:9200/name), which takes any."
+            "omit them, or index into Elasticsearch (--to es://host:9200/name), which accepts any."
         )
     _check_name(path)
     if is_index(path):
         if not overwrite:
-            raise InputError(f"{path} holds an index already: use it, choose another --to, or add --overwrite.")
+            raise InputError(f"{path} already contains an index: use it, choose another --to, or add --overwrite.")
     elif path.exists() and (not path.is_dir() or _holds_anything(path)):
         raise InputError(f"{path} exists and is not an index: choose another --to.")
 
 
 def _check_name(path: Path) -> None:
-    """Raises `InputError` for a name that no index folder can have."""
+    """Raises `InputError` for an invalid name of an index folder."""
     if "\0" in str(path) or any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in path.parts):
-        raise InputError(f"{str(path)[:60]!r}… cannot name an index: at most {MAX_NAME_BYTES} bytes, without NUL.")
+        raise InputError(f"{str(path)[:60]!r}… is not a valid name: at most {MAX_NAME_BYTES} bytes, without NUL.")
     here, there = Path.cwd(), Path(os.path.abspath(path))
     if not path.name or there == here or there in here.parents:
-        raise InputError(f"--to {path} is the current folder or one above it: give a folder for the index alone.")
+        raise InputError(f"--to {path} is the current folder or one above it: give a folder only for the index.")
     above = next(parent for parent in there.parents if os.path.lexists(parent))
     if above.exists() and not above.is_dir():
-        raise InputError(f"{path} cannot be made: {above} is not a folder; choose another --to.")
+        raise InputError(f"{path} cannot be created: {above} is not a folder; choose another --to.")
 
 
 def _holds_anything(path: Path) -> bool:
@@ -128,7 +128,7 @@ def _holds_anything(path: Path) -> bool:
 
 
 def _empty(building: Path) -> None:
-    """Removes what an interrupted build left, except the lock that is held."""
+    """Removes the files of an interrupted build, except the held lock."""
     with writing(building):
         for entry in building.iterdir():
             if entry.is_dir() and not entry.is_symlink():
@@ -165,7 +165,7 @@ class Bm25Indexer:
 
 @contextmanager
 def _engine(folder: Path) -> Iterator[None]:
-    """The one place where what tantivy raises becomes ours."""
+    """Turns tantivy's exceptions into ours."""
     try:
         yield
     except (OSError, ValueError) as error:
@@ -177,21 +177,21 @@ def _engine(folder: Path) -> Iterator[None]:
 
 
 def _engine_error(folder: Path, message: str) -> R1Error:
-    """tantivy says the cause in words, or not at all where a thread of it has failed: then a write is tried."""
+    """tantivy reports the cause as text, or not at all if one of its threads failed: then a write is tried."""
     if found := re.search(r"os error (\d+)", message):
         cause = cause_of(OSError(int(found[1]), os.strerror(int(found[1]))))
     elif error := _write_error(folder):
         cause = cause_of(error)
     else:
         return InputError(
-            f"{folder} holds an interrupted build that is damaged ({message.splitlines()[0][:200]}): "
-            "--restart throws it away and begins again."
+            f"{folder} contains a damaged interrupted build ({message.splitlines()[0][:200]}): "
+            "use --restart to discard it and start again."
         )
     return FileError(f"{folder} cannot be written: {cause}; {_KEPT}.")
 
 
 def _write_error(folder: Path) -> OSError | None:
-    """What happens when as much is written as a segment may hold."""
+    """The error of writing as much as a segment may hold."""
     probe = folder / "probe"
     try:
         with probe.open("wb") as file:
@@ -207,15 +207,15 @@ def _write_error(folder: Path) -> OSError | None:
 
 @dataclass(frozen=True, slots=True)
 class _Progress:
-    """What `progress.json` holds: the corpus hash by number of passages, at the last commit and the one being made."""
+    """`progress.json`: the corpus hash by number of passages, at the last commit and the one in progress."""
 
     settings: IndexSettings
     digests: dict[int, str]
 
 
 class _Build:
-    """A build under way in its own folder. What tantivy has committed is the truth; `progress.json` lets the same
-    passages be told from others: it holds the corpus hash at the last commit and at the one being made."""
+    """A build in progress in its own folder. What tantivy has committed is the truth; `progress.json` lets the same
+    passages be distinguished from others: it holds the corpus hash at the last commit and at the one being made."""
 
     def __init__(self, folder: Path, settings: IndexSettings, threads: int) -> None:
         self._folder = folder
@@ -237,7 +237,7 @@ class _Build:
             done += batch
             self._commit(done, corpus)
         if not done:
-            raise InputError("The corpus holds no passage: nothing was indexed.")
+            raise InputError("The corpus does not contain a passage: nothing was indexed.")
         with _engine(self._folder):
             self._writer.wait_merging_threads()
         manifest = Manifest(self._settings, done, corpus.hexdigest())
@@ -246,11 +246,11 @@ class _Build:
         return manifest
 
     def close(self) -> None:
-        """Gives tantivy's own lock back, even while a traceback still refers to this build."""
+        """Releases tantivy's own lock, even while a traceback still refers to this build."""
         self._writer = None
 
     def _resume(self, rows: Iterator[Passage], corpus: CorpusHash, on_progress: Callable[[int], None]) -> int:
-        """Reads the passages that are committed already, and makes sure that they are the same."""
+        """Reads the passages that are already committed, and verifies that they are the same."""
         with _engine(self._folder):
             self._index.reload()
             committed: int = self._index.searcher().num_docs
@@ -262,7 +262,7 @@ class _Build:
             on_progress(read)
         if corpus.hexdigest() != progress.digests.get(committed) or progress.settings != self._settings:
             raise InputError(
-                f"{self._folder} holds a build of other passages or settings that was interrupted: "
+                f"{self._folder} contains an interrupted build of other passages or settings: "
                 "--restart throws it away and begins again."
             )
         self._digests = {committed: corpus.hexdigest()}
@@ -274,8 +274,8 @@ class _Build:
             return validated(_Progress, parse_json(read_text(path, "the record of the interrupted build")), str(path))
         except (ValueError, InputError) as error:
             raise InputError(
-                f"{path} is missing or damaged, so the interrupted build cannot go on: "
-                "--restart throws it away and begins again."
+                f"{path} is missing or damaged, so the interrupted build cannot be resumed: "
+                "use --restart to discard it and start again."
             ) from error
 
     def _add(self, rows: Iterable[Passage], first: int, corpus: CorpusHash, on_progress: Callable[[int], None]) -> int:
@@ -306,14 +306,14 @@ class _Build:
 
 
 def _publish(building: Path, path: Path) -> None:
-    """Puts a finished build in its place. The old index is moved aside first, since folders cannot be swapped."""
+    """Moves a finished build into place. The old index is moved aside first, since folders cannot be swapped."""
     old = path.with_name(path.name + ".old")
-    with writing(path, "the finished build is kept, and the same command goes on"):
-        mode = (building / MANIFEST).stat().st_mode & 0o666  # of a file made by us: what the umask allows
+    with writing(path, "the finished build is kept; run the same command to resume"):
+        mode = (building / MANIFEST).stat().st_mode & 0o666  # of a file that we created: what the umask allows
         for folder in (building / ENGINE, building):
             for file in folder.iterdir():
                 if file.is_file():
-                    file.chmod(mode)  # tantivy makes some of its files readable by their owner alone
+                    file.chmod(mode)  # tantivy makes some of its files readable only by their owner
                 sync(file)
             sync(folder)
         if is_index(path):

@@ -1,4 +1,4 @@
-"""What the command `index-corpus` does."""
+"""The command `index-corpus`."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -18,17 +18,18 @@ from r1searcher.retrieval.indexing.base import Indexer, IndexOptions, open_index
 from r1searcher.retrieval.indexing.manifest import Manifest
 
 _INDEX_SHARE = 0.9
-"""Bytes of an embedded index for a byte of text; twice that while its parts are merged."""
+"""Bytes of an embedded index per byte of text; twice that while its parts are merged."""
 _PACKED = 3.5
-"""Bytes of text for a byte of a compressed corpus."""
+"""Bytes of text per byte of a compressed corpus."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class IndexRequest:
-    """What `r1s index-corpus` was asked for.
+    """A request of `r1s index-corpus`.
 
     `source` is a file, a folder, "-" or the name of a corpus, `to` a retriever URL. `format_` None detects the format;
-    `rejects` None is `TO.rejects.jsonl`; `bad_rows` is the most that may be left out; `limit` takes the first passages.
+    `rejects` None is `TO.rejects.jsonl`; `bad_rows` is the maximum number of rejected rows; `limit` the number of first
+    passages to use.
     """
 
     source: str
@@ -41,7 +42,7 @@ class IndexRequest:
 
 
 def index_corpus(request: IndexRequest) -> None:
-    """Read a corpus and index it where the URL says, with progress on standard error."""
+    """Read a corpus and index it at the URL, with progress on standard error."""
     console = terminal.console(stderr=True)
     indexer = _checked_indexer(request.to, request.options)
     source, format_ = request.source, request.format_
@@ -59,9 +60,9 @@ def index_corpus(request: IndexRequest) -> None:
 
 
 def _checked_indexer(to: str, options: IndexOptions) -> Indexer:
-    """What puts passages where they shall go. Raises `InputError` where it could not, before anything is fetched."""
+    """The indexer for the target. Raises `InputError` if it cannot be used, before any download."""
     if "\0" in to:
-        raise InputError("--to holds a NUL character: give a folder, or es://host:9200/name.")
+        raise InputError("--to contains a NUL character: give a folder, or es://host:9200/name.")
     try:
         urlsplit(to)
     except ValueError as error:
@@ -72,17 +73,17 @@ def _checked_indexer(to: str, options: IndexOptions) -> Indexer:
 
 
 def _refuse_overlap(source: str, folder: Path | None, rejects: Path) -> None:
-    """Raises `InputError` where what is written would lie in what is read, or take its place."""
+    """Raises `InputError` if the output would be inside the input, or replace it."""
     if source == "-" or source in CORPORA or not source:
         return
     try:
         read = Path(source).resolve()
         if folder is not None and read.is_dir() and read in folder.absolute().parents:
-            raise InputError(f"--to {folder} lies inside the corpus folder {source}: choose a folder elsewhere.")
+            raise InputError(f"--to {folder} is inside the corpus folder {source}: choose a folder elsewhere.")
         if rejects.exists() and read.exists() and rejects.samefile(read):
             raise InputError(f"--rejects {rejects} is the corpus itself: name another file.")
     except (OSError, ValueError, RuntimeError):
-        return  # what is wrong with the names is said where they are opened
+        return  # opening them reports errors in the names
 
 
 def _fetched(name: str, console: SafeConsole) -> str:
@@ -98,7 +99,7 @@ def _fetched(name: str, console: SafeConsole) -> str:
             cache_folder(),
             lambda done, total: progress.update(task, completed=done, total=total or None),
         )
-    console.print(f"It lies in {path}.")
+    console.print(f"It is in {path}.")
     return str(path)
 
 
@@ -113,9 +114,9 @@ def _say_disk(corpus: Corpus, source: str, folder: Path, console: SafeConsole) -
         free = shutil.disk_usage(there).free
     except OSError as error:
         raise FileError(f"{there} cannot be read: {cause_of(error)}") from error
-    console.print(f"The index needs about {_gb(needed)} in {there}, twice that while it is made; {_gb(free)} are free.")
+    console.print(f"The index needs about {_gb(needed)} in {there}, twice that during the build; {_gb(free)} are free.")
     if free < needed:
-        raise InputError(f"{there} has too little room: free some, or choose another --to.")
+        raise InputError(f"{there} does not have enough space: free some, or choose another --to.")
 
 
 def _gb(size: float) -> str:
@@ -124,13 +125,13 @@ def _gb(size: float) -> str:
 
 @contextmanager
 def _progress(corpus: Corpus, console: SafeConsole) -> Iterator[Callable[[int], None]]:
-    """A bar over the bytes of the source, with passages, their rate and the time left."""
+    """A progress bar over the bytes of the source, with passages, their rate and the remaining time."""
     from rich.progress import BarColumn, SpinnerColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (
         SpinnerColumn(),
         BarColumn(),
-        label("{task.fields[passages]:,} passages, {task.fields[rate]:,.0f} a second, left"),
+        label("{task.fields[passages]:,} passages, {task.fields[rate]:,.0f} per second, left"),
         TimeRemainingColumn(),
         label("so far"),
         TimeElapsedColumn(),
@@ -147,9 +148,9 @@ def _progress(corpus: Corpus, console: SafeConsole) -> Iterator[Callable[[int], 
 
 
 def _say_done(corpus: Corpus, manifest: Manifest, to: str, rejects: Path, console: SafeConsole) -> None:
-    console.print(f"{to} holds {manifest.passages:,} passages.")
+    console.print(f"{to} contains {manifest.passages:,} passages.")
     if corpus.repeated:
-        console.print(f"{corpus.repeated:,} paragraphs that questions share were taken once.")
+        console.print(f"{corpus.repeated:,} duplicate paragraphs of several questions were skipped.")
     if corpus.bad:
         rows = "1 row was" if corpus.bad == 1 else f"{corpus.bad:,} rows were"
-        console.print(f"{rows} left out, with the reasons in {rejects}.")
+        console.print(f"{rows} rejected, with the reasons in {rejects}.")

@@ -1,4 +1,4 @@
-"""Filling Elasticsearch: passages into an index that gets its name when all of them are in it."""
+"""Fills Elasticsearch: loads passages into an index that gets its name when it is complete."""
 
 import json
 from collections import deque
@@ -64,7 +64,7 @@ class _Count(BaseModel):
 
 
 class _Progress(BaseModel):
-    """How far an unfinished load has come."""
+    """The progress of an unfinished load."""
 
     settings: dict[str, Any]
     passages: Annotated[int, Field(ge=0)]
@@ -108,11 +108,11 @@ def load(
     retry_timeout_s: float = 60.0,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> Manifest:
-    """Index passages into Elasticsearch under the name in `url`, which answers only when all of them are in.
+    """Index passages into Elasticsearch under the name in `url`, which can be searched only when it is complete.
 
-    An interrupted load of the same passages goes on where it stopped (`restart` throws it away instead); a finished
-    index is replaced only with `overwrite`, and answers until the new one takes its place. A server that does not
-    answer is waited for, `retry_timeout_s` seconds. Raises `InputError` before anything is sent, then `RetrieverError`.
+    An interrupted load of the same passages is resumed (`restart` discards it instead); a finished index is replaced
+    only with `overwrite`, and can be searched until the new one replaces it. If a server does not respond, requests are
+    retried for `retry_timeout_s` seconds. Raises `InputError` before anything is sent, then `RetrieverError`.
     """
     address = Address.parse(url)
     with boundary(address), address.connect() as client:
@@ -123,27 +123,27 @@ def load(
 
 
 def check_target(url: str, overwrite: bool) -> None:
-    """Raises what `load` would raise before it sends anything; to be asked before anything large is fetched."""
+    """Raises what `load` would raise before it sends anything; call it before large downloads."""
     address = Address.parse(url)
     with boundary(address), address.connect() as client:
         _refuse_name_in_use(client, address, overwrite)
 
 
 def _refuse_name_in_use(client: Elasticsearch, address: Address, overwrite: bool) -> None:
-    client.info()  # the client looks here at whom it talks to
+    client.info()  # here the client checks which server this is
     found = indexes(client, address, address.name)
     if not found:
         return
     if address.name in found or set(found) - set(generations(client, address)):
-        raise InputError(f"{address.name} at {address.server} was not made by `r1s index-corpus`: choose another name.")
+        raise InputError(f"{address.name} at {address.server} is not from `r1s index-corpus`: choose another name.")
     if not overwrite:
         raise InputError(
-            f"{address.name} at {address.server} is filled already: use it, choose another name, or add --overwrite."
+            f"{address.name} at {address.server} is already filled: use it, choose another name, or add --overwrite."
         )
 
 
 class _Load:
-    """A load under way into one index that has no alias yet."""
+    """A load in progress into one index that does not have an alias yet."""
 
     def __init__(self, client: Elasticsearch, address: Address, options: IndexOptions, retry_timeout_s: float) -> None:
         self._client = client
@@ -195,7 +195,7 @@ class _Load:
 
     def _other_corpus(self) -> InputError:
         return InputError(
-            f"{self._index} at {self._address.server} is a load of other passages or settings that was interrupted: "
+            f"{self._index} at {self._address.server} is an interrupted load of other passages or settings: "
             "--restart throws it away and begins again."
         )
 
@@ -211,7 +211,7 @@ class _Load:
             raise self._other_corpus()
         done = self._send_all(rows, done, corpus, threads, on_progress)
         if not done:
-            raise InputError("The corpus holds no passage: nothing was indexed.")
+            raise InputError("The corpus does not contain a passage: nothing was indexed.")
         return self._finish(Manifest(self._settings, done, corpus.hexdigest()))
 
     def _send_all(
@@ -222,7 +222,7 @@ class _Load:
         threads: int,
         on_progress: Callable[[int], None],
     ) -> int:
-        """Chunks go out in order, a few at a time; a checkpoint covers only what was acknowledged without a gap."""
+        """Chunks are sent in order, a few at a time; a checkpoint covers only what was acknowledged without a gap."""
         waiting: deque[tuple[Future[None], int, str]] = deque()
 
         def acknowledge() -> None:
@@ -253,7 +253,7 @@ class _Load:
         self._retried(lambda: self._client.indices.put_mapping(index=self._index, meta={META: self._progress}))
 
     def _send(self, chunk: Sequence[Passage], first: int) -> None:
-        """Creates the documents of one chunk. Those that an earlier try left there are compared, not written again."""
+        """Creates the documents of one chunk. Those of an earlier try are compared, not written again."""
         lines = []
         for ordinal, passage in enumerate(chunk, first):
             document = {"ordinal": ordinal, "id": passage.id, "title": passage.title, "text": passage.text}
@@ -268,7 +268,7 @@ class _Load:
                 raise self._other_corpus()
 
     def _bulk(self, lines: Sequence[Any]) -> set[str]:
-        """The kinds of error met; only conflicts are left to the caller."""
+        """The kinds of error; only conflicts are left to the caller."""
         body = self._client.bulk(
             index=self._index, operations=lines, filter_path="errors,items.*.error,items.*.status"
         ).body
@@ -284,7 +284,7 @@ class _Load:
         return kinds
 
     def _retried(self, call: Callable[[], T]) -> T:
-        """Waits for a server that is busy or away, `retry_timeout_s` seconds. Every call made here may be repeated."""
+        """Waits up to `retry_timeout_s` seconds for a server that is busy or down. Every call here can be repeated."""
 
         def work() -> T:
             with boundary(self._address):
@@ -294,7 +294,7 @@ class _Load:
             return self._retries.call(work)
         except RetrieverError as error:
             raise RetrieverError(
-                f"{error} What was acknowledged is kept; the same command goes on.", transient=error.transient
+                f"{error} What was acknowledged is kept; run the same command to resume.", transient=error.transient
             ) from error
 
     def _finish(self, manifest: Manifest) -> Manifest:
@@ -303,8 +303,8 @@ class _Load:
         count = read(self._address, _Count, body).count
         if count != manifest.passages:
             raise RetrieverError(
-                f"{self._index} holds {count:,} passages of {manifest.passages:,}: it is not put to use; "
-                "--restart begins again."
+                f"{self._index} has {count:,} of {manifest.passages:,} passages, so it is not used: "
+                "use --restart to start again."
             )
         self._client.indices.put_settings(index=self._index, settings={"refresh_interval": None})
         self._client.indices.put_mapping(

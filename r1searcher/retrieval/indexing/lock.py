@@ -1,4 +1,4 @@
-"""One build per folder: a lock that the operating system releases when its process ends, however it ends."""
+"""One build per folder: a lock that the operating system releases when its process ends in any way."""
 
 import fcntl
 import os
@@ -16,7 +16,7 @@ LOCK = "building.lock"
 
 @contextmanager
 def build_lock(folder: Path, target: Path) -> Iterator[None]:
-    """Makes `folder` and holds its lock. Raises `InputError` that names the process which holds it already.
+    """Creates `folder` and holds its lock. Raises `InputError` that names the process which already holds it.
 
     The folder may be renamed, and its other content removed, while the lock is held.
     """
@@ -52,7 +52,7 @@ def _lock(handle: int) -> bool:
 
 
 def _is_at(handle: int, path: Path) -> bool:
-    """Whether the locked file is still the one of this name."""
+    """Whether the locked file still has this name."""
     try:
         return os.path.samestat(os.fstat(handle), path.stat())
     except FileNotFoundError:

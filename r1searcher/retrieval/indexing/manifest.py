@@ -1,4 +1,4 @@
-"""What an index says of itself, in whichever engine it lives: its settings, its corpus, how many passages."""
+"""The manifest of an index of any engine: its settings, its corpus, its number of passages."""
 
 import hashlib
 import json
@@ -16,20 +16,20 @@ from r1searcher.errors import FileError, InputError
 from r1searcher.retrieval.indexing.analyzer import Analyzer
 
 MANIFEST, ENGINE, PROGRESS = "manifest.json", "tantivy", "progress.json"
-"""What lies in the folder of an embedded index."""
+"""Names in the folder of an embedded index."""
 
 T = TypeVar("T")
 
 FORMAT = 2
-"""Raised whenever an index written before would be read wrongly."""
+"""Incremented whenever an older index would be read wrongly."""
 
 
 @dataclass(frozen=True, slots=True)
 class IndexSettings:
     """How passages are ranked (BM25, Robertson and Zaragoza 2009).
 
-    `title_weight` None puts title and text into one field, as Lucene baselines do; a number keeps them apart and counts
-    the title's score that many times.
+    `title_weight` None puts title and text into one field, as Lucene baselines do; a number makes them separate fields
+    and multiplies the title's score by it.
     """
 
     analyzer: str = "english"
@@ -42,14 +42,14 @@ class IndexSettings:
         if not 0 <= self.k1 < math.inf:
             raise InputError(f"k1 is {self.k1}: it must be 0 or more (usual: 0.9 to 1.2).")
         if not 0 <= self.b <= 1:
-            raise InputError(f"b is {self.b}: it must lie between 0 and 1 (usual: 0.4 to 0.75).")
+            raise InputError(f"b is {self.b}: it must be between 0 and 1 (usual: 0.4 to 0.75).")
         if self.title_weight is not None and not 0 < self.title_weight < math.inf:
             raise InputError(f"The title's weight is {self.title_weight}: it must be more than 0 (usual: 0.25 to 2).")
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The label of a finished index. `corpus_sha256` is a hash over the passages in order, whatever file held them."""
+    """The label of a finished index. `corpus_sha256` is a hash over the passages in order, regardless of their file."""
 
     settings: IndexSettings
     passages: Annotated[int, Field(ge=0)]
@@ -71,20 +71,20 @@ class Manifest:
         if isinstance(format_, int) and format_ != FORMAT:
             raise InputError(
                 f"{where} was written in index format {format_}, this version reads {FORMAT}: "
-                "make it again with `r1s index-corpus`."
+                "build it again with `r1s index-corpus`."
             )
         return validated(cls, row, where)
 
 
 def validated(kind: type[T], row: object, where: str) -> T:
-    """JSON as one of our dataclasses. Raises `InputError` with the first thing that is wrong with it."""
+    """JSON as one of our dataclasses. Raises `InputError` with its first problem."""
     try:
         return TypeAdapter(kind).validate_python(row, strict=False)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the whole"
         raise InputError(
-            f"{where} is damaged ({place}: {first['msg']}): make it again with `r1s index-corpus`."
+            f"{where} is damaged ({place}: {first['msg']}): build it again with `r1s index-corpus`."
         ) from None
 
 
@@ -95,7 +95,7 @@ class CorpusHash:
         self._sha256 = hashlib.sha256()
 
     def add(self, encoded: bytes) -> None:
-        """Takes what `encode` made of the next passage."""
+        """Adds the result of `encode` for the next passage."""
         self._sha256.update(encoded + b"\n")
 
     def hexdigest(self) -> str:
@@ -115,7 +115,7 @@ def decode(encoded: bytes) -> Passage:
 
 
 def is_index(path: Path) -> bool:
-    """Whether a folder holds a finished index. Raises `FileError` where this user may not look into it."""
+    """Whether a folder contains a finished index. Raises `FileError` if this user may not read it."""
     try:
         return (path / MANIFEST).is_file()
     except PermissionError as error:
@@ -127,18 +127,18 @@ def is_index(path: Path) -> bool:
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of the embedded index in a folder.
 
-    Raises `InputError` where it is damaged, and `FileError` where it cannot be read.
+    Raises `InputError` if it is damaged, and `FileError` if it cannot be read.
     """
     path = folder / MANIFEST
     try:
         row = parse_json(read_text(path, "the index manifest"))
     except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}): make the index again with `r1s index-corpus`.") from error
+        raise InputError(f"{path} is damaged ({error}): build the index again with `r1s index-corpus`.") from error
     return Manifest.from_json(row, str(path))
 
 
 def refuse_unreadable(folder: Path) -> None:
-    """Raises `FileError` where a file of an index exists and this user may not read it."""
+    """Raises `FileError` if a file of an index exists and this user may not read it."""
     for path in (folder, *_entries(folder), *_entries(folder / ENGINE)):
         if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)) and os.path.lexists(path):
             raise FileError(

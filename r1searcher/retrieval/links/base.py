@@ -1,4 +1,4 @@
-"""What all wrappers have in common."""
+"""The common base of wrappers."""
 
 import copy
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from r1searcher.retrieval.base import EpisodeContext, Health, Retriever, SearchR
 class Link:
     """A retriever around another one: passes on searches, health, the end and the episode; a subclass adds to them.
 
-    The copy that `for_episode` makes shares every attribute but `_retriever`.
+    The copy from `for_episode` shares every attribute except `_retriever`.
     """
 
     def __init__(self, retriever: Retriever) -> None:

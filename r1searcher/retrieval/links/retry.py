@@ -1,4 +1,4 @@
-"""A retriever that waits out an outage of another."""
+"""A retriever that waits until the outage of another one ends."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -12,11 +12,11 @@ from r1searcher.retrieval.links.base import Link
 
 
 class RetryingRetriever(Link):
-    """Retries searches that fail for a passing reason, so that an outage pauses a run and never becomes a reward.
+    """Retries searches with transient errors, so that an outage pauses a run and never becomes a reward.
 
-    Of a call whose queries fail one by one, only those with a transient error are asked again. Every call has an outage
-    clock of its own, from its first failure: one that keeps failing while others succeed ends in `RunStopped` after
-    `limit` seconds, too. An error that is not transient is raised at once, or left in its query's result.
+    If single queries of a call fail, only those with a transient error are retried. Every call has its own outage
+    clock, from its first failure: one that keeps failing while others succeed also ends in `RunStopped` after `limit`
+    seconds. A permanent error is raised at once, or left in its query's result.
 
     An outage lasts as long as any search waits. `notify` gets one sentence when it begins and one when it is over.
     """
@@ -72,7 +72,7 @@ def _with_wait(result: SearchResult, failed_at: float | None) -> SearchResult:
 
 
 class _Outage:
-    """The outage that all searches of a run share."""
+    """The outage state that all searches of a run share."""
 
     def __init__(self, limit: float, notify: Callable[[str], None]) -> None:
         self._limit = limit
@@ -94,6 +94,6 @@ class _Outage:
 
     def gave_up(self, query: str, failed_at: float, error: ServiceError) -> str:
         down = time.monotonic() - failed_at
-        if self.last_success > failed_at + down / 2:  # right after the first failure, others may still come in
+        if self.last_success > failed_at + down / 2:  # right after the first failure, others may still succeed
             return f"the search for {visible(query[:80])!r} has failed for {down:.0f} s while others succeed: {error}"
         return f"the search engine has been down for {down:.0f} s: {error}"

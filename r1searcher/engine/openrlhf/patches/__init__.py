@@ -1,1 +1,1 @@
-"""Names of OpenRLHF that are replaced after its modules were imported, each with its reason."""
+"""Names of OpenRLHF that are replaced after import, each with its reason."""

@@ -23,8 +23,8 @@ after = after_import(PATCHES)
 def torch_cuda_without_a_gpu(_openrlhf: ModuleType) -> None:
     """OpenRLHF calls these four without asking for a GPU first; they raise without one.
 
-    `current_device()` is only used as the target of `.to()`. They can't be replaced after the import of `torch.cuda`
-    itself, which torch imports in the middle of its own import.
+    `current_device()` is only used as the target of `.to()`. They cannot be replaced after the import of `torch.cuda`
+    itself, which torch imports during its own import.
     """
     import torch
 
@@ -63,7 +63,7 @@ def deepspeed_on_cpu(module: ModuleType) -> None:
 
 @after("openrlhf.utils.utils", "convert_to_torch_dtype")
 def weights_in_fp32(module: ModuleType) -> None:
-    """The command line knows bf16 and fp16 only, and Adam's small steps are lost on bf16 weights."""
+    """The command line accepts only bf16 and fp16, and Adam's small updates are lost on bf16 weights."""
     import torch
 
     if CpuSettings.from_env().precision != "bf16":
@@ -94,7 +94,7 @@ def replay_buffer_on_cpu(module: ModuleType) -> None:
 
 
 def _store(address: str, port: int, rank: int, world_size: int, timeout: timedelta) -> Any:
-    """A TCP store for processes to meet in, listening on `address` alone; torch's own listens on every interface."""
+    """A TCP store for rendezvous, listening only on `address`; torch's own listens on every interface."""
     dist: Any = importlib.import_module("torch.distributed")
     listening = socket.create_server((address, port)).detach() if rank == 0 else None
     return dist.TCPStore(address, port, world_size, is_master=rank == 0, timeout=timeout, master_listen_fd=listening)
@@ -102,7 +102,7 @@ def _store(address: str, port: int, rank: int, world_size: int, timeout: timedel
 
 @after("openrlhf.utils.deepspeed.deepspeed", "deepspeed.init_distributed")
 def trainers_meet_on_one_interface(module: ModuleType) -> None:
-    """DeepSpeed lets torch open the store that the trainer's processes meet in, on every interface."""
+    """DeepSpeed lets torch open the rendezvous store of the trainer's processes on every interface."""
     stock = module.deepspeed.init_distributed
 
     def init_distributed(*args: Any, timeout: timedelta = timedelta(minutes=60), **kwargs: Any) -> None:
@@ -111,13 +111,13 @@ def trainers_meet_on_one_interface(module: ModuleType) -> None:
             rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
             store = _store(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), rank, world_size, timeout)
             dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size, timeout=timeout)
-        stock(*args, timeout=timeout, **kwargs)  # takes over what is initialized
+        stock(*args, timeout=timeout, **kwargs)  # uses the initialized process group
 
     module.deepspeed.init_distributed = init_distributed
 
 
 class _GlooBroadcast:
-    """The one method that OpenRLHF uses of the NCCL communicator, over gloo."""
+    """The only method of the NCCL communicator that OpenRLHF uses, over gloo."""
 
     def __init__(self, address: str, port: int, rank: int, world_size: int) -> None:
         self.dist: Any = importlib.import_module("torch.distributed")
@@ -134,7 +134,7 @@ class _GlooBroadcast:
 
 @after("openrlhf.utils.distributed_util", "stateless_init_process_group")
 def weight_sync_over_gloo(module: ModuleType) -> None:
-    """Weights travel from the trainer to vLLM through NCCL, whatever --vllm.sync_backend says."""
+    """Weights are sent from the trainer to vLLM through NCCL, regardless of --vllm.sync_backend."""
     module.stateless_init_process_group = (  # type: ignore[attr-defined]
         lambda address, port, rank, world_size, _device: _GlooBroadcast(address, port, rank, world_size)
     )
@@ -154,7 +154,7 @@ def receive_weights_on_cpu(module: ModuleType) -> None:
 
 
 class _Trained:
-    """Where a token is trained: what the vocabulary's head has to be computed for.
+    """Positions of trained tokens, for which the vocabulary's head must be computed.
 
     `loss_mask` (rows x tokens - 1) is set by the SFT trainer's loop, whose forward pass does not get it; `keep` (rows x
     tokens) holds while one forward pass runs.
@@ -166,7 +166,7 @@ class _Trained:
 
 @after("openrlhf.models.actor", "Actor.__init__", "Actor.forward", "log_probs_from_logits")
 def actor_on_cpu(module: ModuleType) -> None:
-    """Three savings: bf16 arithmetic on fp32 weights, no logits that nobody needs, no backward into frozen layers.
+    """Three savings: bf16 arithmetic on fp32 weights, no unused logits, no backward pass into frozen layers.
 
     The logits of a vocabulary of 49,152 are a fifth of a 135M model's work, and most positions are documents.
     """
@@ -212,7 +212,7 @@ def actor_on_cpu(module: ModuleType) -> None:
 
 @after("openrlhf.trainer.sft_trainer", "iter_grad_accum_global_norm")
 def sft_shares_its_loss_mask(module: ModuleType) -> None:
-    """The SFT trainer asks for the log-probabilities of all tokens and drops those outside its loss mask afterwards."""
+    """The SFT trainer computes the log-probabilities of all tokens, then drops those outside its loss mask."""
     stock = module.iter_grad_accum_global_norm
 
     def with_mask(
@@ -229,7 +229,7 @@ def sft_shares_its_loss_mask(module: ModuleType) -> None:
 
 
 def freeze_lower_layers(network: Any, layers: int) -> None:
-    """Take the gradient from the embeddings (and a head tied to them) and from the lowest `layers` layers."""
+    """Disable gradients of the embeddings (and a head tied to them) and of the lowest `layers` layers."""
     found = {
         int(match[1]) for name, _ in network.named_parameters() if (match := re.search(r"\.layers\.(\d+)\.", name))
     }

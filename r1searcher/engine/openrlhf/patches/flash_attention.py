@@ -1,7 +1,7 @@
 """OpenRLHF without flash-attn 2, which has to be compiled.
 
 `openrlhf.models.ring_attn_utils` imports its padding functions and calls them for packed samples only. They are a few
-lines of indexing, written here from what they return. Ring attention needs flash-attn itself.
+lines of indexing, written here from their results. Ring attention needs flash-attn itself.
 """
 
 import contextlib
@@ -32,10 +32,10 @@ def index_first_axis(rows: "Tensor", indices: "Tensor") -> "Tensor":
 
 
 def unpad_input(hidden: "Tensor", mask: "Tensor") -> "tuple[Tensor, Tensor, Tensor, int, Tensor]":
-    """Rows of a padded batch (batch, tokens, …) where `mask` (batch, tokens) holds.
+    """Rows of a padded batch (batch, tokens, …) where `mask` (batch, tokens) is true.
 
-    Returns the rows (n, …), their places in the flattened batch, the cumulated lengths (batch + 1), the longest length,
-    and all lengths.
+    Returns the rows (n, …), their indices in the flattened batch, the cumulated lengths (batch + 1), the longest
+    length, and all lengths.
     """
     import torch
 
@@ -46,7 +46,7 @@ def unpad_input(hidden: "Tensor", mask: "Tensor") -> "tuple[Tensor, Tensor, Tens
 
 
 def pad_input(rows: "Tensor", places: "Tensor", batch: int, tokens: int) -> "Tensor":
-    """The inverse: a batch (batch, tokens, …) with the rows at their places and zeros elsewhere."""
+    """The inverse: a batch (batch, tokens, …) with the rows at their indices and zeros elsewhere."""
     padded = rows.new_zeros(batch * tokens, *rows.shape[1:])
     return padded.index_put((places,), rows).view(batch, tokens, *rows.shape[1:])
 
@@ -57,8 +57,8 @@ def _refuse(*_: object, **__: object) -> None:
 
 @contextlib.contextmanager
 def _for_one_import() -> Iterator[None]:
-    """flash-attn's modules exist while the importing module's body runs. Elsewhere flash-attn must look absent: what
-    finds its name takes the kernels for granted."""
+    """flash-attn's modules exist while the importing module's body runs. Elsewhere flash-attn must look absent: code
+    that finds its name assumes that the kernels exist."""
     if has_flash_attention_2():
         yield
         return

@@ -12,10 +12,10 @@ after = after_import(PATCHES)
 
 @after("openrlhf.utils.deepspeed.deepspeed", "get_train_ds_config")
 def adam_without_a_compiler(module: ModuleType) -> None:
-    """DeepSpeed compiles its fused Adam with nvcc when the first run starts, and fails without a whole CUDA toolkit.
+    """DeepSpeed compiles its fused Adam with nvcc when the first run starts, and fails without a full CUDA toolkit.
 
-    "torch_adam" is its own switch for torch's AdamW, whose "fused" kernel comes compiled. Adam on the host stays
-    DeepSpeed's: that one needs a C++ compiler alone.
+    "torch_adam" is its own switch for torch's AdamW, whose "fused" kernel is precompiled. Adam on the host stays
+    DeepSpeed's: it needs only a C++ compiler.
     """
     stock = module.get_train_ds_config
 

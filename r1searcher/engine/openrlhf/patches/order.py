@@ -7,8 +7,8 @@ from r1searcher.engine.import_patches import Patch
 
 
 def _in_the_order_of_the_file(module: ModuleType) -> None:
-    """OpenRLHF shuffles prompts with a generator that it never seeds, so no two runs of a seed see the same order, and
-    it shuffles SFT rows across the updates that were mixed with care. Our files are in the order that is wanted.
+    """OpenRLHF shuffles prompts with a generator that it never seeds, so runs with the same seed see different orders,
+    and it shuffles SFT rows across updates with a planned mixture. Our files are already in training order.
     """
     stock = module.DeepspeedStrategy.setup_dataloader
 
@@ -29,8 +29,8 @@ def _in_the_order_of_the_file(module: ModuleType) -> None:
 def _rows_as_in_episodes(module: ModuleType) -> None:
     """An episode's turn is tokenized separately from the text before it, and ends where a tag ends.
 
-    The stock dataset tokenizes both together, where newlines and the turn's first word get other ids than in
-    episodes, and the loss mask slips by a token; and it trains " <eos>" after each turn, which none has.
+    The stock dataset tokenizes both together, which gives newlines and the turn's first word other ids than in
+    episodes and shifts the loss mask by a token; and it trains " <eos>" after each turn, which no turn has.
     """
     import torch
 

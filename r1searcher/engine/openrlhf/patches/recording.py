@@ -1,10 +1,10 @@
-"""What happens after each step, inside the trainer's process: metrics recorded, rules asked, the loop ended.
+"""After each step, in the trainer's process: records metrics, evaluates rules, ends the loop.
 
-OpenRLHF builds its `TensorboardLogger` in the process that holds the training loop and calls it once per step, before
-it saves a checkpoint. The one here does the same and then hands the metrics to a `StepMonitor`. Where that decides to
-end the stage, OpenRLHF saves this step's checkpoint, and finds no prompts left, so that the loop ends in its own way
-and OpenRLHF saves the model. The decision is in the run folder (`ending.json`), where the process that generates
-samples reads it: in asynchronous training that is another one.
+OpenRLHF creates its `TensorboardLogger` in the process with the training loop and calls it once per step, before it
+saves a checkpoint. The one here does the same and then passes the metrics to a `StepMonitor`. If that decides to end
+the stage, OpenRLHF saves this step's checkpoint and finds no prompts left, so that the loop ends normally and OpenRLHF
+saves the model. The decision is in the run folder (`ending.json`), where the process that generates samples reads it:
+in asynchronous training that is another process.
 """
 
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ from r1searcher.watch.monitor import StepMonitor, record
 
 
 def _record_steps(module: ModuleType) -> None:
-    """OpenRLHF's metrics of a step leave its process through TensorBoard or wandb only, and neither can stop a run."""
+    """OpenRLHF exports a step's metrics only through TensorBoard or wandb, and neither can stop a run."""
     stock = module.TensorboardLogger
 
     class Recorder(stock):  # type: ignore[misc,valid-type]
@@ -34,7 +34,7 @@ def _record_steps(module: ModuleType) -> None:
             super().log_train(global_step, logs_dict)
             self.writer.flush()
             if self.monitor.step(global_step, logs_dict) is not None:
-                self.args.ckpt.save_steps = 1  # OpenRLHF looks at it next: this step's checkpoint is saved
+                self.args.ckpt.save_steps = 1  # read next by OpenRLHF: this step's checkpoint is saved
 
     module.TensorboardLogger = Recorder  # type: ignore[attr-defined]
 
@@ -70,7 +70,7 @@ def _report_drift(module: ModuleType) -> None:
 
 
 def _end_the_loop(module: ModuleType) -> None:
-    """OpenRLHF's loop ends where no prompts are left, and nowhere else."""
+    """OpenRLHF's loop ends only when no prompts are left."""
     stock = module.SamplesGenerator.generate_samples
     ending = run_of_this_process().ending
 

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the decorator that makes commands of functions that take them.
+"""Options shared by several commands, and the decorator that turns functions with such options into commands.
 
 A dataclass of options is declared once and expanded into the command's own options:
 
@@ -57,7 +57,7 @@ class RunOptions:
         return {"name": self.name, "model.path": self.model, "seed": self.seed}
 
     def source(self, **more: Any) -> "SettingsSource":
-        """Where the command's settings come from. `more` are flags too, with `__` for the dot."""
+        """The sources of the command's settings. `more` are flags too, with `__` for the dot."""
         from r1searcher.config.source import SettingsSource
 
         flags = {**self.flags(), **{key.replace("__", "."): value for key, value in more.items()}}
@@ -80,13 +80,13 @@ class ModelOptions:
     """How a model that answers questions is run."""
 
     retriever: RetrieverOption = None
-    served_model: Annotated[str | None, typer.Option(help="For a URL: name of the model there.")] = None
+    served_model: Annotated[str | None, typer.Option(help="For a URL: name of the served model.")] = None
     tokenizer: Annotated[str | None, typer.Option(help="For a URL: folder or name of the model's tokenizer.")] = None
     seed: Seed = None
     set_: Set = None
 
     def request(self) -> dict[str, Any]:
-        """The same as arguments of a `ModelRequest`."""
+        """These options as arguments of a `ModelRequest`."""
         return {
             "overrides": overrides(self.set_, {"retrieval.url": self.retriever, "seed": self.seed}),
             "served_model": self.served_model,
@@ -118,7 +118,7 @@ def overrides(assignments: list[str] | None, flags: Mapping[str, Any]) -> dict[s
 
 
 def command(app: typer.Typer, panel: str) -> Callable[[Command], Command]:
-    """Adds a function to `app`, in a panel of the help."""
+    """Adds a function to `app`, in a panel of its help."""
 
     def add(function: Command) -> Command:
         app.command(rich_help_panel=panel)(expanded(function))

@@ -5,14 +5,23 @@ from typing import Annotated
 
 import typer
 
-from r1searcher.cli.options import DATASETS, MODELS, DataDir, JsonObject, JudgeOptions, Limit, ModelOptions, command
+from r1searcher.commands.options import (
+    DATASETS,
+    MODELS,
+    DataDir,
+    JsonObject,
+    JudgeOptions,
+    Limit,
+    ModelOptions,
+    command,
+)
 
 app = typer.Typer()
 _command = command(app, "Evaluate")
 
 DatasetOfRows = Annotated[
     str | None,
-    typer.Option(help="Dataset of all rows, for its official metric. [as the rows or the file name say]"),
+    typer.Option(help="Dataset of all rows, for its official metric. [from the rows or the file name]"),
 ]
 
 
@@ -69,7 +78,7 @@ def ask(
 
 @_command
 def score(
-    predictions: Annotated[list[Path], typer.Argument(help="JSONL files of predictions: of r1s or of others.")],
+    predictions: Annotated[list[Path], typer.Argument(help="JSONL files of predictions, from r1s or elsewhere.")],
     judge: JudgeOptions,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object per file and dataset.")] = False,
     dataset: DatasetOfRows = None,

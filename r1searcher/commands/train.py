@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from r1searcher.cli.options import JsonObject, RLOptions, RunOptions, Set, command, overrides
+from r1searcher.commands.options import JsonObject, RLOptions, RunOptions, Set, command, overrides
 from r1searcher.common.terminal import text_line
 
 app = typer.Typer()
@@ -50,7 +50,7 @@ def stage2(options: RLOptions, from_: From = None, steps: Steps = None) -> None:
 
 @_command
 def train(options: RLOptions) -> None:
-    """Stage 1, then stage 2; before them SFT, if the settings name traces."""
+    """Run stage 1, then stage 2; run SFT first if the settings name traces."""
     from r1searcher.stages.chain import run_chain
 
     run_chain(options.source())

@@ -1,11 +1,11 @@
-"""Commands around retrievers."""
+"""Commands for indexes and retrievers."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from r1searcher.cli.options import DATASETS, DataDir, JsonObject, Limit, Retriever, command
+from r1searcher.commands.options import DATASETS, DataDir, JsonObject, Limit, Retriever, command
 from r1searcher.corpora.formats import FORMATS
 from r1searcher.corpora.named import CORPORA
 
@@ -37,7 +37,7 @@ def index_corpus(
     k1: Annotated[float, typer.Option(help="BM25's k1; other values need Elasticsearch.")] = 1.2,
     b: Annotated[float, typer.Option(help="BM25's b; other values need Elasticsearch.")] = 0.75,
     title_weight: Annotated[
-        float | None, typer.Option(help="Score the title as a field of its own, with this boost.")
+        float | None, typer.Option(help="Score the title as a separate field with this boost.")
     ] = None,
     shards: Annotated[int, typer.Option(min=1, help="Number of Elasticsearch shards.")] = 1,
 ) -> None:

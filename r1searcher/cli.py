@@ -1,4 +1,4 @@
-"""`r1s`: all commands, and what happens when one fails."""
+"""`r1s`: all commands, and their error handling."""
 
 import sys
 from typing import Annotated, Any, NoReturn
@@ -6,7 +6,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from r1searcher import __version__
-from r1searcher.cli import evaluate, search, train
+from r1searcher.commands import evaluate, search, train
 from r1searcher.common import last_resort
 from r1searcher.common.terminal import text_line
 from r1searcher.errors import InputError
@@ -45,15 +45,19 @@ def _command() -> int:
     except typer.Abort:
         raise KeyboardInterrupt from None
     except typer.TyperException as error:  # every usage error
-        usage: Any = error  # what it raises for these has a message and a context, and no public name
+        usage: Any = error  # the exceptions for these have a message and a context, but no public type
         if type(error).__name__ == "NoArgsIsHelpError":
             usage.show()
             return int(usage.exit_code)
         command = usage.ctx.command_path if getattr(usage, "ctx", None) else "r1s"
-        raise InputError(f"{usage.format_message().rstrip('.')}; `{command} --help` lists what it takes") from None
+        raise InputError(f"{usage.format_message().rstrip('.')}; `{command} --help` lists the options") from None
     return code if isinstance(code, int) else 0
 
 
 def main() -> NoReturn:
-    """Entry point. Whatever ends a command becomes one sentence and an exit code; see `common.last_resort`."""
+    """Entry point. Every error becomes one sentence and an exit code; see `common.last_resort`."""
     sys.exit(last_resort.run(_command))
+
+
+if __name__ == "__main__":
+    main()

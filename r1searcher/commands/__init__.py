@@ -1,0 +1,1 @@
+"""The commands of `r1s`: each parses its options, calls one function and prints; heavy imports stay inside it."""

@@ -1,8 +1,8 @@
 """Rules on the metrics of a stage: each is a function of the rows so far, evaluated after every step.
 
 A rule returns an `Alarm` if the run can no longer be trusted, a `Notice` for what a person should look at, a `Stop` if
-the stage has reached its goal, and None otherwise. It reads nothing else and has no state. Another package adds one with
-the entry-point group `r1searcher.watch_rules`; every rule of an installed package is evaluated.
+the stage has reached its goal, and None otherwise. It reads nothing else and has no state. Another package adds one
+with the entry-point group `r1searcher.watch_rules`; every rule of an installed package is evaluated.
 """
 
 import math
@@ -52,8 +52,8 @@ def rollout_drift(rows: Rows, settings: Settings) -> Alarm | Notice | None:
 
     `vllm_kl` is the mean, over the tokens of a step, of the log-probability that vLLM sampled a token with, minus the
     one that the trainer gives it before its update. With the same weights on both sides it is rounding noise; only this
-    metric shows when weights no longer reach vLLM. On GPUs (`engine.device` = "gpu" in the settings of a run that trains
-    there) the noise was never measured: past the default limit the result is a notice there.
+    metric shows when weights no longer reach vLLM. On GPUs (`engine.device` = "gpu" in the settings of a run there) the
+    noise was never measured: the result past the default limit is a notice.
 
     >>> rollout_drift([{"step": 1, "vllm_kl": 0.2}], Settings())
     Alarm(message='vllm_kl is 0.2, over the limit of 0.01: the rollouts no longer come from the trained weights')

@@ -162,4 +162,7 @@ def _stop(last_turn: str, protocol: EpisodeProtocol) -> StopReason:
     if not end:
         return StopReason.CONTEXT_FULL
     asked = protocol.read_turn(end, ended=not end.endswith(tuple(protocol.stop_strings)))
-    return StopReason.SEARCH_LIMIT if isinstance(asked, Query) else asked
+    if isinstance(asked, Query):
+        return StopReason.SEARCH_LIMIT
+    # Who wrote a documents tag at the end is not recorded in a text.
+    return StopReason.EOS_WITHOUT_ANSWER if asked is StopReason.FORGED_DOCUMENTS else asked

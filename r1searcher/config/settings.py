@@ -11,6 +11,7 @@ A file has settings for all stages and, under `[sft]`, `[stage1]` and `[stage2]`
 `load(...)` merges presets, file, stage table and command-line overrides, in this order, into one `Settings`.
 """
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
@@ -242,6 +243,32 @@ class Sft(Section):
     """Updates; one pass over the traces if not set."""
 
 
+class Lora(Section):
+    """Train low-rank adapters (LoRA, arXiv 2106.09685) instead of all weights. They are merged into the saved model."""
+
+    rank: int = Field(0, ge=0, le=100_000)
+    """Rank of the adapters; 0 trains all weights."""
+
+    alpha: int = Field(16, ge=1, le=MANY)
+    """An adapter's output is multiplied by alpha / rank."""
+
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout of the adapters' input during training."""
+
+    target_modules: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Names of the linear layers that get an adapter, such as q_proj; if empty, all but the vocabulary's head."""
+
+    @field_validator("target_modules", mode="after")
+    @classmethod
+    def no_vocabulary(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name in ("embed_tokens", "lm_head") or not re.fullmatch(r"[A-Za-z0-9_.]+", name):
+                raise PydanticCustomError(
+                    "target_modules", "must hold names of linear layers, such as q_proj, not the embeddings or the head"
+                )
+        return value
+
+
 class Stop(Section):
     """End the stage early once the sampled rollouts of a step reach every rate that is set."""
 
@@ -308,8 +335,8 @@ class Engine(Section):
     """Address of an existing Ray cluster; a local one is started if not set."""
 
     vllm_kl_limit: float | None = Field(None, gt=0, le=MANY)
-    """Largest |vllm_kl|; above it the run stops, because rollouts no longer come from the trained weights. 1e-3 for
-    fp32 and 1e-2 for bf16 and mixed if not set."""
+    """Largest |vllm_kl|; above it the run stops, because rollouts no longer come from the trained weights. If not set:
+    1e-3 for fp32, 1e-2 for bf16 and mixed; on GPUs, where no run has measured it, 1e-2 with a warning only."""
 
 
 class Evaluation(Section):
@@ -336,6 +363,7 @@ class Settings(Section):
     reward: Reward = Reward()
     rl: RL = RL()
     sft: Sft = Sft()
+    lora: Lora = Lora()
     stop: Stop = Stop()
     checkpoint: Checkpoint = Checkpoint()
     engine: Engine = Engine()

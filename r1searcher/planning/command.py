@@ -3,7 +3,7 @@
 from r1searcher.common.terminal import console, json_line
 from r1searcher.config.source import SettingsSource
 from r1searcher.errors import InputError
-from r1searcher.planning.memory import GIB, host_memory
+from r1searcher.planning.memory import GIB
 from r1searcher.planning.plan import PEAK_FLOPS, TOKENS_PER_EPISODE, Plan, make_plan
 from r1searcher.planning.shapes import shape_of
 
@@ -51,8 +51,8 @@ def _print(plan: Plan) -> None:
     low, high = plan.hours_per_step
     for line in (
         f"cache of vLLM: {plan.episodes_at_once} episodes of {plan.settings.episode.max_context} tokens at once",
-        f"host memory per node: {host_memory(plan.topology, plan.shape) / GIB:.0f} GiB; disk for checkpoints and "
-        f"model: {sizes['checkpoint_disk']:.0f} GiB",
+        f"host memory per node: {sizes['host_memory']:.0f} GiB; disk for checkpoints and model: "
+        f"{sizes['checkpoint_disk']:.0f} GiB",
         f"per step: {plan.rollouts} episodes, at most {sizes['searches_per_step_at_most']} searches",
         f"{steps}; {60 * low:.1f} to {60 * high:.1f} minutes per step on cards of {PEAK_FLOPS / 1e12:.0f} TFLOPS, if "
         f"an episode writes {TOKENS_PER_EPISODE[0]} to {TOKENS_PER_EPISODE[1]} tokens (assumed, not measured)",

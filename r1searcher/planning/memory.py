@@ -8,11 +8,14 @@ is added to them. A byte count here is an estimate: kernels, fragmentation and c
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from r1searcher.config.settings import Settings
+from r1searcher.config.settings import Lora, Settings
+from r1searcher.engine.openrlhf.patches.lora import SENT_TOGETHER
 from r1searcher.engine.topology import Topology
 from r1searcher.planning.shapes import ModelShape
 
 GIB = 2**30
+
+ALL_WEIGHTS = Lora()
 
 LOGITS_FACTOR = 3.3
 """Bytes that the backward pass of the vocabulary's head peaks at, per byte of its fp32 logits: measured on CPU with
@@ -39,11 +42,25 @@ class CardMemory:
         return max(sum(self.training.values()), sum(self.sampling.values()))
 
 
-def states(shape: ModelShape, zero_stage: int, cards: int) -> dict[str, int]:
+def trained_parameters(shape: ModelShape, lora: Lora) -> int:
+    """Parameters that have gradients: those of the adapters, or all."""
+    return shape.adapter_parameters(lora.rank, lora.target_modules) if lora.rank else shape.parameters
+
+
+def trained_model(shape: ModelShape, lora: Lora) -> int:
+    """Parameters of the trained model, its weights and the adapters."""
+    return shape.parameters + (trained_parameters(shape, lora) if lora.rank else 0)
+
+
+def states(shape: ModelShape, zero_stage: int, cards: int, lora: Lora = ALL_WEIGHTS) -> dict[str, int]:
     """Bytes of weights, gradients and optimizer on one of `cards` cards."""
-    size = shape.parameters
+    trained = trained_parameters(shape, lora)
     gradients = 4 if zero_stage == 3 else 6  # ZeRO-3 has bf16 gradients of the gathered module alone
-    whole = {"weights": 2 * size, "gradients": gradients * size, "optimizer": 12 * size}
+    whole = {
+        "weights": 2 * trained_model(shape, lora),
+        "gradients": gradients * trained,
+        "optimizer": 12 * trained,
+    }
     sharded = [(), ("optimizer",), ("gradients", "optimizer"), ("weights", "gradients", "optimizer")][zero_stage]
     items = {name: bytes_ // cards if name in sharded else bytes_ for name, bytes_ in whole.items()}
     if zero_stage == 3:
@@ -68,7 +85,7 @@ def card_memory(settings: Settings, topology: Topology, shape: ModelShape, card:
     """`card` is the memory of one card, of which vLLM reserves its share."""
     engine, rl = settings.engine, settings.rl
     tokens = rl.micro_batch_size * settings.episode.max_context
-    training = states(shape, engine.zero_stage, topology.trainer_gpus)
+    training = states(shape, engine.zero_stage, topology.trainer_gpus, settings.lora)
     training["activations"] = activations(shape, tokens, checkpointing=engine.gradient_checkpointing)
     training["logits"] = int(LOGITS_FACTOR * 4 * tokens * shape.vocabulary)
     training["overhead"] = OVERHEAD
@@ -80,6 +97,8 @@ def card_memory(settings: Settings, topology: Topology, shape: ModelShape, card:
     if topology.colocate:
         training["vLLM, asleep"] = ASLEEP
         sampling["trained weights"] = training["weights"]
+        if settings.lora.rank:
+            sampling["merged weights"] = SENT_TOGETHER
     return CardMemory(training, sampling, topology.colocate)
 
 
@@ -89,14 +108,14 @@ def cache_tokens(memory: CardMemory, topology: Topology, shape: ModelShape) -> i
     return per_engine * topology.vllm_engines
 
 
-def host_memory(topology: Topology, shape: ModelShape) -> int:
+def host_memory(topology: Topology, shape: ModelShape, lora: Lora = ALL_WEIGHTS) -> int:
     """Bytes per node: states that leave the cards while vLLM samples, and the weights of engines that sleep."""
     if not topology.colocate:
         return 4 * shape.parameters
     engines = topology.gpus_per_node // topology.tensor_parallel
-    return 16 * shape.parameters // topology.nodes + 2 * shape.parameters * engines
+    return 16 * trained_parameters(shape, lora) // topology.nodes + 2 * shape.parameters * engines
 
 
-def checkpoint_bytes(shape: ModelShape) -> int:
-    """One ZeRO checkpoint: fp32 master weights and moments, and the bf16 weights."""
-    return 14 * shape.parameters
+def checkpoint_bytes(shape: ModelShape, lora: Lora = ALL_WEIGHTS) -> int:
+    """One ZeRO checkpoint: fp32 master weights and moments of what is trained, and all bf16 weights."""
+    return 12 * trained_parameters(shape, lora) + 2 * trained_model(shape, lora)

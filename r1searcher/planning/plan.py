@@ -62,9 +62,9 @@ class Plan:
             "sampling": {name: round(value / GIB, 2) for name, value in self.memory.sampling.items()},
             "peak": round(self.memory.peak / GIB, 2),
             "episodes_at_once": self.episodes_at_once,
-            "host_memory": round(host_memory(self.topology, self.shape) / GIB, 1),
+            "host_memory": round(host_memory(self.topology, self.shape, self.settings.lora) / GIB, 1),
             "checkpoint_disk": round(
-                max(2, self.settings.checkpoint.keep) * checkpoint_bytes(self.shape) / GIB
+                max(2, self.settings.checkpoint.keep) * checkpoint_bytes(self.shape, self.settings.lora) / GIB
                 + 2 * self.shape.parameters / GIB,
                 1,
             ),
@@ -141,7 +141,8 @@ def _hours_per_step(
     found = []
     for written, training, sampling in zip(TOKENS_PER_EPISODE, TRAINING_SHARE[::-1], SAMPLING_SHARE[::-1], strict=True):
         context = min(settings.episode.max_context, 3 * written)
-        passes = 6 + 2 * settings.engine.gradient_checkpointing + 2 + 2 * topology.reference
+        backward = 2 if settings.lora.rank else 4  # no gradients of the weights that have adapters
+        passes = 2 + backward + 2 * settings.engine.gradient_checkpointing + 2 + 2 * topology.reference
         operations = passes * shape.parameters * rollouts * context
         trained = operations / (topology.trainer_gpus * PEAK_FLOPS * training)
         slots = cache_tokens(memory, topology, shape) // context

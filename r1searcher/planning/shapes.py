@@ -1,6 +1,7 @@
 """The shape of a decoder-only model, from its `config.json` alone: how many parameters, and where."""
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +65,24 @@ class ModelShape:
         if self.family in _NORMED:
             attention += 2 * self.head_dim
         return attention + 3 * self.hidden * self.intermediate + 2 * self.hidden
+
+    def adapter_parameters(self, rank: int, target_modules: Collection[str]) -> int:
+        """Parameters of LoRA adapters of `rank` on the named linear layers, or on all of them if none is named.
+
+        An adapter of a layer with `inputs` and `outputs` is a matrix (rank, inputs) and one (outputs, rank).
+        """
+        query, key_value = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        sizes = {
+            "q_proj": self.hidden + query,
+            "k_proj": self.hidden + key_value,
+            "v_proj": self.hidden + key_value,
+            "o_proj": query + self.hidden,
+            "gate_proj": self.hidden + self.intermediate,
+            "up_proj": self.hidden + self.intermediate,
+            "down_proj": self.intermediate + self.hidden,
+        }
+        adapted = target_modules or sizes
+        return self.layers * rank * sum(size for name, size in sizes.items() if name in adapted)
 
     @property
     def largest_module(self) -> int:

@@ -10,7 +10,7 @@ from r1searcher.config.settings import Settings
 from r1searcher.errors import R1Error, RunStopped
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import StopDecision, read_ending, read_metrics
-from r1searcher.watch.rules import RULES, Alarm, Rows, Rule, Stop
+from r1searcher.watch.rules import RULES, Alarm, Notice, Rows, Rule, Stop
 
 
 class StepMonitor:
@@ -19,6 +19,7 @@ class StepMonitor:
     def __init__(self, run: RunFolder, settings: Settings, rules: Mapping[str, Rule] = RULES) -> None:
         self.run, self.settings = run, settings
         self.rules = dict(rules)  # imported now, to report import errors before training
+        self._noticed: set[str] = set()  # rules whose notice was shown
 
     def step(self, step: int, metrics: Mapping[str, Any]) -> StopDecision | None:
         """Record one step; returns a `StopDecision` if the stage should end with it. Raises `RunStopped` for an alarm.
@@ -35,7 +36,9 @@ class StepMonitor:
                 sentence = f"step {step}: {found.message}"
                 write_text(self.run.stop_note, sentence + "\n")
                 raise RunStopped(sentence)
-            if found is not None and decision is None:
+            if isinstance(found, Notice):
+                self._show(name, f"step {step}: {found.message}")
+            elif found is not None and decision is None:
                 decision = StopDecision(reason=found.reason, step=step, detail=found.detail)
         if decision is None:
             return None
@@ -43,16 +46,21 @@ class StepMonitor:
         write_json(self.run.ending, decision.model_dump())
         return decision
 
-    def _ask(self, name: str, rows: Rows) -> Alarm | Stop | None:
+    def _show(self, name: str, sentence: str) -> None:
+        if name not in self._noticed:
+            self._noticed.add(name)
+            append_row(self.run.heartbeat, {"time": time.time(), "message": sentence})
+
+    def _ask(self, name: str, rows: Rows) -> Alarm | Notice | Stop | None:
         try:
             found = self.rules[name](rows, self.settings)
         except R1Error:
             raise
         except Exception as error:  # a rule of another package
             raise R1Error(f"the watch rule {name!r} failed: {type(error).__name__}: {error}") from error
-        if found is None or isinstance(found, (Alarm, Stop)):
+        if found is None or isinstance(found, (Alarm, Notice, Stop)):
             return found
-        raise R1Error(f"the watch rule {name!r} returned {found!r}; a rule returns an Alarm, a Stop or None")
+        raise R1Error(f"the watch rule {name!r} returned {found!r}; a rule returns an Alarm, a Notice, a Stop or None")
 
     def _asked(self) -> StopDecision | None:
         return StopDecision(reason="asked", step=0) if self.run.stop_request.exists() else None

@@ -1,8 +1,8 @@
 """Rules on the metrics of a stage: each is a function of the rows so far, evaluated after every step.
 
-A rule returns an `Alarm` if the run can no longer be trusted, a `Stop` if the stage has reached its goal, and None
-otherwise. It reads nothing else and has no state. Another package adds one with the entry-point group
-`r1searcher.watch_rules`; every rule of an installed package is evaluated.
+A rule returns an `Alarm` if the run can no longer be trusted, a `Notice` for what a person should look at, a `Stop` if
+the stage has reached its goal, and None otherwise. It reads nothing else and has no state. Another package adds one
+with the entry-point group `r1searcher.watch_rules`; every rule of an installed package is evaluated.
 """
 
 import math
@@ -34,18 +34,26 @@ class Stop:
     detail: str = ""
 
 
-Rule = Callable[[Rows, Settings], Alarm | Stop | None]
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """The run continues. `message` is shown at the first step at which a rule returns one, and not again."""
+
+    message: str
+
+
+Rule = Callable[[Rows, Settings], Alarm | Notice | Stop | None]
 
 VLLM_KL_LIMITS: Mapping[str, float] = {"fp32": 1e-3, "mixed": 1e-2, "bf16": 1e-2}
 """Largest |vllm_kl| by precision: at least ten times the values of synchronous runs."""
 
 
-def rollout_drift(rows: Rows, settings: Settings) -> Alarm | None:
+def rollout_drift(rows: Rows, settings: Settings) -> Alarm | Notice | None:
     """Whether the rollouts still come from the trained weights.
 
-    `vllm_kl` is OpenRLHF's own metric: the mean, over the tokens of a step, of the log-probability that vLLM sampled a
-    token with, minus the one that the trainer gives it before its update. With the same weights on both sides it is
-    rounding noise; only this metric shows when weights no longer reach vLLM.
+    `vllm_kl` is the mean, over the tokens of a step, of the log-probability that vLLM sampled a token with, minus the
+    one that the trainer gives it before its update. With the same weights on both sides it is rounding noise; only this
+    metric shows when weights no longer reach vLLM. On GPUs (`engine.device` = "gpu" in the settings of a run there) the
+    noise was never measured: the result past the default limit is a notice.
 
     >>> rollout_drift([{"step": 1, "vllm_kl": 0.2}], Settings())
     Alarm(message='vllm_kl is 0.2, over the limit of 0.01: the rollouts no longer come from the trained weights')
@@ -59,9 +67,13 @@ def rollout_drift(rows: Rows, settings: Settings) -> Alarm | None:
         )
     if math.isfinite(kl) and abs(kl) <= limit:
         return None
-    return Alarm(
-        f"vllm_kl is {kl:.3g}, over the limit of {limit:g}: the rollouts no longer come from the trained weights"
-    )
+    over = f"vllm_kl is {kl:.3g}, over the limit of {limit:g}"
+    if math.isfinite(kl) and engine.device == "gpu" and engine.vllm_kl_limit is None:
+        return Notice(
+            f"{over}: the rollouts may no longer come from the trained weights. The limit was not measured on GPUs; "
+            "set engine.vllm_kl_limit to stop there"
+        )
+    return Alarm(f"{over}: the rollouts no longer come from the trained weights")
 
 
 def rates_passed(rows: Rows, settings: Settings) -> Stop | None:

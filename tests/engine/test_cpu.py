@@ -11,7 +11,7 @@ import pytest
 from r1searcher.engine import cpu, environment, import_patches
 from r1searcher.engine.openrlhf import workers
 from r1searcher.engine.openrlhf.patches import cpu as cpu_patches
-from r1searcher.engine.openrlhf.patches import order, recording
+from r1searcher.engine.openrlhf.patches import lora, order, recording
 from r1searcher.errors import InputError, R1Error
 
 pytestmark = pytest.mark.training
@@ -44,7 +44,7 @@ def pristine(module: str):
 
 @pytest.mark.parametrize(
     "patch",
-    [p for p in [*workers.DEVICE_PATCHES["cpu"], *recording.PATCHES, *order.PATCHES] if p.replaces],
+    [p for p in [*workers.DEVICE_PATCHES["cpu"], *recording.PATCHES, *order.PATCHES, *lora.PATCHES] if p.replaces],
     ids=lambda p: p.module,
 )
 def test_every_name_that_is_patched_exists_and_has_its_reason(patch):
@@ -189,3 +189,20 @@ def test_settings_of_the_patches_survive_the_environment(monkeypatch):
     monkeypatch.setenv(cpu.CPU_ENV, settings.to_env())
     assert cpu.CpuSettings.from_env() == settings
     assert json.loads(settings.to_env())["precision"] == "mixed"
+
+
+def test_the_drift_is_the_number_that_the_engines_loss_reports():
+    from openrlhf.models.loss import PolicyLoss
+    from openrlhf.trainer.ppo_utils.experience import Experience
+
+    torch.manual_seed(0)
+    mask = torch.rand(6, 9) < 0.5
+    trainer, sampler = -torch.rand(6, 9), -torch.rand(6, 9)
+    loss = PolicyLoss(is_correction_level="token")
+    *_, theirs, _ = loss(trainer, trainer, torch.ones(6, 9), mask, sampler, batch_num_tokens=mask.sum())
+    parts = [
+        Experience(action_mask=mask[rows], action_log_probs=trainer[rows], rollout_log_probs=sampler[rows])
+        for rows in (slice(0, 1), slice(1, 6))
+    ]
+    assert recording.rollout_drift_of(parts) == pytest.approx(float(theirs), rel=1e-5)
+    assert recording.rollout_drift_of([Experience(action_mask=mask, action_log_probs=trainer)]) is None

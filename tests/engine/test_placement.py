@@ -20,7 +20,7 @@ from r1searcher.runs.folder import RunFolder
 
 CARDS = ((1, 1), (1, 4), (1, 8), (2, 8))
 PAPER = ("paper-llama-8b", "paper-qwen-7b")
-ONE_CARD = ("qwen2.5-1.5b",)
+ONE_CARD = ("qwen2.5-1.5b", "qwen2.5-3b-lora")
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "batch of 100": {"rl.batch_size": 128, "rl.micro_batch_size": 3},

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from r1searcher.config.settings import Lora
 from r1searcher.config.source import SettingsSource
-from r1searcher.planning.memory import GIB, states
+from r1searcher.planning.memory import GIB, states, trained_model
 from r1searcher.planning.plan import Plan, make_plan
 from r1searcher.planning.shapes import _KNOWN, shape_of
 
@@ -58,6 +59,31 @@ def test_the_papers_models_fit_eight_cards_of_80_gb_and_not_one_of_24(preset: st
     small = plan(preset, GB24, engine__gpus=1)
     assert not small.fits
     assert small.memory.peak > 4 * GB24
+
+
+def test_adapters_of_3b_fit_one_card_of_24_gb_and_all_weights_do_not() -> None:
+    adapters = plan("qwen2.5-3b-lora", GB24)
+    assert adapters.fits, adapters.memory
+    assert not plan("qwen2.5-3b-lora", GB24, lora__rank=0).fits
+    assert adapters.memory.training["weights"] > 2 * adapters.shape.parameters  # frozen, but there
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("name", ["Qwen/Qwen2.5-3B", "meta-llama/Llama-3.1-8B"])
+@pytest.mark.parametrize("targets", [(), ("q_proj", "v_proj")])
+def test_adapters_are_those_that_peft_counts(name: str, targets: tuple[str, ...]) -> None:
+    import peft
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = _KNOWN[name].model_dump(exclude_none=True)
+    kind = config.pop("model_type")
+    lora = peft.LoraConfig(r=16, target_modules=list(targets) or "all-linear", task_type="CAUSAL_LM")
+    with torch.device("meta"):
+        model = peft.get_peft_model(AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **config)), lora)
+    trained, everything = model.get_nb_trainable_parameters()
+    assert shape_of(name).adapter_parameters(16, targets) == trained
+    assert trained_model(shape_of(name), Lora(rank=16, target_modules=targets)) == everything
 
 
 def test_a_change_that_a_plan_names_makes_it_fit() -> None:

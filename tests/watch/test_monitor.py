@@ -10,17 +10,18 @@ from r1searcher.common.files import read_rows
 from r1searcher.config.settings import Settings
 from r1searcher.errors import R1Error, RunStopped
 from r1searcher.runs.folder import RunFolder
-from r1searcher.runs.records import StopDecision, read_ending
+from r1searcher.runs.records import StopDecision, read_ending, read_heartbeats
 from r1searcher.watch.monitor import StepMonitor
-from r1searcher.watch.rules import Alarm, Rows, Stop, rollout_drift
+from r1searcher.watch.rules import Alarm, Notice, Rows, Stop, rollout_drift
 
 
 def monitor(folder: Path, **settings: Any) -> StepMonitor:
     return StepMonitor(RunFolder(folder), Settings.model_validate(settings))
 
 
-def drift(kl: float, precision: str = "bf16") -> Alarm | None:
-    return rollout_drift([{"step": 1, "vllm_kl": kl}], Settings.model_validate({"engine": {"precision": precision}}))
+def drift(kl: float, precision: str = "bf16", **engine: Any) -> Alarm | Notice | None:
+    settings = Settings.model_validate({"engine": {"precision": precision, **engine}})
+    return rollout_drift([{"step": 1, "vllm_kl": kl}], settings)
 
 
 def test_rounding_noise_of_each_precision_passes_and_ten_times_more_does_not() -> None:
@@ -46,6 +47,23 @@ def test_a_run_is_stopped_with_the_reason_where_rollouts_come_from_other_weights
 
 def test_the_limit_in_the_settings_counts(tmp_path: Path) -> None:
     assert monitor(tmp_path, engine={"vllm_kl_limit": 0.1}).step(1, {"vllm_kl": 0.03}) is None
+
+
+def test_on_gpus_only_a_limit_that_was_set_stops_a_run() -> None:
+    """No run has measured rounding there: vLLM and the trainer use different kernels."""
+    assert drift(3e-3, device="gpu") is None
+    assert isinstance(drift(0.05, device="gpu"), Notice)
+    assert isinstance(drift(0.05, device="gpu", vllm_kl_limit=0.01), Alarm)
+    assert isinstance(drift(float("nan"), device="gpu"), Alarm)
+    assert isinstance(drift(0.05, device="cpu"), Alarm)
+
+
+def test_a_notice_is_shown_once_and_the_run_goes_on(tmp_path: Path) -> None:
+    here = monitor(tmp_path, engine={"device": "gpu"})
+    for step, kl in enumerate((0.001, 0.05, 0.06), start=1):
+        assert here.step(step, {"vllm_kl": kl}) is None
+    [shown] = read_heartbeats(RunFolder(tmp_path))
+    assert shown.message.startswith("step 2: vllm_kl is 0.05, over the limit of 0.01")
 
 
 def test_a_stage_ends_when_all_its_rates_were_reached_for_patience_steps(tmp_path: Path) -> None:
@@ -114,7 +132,10 @@ def test_rules_see_all_steps_until_now_and_alarms_come_before_decisions(tmp_path
     ("rule", "said"),
     [
         (lambda rows, settings: rows[-1]["nothing"], r"the watch rule 'mine' failed: KeyError: 'nothing'"),
-        (lambda rows, settings: True, r"the watch rule 'mine' returned True; a rule returns an Alarm, a Stop or None"),
+        (
+            lambda rows, settings: True,
+            r"the watch rule 'mine' returned True; a rule returns an Alarm, a Notice, a Stop or None",
+        ),
     ],
 )
 def test_a_rule_that_does_not_work_is_one_sentence_with_its_name(tmp_path: Path, rule: Any, said: str) -> None:

@@ -7,5 +7,5 @@ checkpoints  its checkpoints: the last saved step, and restoring it
 main         the child process: Ray, then OpenRLHF's own main
 workers      what each process does before it imports OpenRLHF or vLLM
 executor     the episode loop as its agent executor
-patches/     order (rows as in the file), recording (metrics, stop), cpu (without a GPU)
+patches/     order (rows as in the file), lora (merged weights), recording (metrics, stop), cpu (without a GPU)
 """

@@ -10,7 +10,7 @@ from r1searcher.common.registry import Registry
 from r1searcher.config.settings import RL
 from r1searcher.errors import InputError
 
-FlagValue = str | int | float | bool | tuple[float, ...] | None
+FlagValue = str | int | float | bool | tuple[float, ...] | tuple[str, ...] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,7 +61,7 @@ def rl_flags(this: EngineRun, executor: Path | None = None) -> Flags:
         **_strategy(settings),
         "actor.gradient_checkpointing_enable": settings.engine.gradient_checkpointing,
         "algo.advantage.estimator": algorithm.estimator,
-        # Makes OpenRLHF report vllm_kl, which a watch rule reads; drops tokens that vLLM and the trainer disagree on.
+        # Drops tokens that vLLM and the trainer disagree on.
         "algo.advantage.is_correction_level": "token",
         "algo.kl.init_coef": rl.kl_coef,
         "rollout.batch_size": rl.questions_per_step,
@@ -139,7 +139,18 @@ def _placement(topology: Topology) -> Flags:
 
 
 def _strategy(settings: Settings) -> Flags:
-    return {"ds.zero_stage": settings.engine.zero_stage, "ds.attn_implementation": settings.engine.attention}
+    lora = settings.lora
+    adapters: Flags = {
+        "ds.lora.rank": lora.rank,
+        "ds.lora.alpha": lora.alpha,
+        "ds.lora.dropout": lora.dropout,
+        "ds.lora.target_modules": lora.target_modules or None,  # its default is all linear layers
+    }
+    return {
+        "ds.zero_stage": settings.engine.zero_stage,
+        "ds.attn_implementation": settings.engine.attention,
+        **(adapters if lora.rank else {}),
+    }
 
 
 def _written_to(run: RunFolder) -> Flags:

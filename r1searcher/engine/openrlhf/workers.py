@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 from r1searcher.engine import cpu, environment, import_patches
 from r1searcher.engine.import_patches import Patch
 from r1searcher.engine.openrlhf.patches import cpu as cpu_patches
-from r1searcher.engine.openrlhf.patches import flash_attention, gpu, order, recording
+from r1searcher.engine.openrlhf.patches import flash_attention, gpu, lora, order, recording
 from r1searcher.engine.openrlhf.versions import require_tested_versions
 from r1searcher.engine.topology import Device
 from r1searcher.engine.vllm import patches as vllm_patches
@@ -23,7 +23,7 @@ DEVICE_PATCHES: Mapping[Device, Sequence[Patch]] = {
     "cpu": [*flash_attention.PATCHES, *_CPU_PATCHES],
     "gpu": [*flash_attention.PATCHES, *gpu.PATCHES],
 }
-"""Patches per device. Those of `order` and `recording` are needed on both."""
+"""Patches per device. Those of `order`, `lora` and `recording` are needed on both."""
 
 VLLM_GROUP, VLLM_ENTRY = "vllm.general_plugins", "r1searcher_cpu"
 """The entry point through which vLLM's processes find `install_cpu_patches`; `cpu.ENVIRONMENT` allows it."""
@@ -36,7 +36,7 @@ def setup() -> None:
     import_patches.install(DEVICE_PATCHES[device])
     if os.environ.get(environment.RUN):
         import_patches.install(recording.PATCHES)
-    import_patches.install(order.PATCHES)
+    import_patches.install([*order.PATCHES, *lora.PATCHES])
 
 
 def require_vllm_entry_point() -> None:

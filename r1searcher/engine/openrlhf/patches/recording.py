@@ -7,9 +7,11 @@ saves the model. The decision is in the run folder (`ending.json`), where the pr
 in asynchronous training that is another process.
 """
 
+from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
+from r1searcher.engine import cpu
 from r1searcher.engine.environment import run_of_this_process
 from r1searcher.engine.import_patches import Patch
 from r1searcher.runs.resolved import read_run
@@ -24,7 +26,9 @@ def _record_steps(module: ModuleType) -> None:
         def __init__(self, args: Any) -> None:
             super().__init__(args)
             run = run_of_this_process()
-            self.args, self.monitor = args, StepMonitor(run, read_run(run)[1])
+            settings = read_run(run)[1]
+            here = settings.engine.model_copy(update={"device": "cpu" if cpu.is_enabled() else "gpu"})
+            self.args, self.monitor = args, StepMonitor(run, settings.model_copy(update={"engine": here}))
 
         def log_train(self, global_step: int, logs_dict: dict[str, Any]) -> None:
             super().log_train(global_step, logs_dict)
@@ -33,6 +37,36 @@ def _record_steps(module: ModuleType) -> None:
                 self.args.ckpt.save_steps = 1  # read next by OpenRLHF: this step's checkpoint is saved
 
     module.TensorboardLogger = Recorder  # type: ignore[attr-defined]
+
+
+def rollout_drift_of(experiences: Iterable[Any]) -> float | None:
+    """Mean over the sampled tokens of `experiences`: vLLM's log-probability minus the trainer's before its update.
+
+    The same number as the `vllm_kl` that OpenRLHF computes for one of its losses. None where vLLM's were not recorded.
+    """
+    total = tokens = 0.0
+    for experience in experiences:
+        if experience.rollout_log_probs is None:
+            return None
+        mask = experience.action_mask.bool()
+        difference = experience.rollout_log_probs.double() - experience.action_log_probs.double()
+        total += float(difference[mask].sum())
+        tokens += float(mask.sum())
+    return total / tokens if tokens else None
+
+
+def _report_drift(module: ModuleType) -> None:
+    """OpenRLHF reports `vllm_kl` for the ppo loss with a correction alone; the rule that reads it needs it for all.
+
+    The step's statistics are computed before its updates, and take precedence over what the loss reports.
+    """
+    stock = module.BasePPOTrainer._compute_rollout_stats
+
+    def _compute_rollout_stats(self: Any, experiences: list[Any]) -> dict[str, float]:
+        drift = rollout_drift_of(experiences)
+        return {**stock(self, experiences), **({} if drift is None else {"vllm_kl": drift})}
+
+    module.BasePPOTrainer._compute_rollout_stats = _compute_rollout_stats
 
 
 def _end_the_loop(module: ModuleType) -> None:
@@ -61,6 +95,7 @@ def _record_sft_steps(module: ModuleType) -> None:
 
 PATCHES = [
     Patch("openrlhf.trainer.ppo_trainer", ("TensorboardLogger",), apply=_record_steps),
+    Patch("openrlhf.trainer.ppo_trainer", ("BasePPOTrainer._compute_rollout_stats",), apply=_report_drift),
     Patch("openrlhf.trainer.ppo_utils.samples_generator", ("SamplesGenerator.generate_samples",), apply=_end_the_loop),
     Patch("openrlhf.trainer.sft_trainer", ("SFTTrainer.save_logs_and_checkpoints",), apply=_record_sft_steps),
 ]

@@ -8,6 +8,7 @@ in asynchronous training that is another process.
 """
 
 from collections.abc import Iterable
+from inspect import signature
 from types import ModuleType
 from typing import Any
 
@@ -69,6 +70,25 @@ def _report_drift(module: ModuleType) -> None:
     module.BasePPOTrainer._compute_rollout_stats = _compute_rollout_stats
 
 
+def _log_probabilities_for_every_loss(module: ModuleType) -> None:
+    """OpenRLHF asks vLLM for log-probabilities only where a correction uses them; the drift needs them always."""
+    stock = module.SamplingParams
+    module.SamplingParams = lambda **options: stock(**{**options, "logprobs": 1})  # type: ignore[attr-defined]
+
+
+def _log_probabilities_as_sampled(module: ModuleType) -> None:
+    """Without a correction vLLM would return them before the temperature is applied, which the trainer's have."""
+    stock = module.create_vllm_engines
+
+    def create_vllm_engines(*args: Any, **options: Any) -> list[Any]:
+        asked = signature(stock).bind(*args, **options)
+        asked.arguments["logprobs_mode"] = "processed_logprobs"
+        engines: list[Any] = stock(*asked.args, **asked.kwargs)
+        return engines
+
+    module.create_vllm_engines = create_vllm_engines  # type: ignore[attr-defined]
+
+
 def _end_the_loop(module: ModuleType) -> None:
     """OpenRLHF's loop ends only when no prompts are left."""
     stock = module.SamplesGenerator.generate_samples
@@ -97,5 +117,7 @@ PATCHES = [
     Patch("openrlhf.trainer.ppo_trainer", ("TensorboardLogger",), apply=_record_steps),
     Patch("openrlhf.trainer.ppo_trainer", ("BasePPOTrainer._compute_rollout_stats",), apply=_report_drift),
     Patch("openrlhf.trainer.ppo_utils.samples_generator", ("SamplesGenerator.generate_samples",), apply=_end_the_loop),
+    Patch("openrlhf.trainer.ppo_utils.samples_generator", ("SamplingParams",), apply=_log_probabilities_for_every_loss),
+    Patch("openrlhf.trainer.ray.vllm_engine", ("create_vllm_engines",), apply=_log_probabilities_as_sampled),
     Patch("openrlhf.trainer.sft_trainer", ("SFTTrainer.save_logs_and_checkpoints",), apply=_record_sft_steps),
 ]

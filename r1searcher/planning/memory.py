@@ -91,6 +91,8 @@ def card_memory(settings: Settings, topology: Topology, shape: ModelShape, card:
     training["overhead"] = OVERHEAD
     if topology.reference and topology.colocate:
         training["reference model"] = 2 * shape.parameters // (topology.trainer_gpus if engine.zero_stage == 3 else 1)
+    if topology.critic and topology.colocate:  # its optimizer and gradients leave the cards while the policy is trained
+        training["critic"] = 2 * shape.parameters // (topology.trainer_gpus if engine.zero_stage == 3 else 1)
     weights = 2 * shape.parameters // topology.tensor_parallel
     reserved = int(card * engine.gpu_memory_utilization)
     sampling = {"vLLM weights": weights, "vLLM cache": max(0, reserved - weights - OVERHEAD), "overhead": OVERHEAD}
@@ -113,9 +115,13 @@ def host_memory(topology: Topology, shape: ModelShape, lora: Lora = ALL_WEIGHTS)
     if not topology.colocate:
         return 4 * shape.parameters
     engines = topology.gpus_per_node // topology.tensor_parallel
-    return 16 * trained_parameters(shape, lora) // topology.nodes + 2 * shape.parameters * engines
+    models = 2 if topology.critic else 1
+    return 16 * trained_parameters(shape, lora) * models // topology.nodes + 2 * shape.parameters * engines
 
 
-def checkpoint_bytes(shape: ModelShape, lora: Lora = ALL_WEIGHTS) -> int:
-    """One ZeRO checkpoint: fp32 master weights and moments of what is trained, and all bf16 weights."""
-    return 12 * trained_parameters(shape, lora) + 2 * trained_model(shape, lora)
+def checkpoint_bytes(shape: ModelShape, lora: Lora = ALL_WEIGHTS, *, critic: bool = False) -> int:
+    """One ZeRO checkpoint: fp32 master weights and moments of what is trained, and all bf16 weights.
+
+    A critic has one of the same size.
+    """
+    return (2 if critic else 1) * (12 * trained_parameters(shape, lora) + 2 * trained_model(shape, lora))

@@ -64,7 +64,9 @@ class Plan:
             "episodes_at_once": self.episodes_at_once,
             "host_memory": round(host_memory(self.topology, self.shape, self.settings.lora) / GIB, 1),
             "checkpoint_disk": round(
-                max(2, self.settings.checkpoint.keep) * checkpoint_bytes(self.shape, self.settings.lora) / GIB
+                max(2, self.settings.checkpoint.keep)
+                * checkpoint_bytes(self.shape, self.settings.lora, critic=self.topology.critic)
+                / GIB
                 + 2 * self.shape.parameters / GIB,
                 1,
             ),

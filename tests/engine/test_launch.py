@@ -217,6 +217,9 @@ LOGS = {
     "\x1b[36m(PolicyModelActor pid=7)\x1b[0m torch.OutOfMemoryError: CUDA out of memory.": "GPU ran out of memory",
     "Exception: The current node timed out during startup.": "The current node timed out",
     "OSError: [Errno 28] No space left on device": "the disk is full",
+    "[rank0]: Traceback (most recent call last):\n[rank0]: ValueError: a row of no tokens\nE1126 exitcode: 1": (
+        "ValueError: a row of no tokens"
+    ),
     "(PPOTrainer pid=9) Traceback\n(PPOTrainer pid=9) ValueError: bad batch\nray.exceptions.RayTaskError: x": (
         "ValueError: bad batch"
     ),

@@ -1,6 +1,7 @@
 """Whether this machine can train as the settings ask."""
 
 from r1searcher.checks.base import Check, Skip, StageInputs
+from r1searcher.engine.openrlhf.patches.flash_attention import has_flash_attention_2, has_flash_attention_4
 from r1searcher.engine.openrlhf.versions import require_tested_versions, require_training_packages
 from r1searcher.engine.topology import Topology, gpu_count, require_gpus, topology_of
 from r1searcher.errors import InputError
@@ -51,6 +52,21 @@ def _versions(inputs: StageInputs) -> None:
     require_tested_versions(inputs.topology.device)
 
 
+def _attention(inputs: StageInputs) -> None:
+    """The package of `engine.attention` is installed."""
+    if inputs.topology is None:
+        raise Skip("there is no device to train on")
+    chosen = inputs.settings.engine.attention
+    if chosen == "flash_attention_2" and not has_flash_attention_2():
+        raise InputError('engine.attention = "flash_attention_2": the package flash-attn is not installed; use "sdpa"')
+    if chosen == "flash_attention_4" and not has_flash_attention_4():
+        raise InputError(
+            'engine.attention = "flash_attention_4": the package flash-attn-4 is not installed; use "sdpa", or run '
+            "`scripts/install-training gpu`"
+        )
+
+
 packages = Check(_packages)
 device = Check(_device)
 versions = Check(_versions)
+attention = Check(_attention)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from r1searcher.config.settings import Lora, Settings
+from r1searcher.engine.openrlhf.algorithms import has_critic
 from r1searcher.engine.openrlhf.patches.lora import SENT_TOGETHER
 from r1searcher.engine.topology import Topology
 from r1searcher.planning.shapes import ModelShape
@@ -119,9 +120,12 @@ def host_memory(topology: Topology, shape: ModelShape, lora: Lora = ALL_WEIGHTS)
     return 16 * trained_parameters(shape, lora) * models // topology.nodes + 2 * shape.parameters * engines
 
 
-def checkpoint_bytes(shape: ModelShape, lora: Lora = ALL_WEIGHTS, *, critic: bool = False) -> int:
-    """One ZeRO checkpoint: fp32 master weights and moments of what is trained, and all bf16 weights.
+def checkpoint_bytes(shape: ModelShape, lora: Lora = ALL_WEIGHTS) -> int:
+    """One ZeRO checkpoint: fp32 master weights and moments of what is trained, and all bf16 weights."""
+    return 12 * trained_parameters(shape, lora) + 2 * trained_model(shape, lora)
 
-    A critic has one of the same size.
-    """
-    return (2 if critic else 1) * (12 * trained_parameters(shape, lora) + 2 * trained_model(shape, lora))
+
+def kept_on_disk(settings: Settings, shape: ModelShape) -> int:
+    """Bytes of the checkpoints that a stage keeps, at least two of each model that it trains, and of its model."""
+    kept = max(2, settings.checkpoint.keep) * (2 if has_critic(settings.rl) else 1)
+    return kept * checkpoint_bytes(shape, settings.lora) + 2 * shape.parameters

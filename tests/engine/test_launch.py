@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from r1searcher.common.files import append_row, read_rows
-from r1searcher.config.settings import RL, Retrieval, Settings
+from r1searcher.config.settings import RL, Lora, Retrieval, Settings
 from r1searcher.engine import topology as topologies
 from r1searcher.engine.environment import RUN, forwarded
 from r1searcher.engine.failures import explain
@@ -111,6 +111,16 @@ def test_flags_follow_the_placement() -> None:
     assert (found["vllm.num_engines"], found["vllm.tensor_parallel_size"]) == (4, 2)
     assert found["vllm.gpu_memory_utilization"] == 0.5
     assert "--critic.num_gpus_per_node" not in argv(flags(settings()))
+
+
+def test_adapters_are_off_or_have_their_flags() -> None:
+    assert not [word for word in argv(flags(settings())) if word.startswith("--ds.lora")]
+    chosen = settings().model_copy(update={"lora": Lora(rank=8, alpha=32, target_modules=("q_proj", "v_proj"))})
+    words = argv(flags(chosen))
+    assert "--ds.lora.rank 8 --ds.lora.alpha 32 --ds.lora.dropout 0.0" in " ".join(words)
+    assert "--ds.lora.target_modules q_proj v_proj" in " ".join(words)
+    everywhere = chosen.model_copy(update={"lora": Lora(rank=8)})
+    assert "--ds.lora.target_modules" not in argv(flags(everywhere))  # OpenRLHF's default is all linear layers
 
 
 @pytest.mark.parametrize("name", [name for name in ALGORITHMS.builtin if name != "reinforce"])

@@ -13,6 +13,8 @@ import pytest
 
 from r1searcher.common.files import read_rows
 from r1searcher.engine.openrlhf.checkpoints import checkpoint_step
+from r1searcher.errors import InputError
+from r1searcher.models.folder import require_layers
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import trajectory_rows
 from tests import extension
@@ -166,6 +168,14 @@ def test_merging_leaves_the_trained_model_as_it_is(tmp_path: Path) -> None:
         torch.testing.assert_close(tensor.float(), expected[name], rtol=2**-7, atol=2**-9)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert [pair for group in in_groups(found) for pair in group] == found
+
+
+def test_a_layer_that_the_model_does_not_have_is_refused(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model")
+    require_layers(model, ("q_proj", "mlp.down_proj"))
+    for name in ("qproj", "norm", "proj"):
+        with pytest.raises(InputError, match=f"the model has no linear layer '{name}'; it has down_proj, gate_proj"):
+            require_layers(model, ("q_proj", name))
 
 
 SKIPPED = """

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from r1searcher.common.files import append_row, read_rows
+from r1searcher.common.registry import Registry
 from r1searcher.config.settings import RL, Lora, Retrieval, Settings
 from r1searcher.engine import topology as topologies
 from r1searcher.engine.environment import RUN, forwarded
 from r1searcher.engine.failures import explain
-from r1searcher.engine.openrlhf import workers
-from r1searcher.engine.openrlhf.algorithms import ALGORITHMS, require_algorithm
+from r1searcher.engine.openrlhf import algorithms, workers
+from r1searcher.engine.openrlhf.algorithms import ALGORITHMS, Algorithm, require_algorithm
 from r1searcher.engine.openrlhf.checkpoints import rewind
 from r1searcher.engine.openrlhf.flags import EngineRun, Flags, argv, rl_flags
 from r1searcher.engine.openrlhf.versions import ALLOW_UNTESTED, TESTED_VERSIONS, require_tested_versions
@@ -128,6 +129,13 @@ def test_an_algorithm_that_compares_samples_needs_two(name: str) -> None:
     with pytest.raises(InputError, match="needs at least 2"):
         require_algorithm(RL(algorithm=name, samples_per_question=1, batch_size=64))
     assert require_algorithm(RL(algorithm="reinforce", samples_per_question=1, batch_size=64)).estimator == "reinforce"
+
+
+def test_an_algorithm_without_log_probabilities_of_vllm_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    off = Algorithm(estimator="reinforce", description="", flags={"algo.advantage.is_correction_level": "off"})
+    monkeypatch.setattr(algorithms, "ALGORITHMS", Registry("algorithm", "none", {"off": off}))
+    with pytest.raises(InputError, match="vLLM then reports no log-probabilities"):
+        require_algorithm(RL(algorithm="off"))
 
 
 def test_an_unknown_algorithm_is_one_sentence_with_the_nearest() -> None:

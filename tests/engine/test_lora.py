@@ -243,7 +243,7 @@ from r1searcher.engine.openrlhf.algorithms import Algorithm
 GSPO = Algorithm(
     estimator="group_norm",
     description="",
-    flags={"actor.policy_loss_type": "gspo", "algo.advantage.is_correction_level": "off"},
+    flags={"actor.policy_loss_type": "gspo"},
     needs_group=True,
 )
 """

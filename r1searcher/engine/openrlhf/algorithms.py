@@ -74,7 +74,7 @@ ALGORITHMS: Registry[Algorithm] = Registry(
 
 
 def require_algorithm(rl: RL) -> Algorithm:
-    """The algorithm that the settings name. Raises `InputError` for one that is unknown or does not fit the settings."""
+    """The algorithm that the settings name. Raises `InputError` for one that is unknown or does not fit them."""
     algorithm = ALGORITHMS.require(rl.algorithm, "rl.algorithm")
     if not isinstance(algorithm, Algorithm):
         raise InputError(f"rl.algorithm = {rl.algorithm!r}: its entry point is not an Algorithm, but {algorithm!r}")
@@ -85,7 +85,7 @@ def require_algorithm(rl: RL) -> Algorithm:
         )
     if algorithm.flags.get("algo.advantage.is_correction_level") == "off":
         raise InputError(
-            f"rl.algorithm = {rl.algorithm!r} sets is_correction_level = off: vLLM then reports no log-probabilities, and "
-            "nothing tells whether rollouts come from the trained weights; use token or seq"
+            f"rl.algorithm = {rl.algorithm!r} sets is_correction_level = off: vLLM then reports no log-probabilities, "
+            "and nothing tells whether rollouts come from the trained weights; use token or seq"
         )
     return algorithm

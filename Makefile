@@ -41,7 +41,7 @@ layers:             ## check both import contracts and show every violation
 	@scripts/install-light check && .venv-check/bin/lint-imports --no-logo
 
 docs:               ## build the documentation site in site/ (does not need torch)
-	@scripts/install-light docs && .venv-docs/bin/zensical build --clean --strict
+	@scripts/install-light docs && .venv-docs/bin/python scripts/docs_source.py && .venv-docs/bin/zensical build --clean --strict
 
 pin:                ## update requirements/check.txt and docs.txt from pyproject.toml and the .in files (needs uv)
 	@scripts/pin

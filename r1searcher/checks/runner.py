@@ -19,6 +19,7 @@ CHECKS: Registry[Check] = Registry(
         "watch-rules": "r1searcher.checks.watch:rules",
         "device": "r1searcher.checks.machine:device",
         "versions": "r1searcher.checks.machine:versions",
+        "attention": "r1searcher.checks.machine:attention",
         "placement": "r1searcher.checks.placement:placement",
         "retriever": "r1searcher.checks.retriever:retriever",
         "model": "r1searcher.checks.model:model",
@@ -26,6 +27,8 @@ CHECKS: Registry[Check] = Registry(
         "prompt": "r1searcher.checks.model:prompt",
         "traces": "r1searcher.checks.data:traces",
         "prompts": "r1searcher.checks.model:prompts",
+        "disk": "r1searcher.checks.space:disk",
+        "host-memory": "r1searcher.checks.space:host",
     },
 )
 """In the order in which their problems are reported."""

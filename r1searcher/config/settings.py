@@ -16,7 +16,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -118,6 +118,10 @@ class Retrieval(Section):
         if not self.kind:
             return settings_of(self.url)
         return settings_of_table(self.kind, {**({"url": self.url} if self.url else {}), **(self.model_extra or {})})
+
+    def absolute(self) -> Self:
+        """The same retriever, with a URL that is valid in any working directory."""
+        return self.model_copy(update={"url": self.engine.absolute_url}) if self.url else self
 
     @field_validator("kind", mode="after")
     @classmethod
@@ -326,6 +330,10 @@ class Engine(Section):
 
     gradient_checkpointing: bool = False
     """Recompute activations: takes less memory and more time."""
+
+    gradient_accumulation: Literal["bf16", "fp32"] | None = None
+    """GPUs only: dtype in which gradients of micro-batches are added up; fp32 needs ZeRO stage 2 or 3. If not set: fp32
+    there, otherwise bf16."""
 
     attention: Literal["eager", "sdpa", "flash_attention_2", "flash_attention_4"] = "sdpa"
     """Attention implementation of the trainer. flash_attention_4 comes with the GPU environment; flash_attention_2 has

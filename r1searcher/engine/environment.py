@@ -55,19 +55,40 @@ def environment(settings: Settings, run: RunFolder, topology: Topology) -> dict[
         variables |= {
             cpu.CPU_ENV: patched.to_env(),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0)))),
-            # Everything is on this machine, so everything uses its loopback interface.
-            "GLOO_SOCKET_IFNAME": "lo",
-            "VLLM_HOST_IP": "127.0.0.1",
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # despite its name: Ray uses only the loopback interface
             **cpu.ENVIRONMENT,
         }
+        if not settings.engine.ray_address:
+            variables |= _LOOPBACK
+    elif not settings.engine.ray_address:
+        share = max(1, len(os.sched_getaffinity(0)) // topology.gpus)  # Ray sets 1 for what takes part of a core
+        variables["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(share))
     return variables
 
 
-def forwarded(settings: Settings, variables: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Those of `variables` that workers on a given cluster get: ours, and what the settings' retriever declares.
+_LOOPBACK = {
+    "GLOO_SOCKET_IFNAME": "lo",
+    "VLLM_HOST_IP": "127.0.0.1",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # despite its name: Ray uses only the loopback interface
+}
+"""Everything is on this machine, so everything uses its loopback interface."""
 
-    Workers of a local Ray inherit all of them. On a cluster nothing else of this machine's environment is passed.
+_NETWORK = ("NCCL_", "GLOO_", "UCX_")
+"""Prefixes of the variables with which users adapt the libraries of the transfer between GPUs to their network."""
+
+_OF_THIS_MACHINE = ("RAY_", "R1S_RAY_")
+"""Prefixes of what is about the Ray that this machine starts or joins."""
+
+
+def forwarded(
+    settings: Settings, run: RunFolder, topology: Topology, variables: Mapping[str, str] = os.environ
+) -> dict[str, str]:
+    """Those of `variables` that workers on a given cluster get.
+
+    What `launch.sh` exports, except Ray's own; the user's number of threads and settings of the network; and what the
+    settings' retriever declares. Workers of a local Ray inherit everything; on a cluster nothing else of this
+    machine's environment is passed.
     """
-    names = (RUN, cpu.CPU_ENV, ALLOW_UNTESTED, *settings.retrieval.engine.environment)
+    exported = [name for name in environment(settings, run, topology) if not name.startswith(_OF_THIS_MACHINE)]
+    network = [name for name in variables if name.startswith(_NETWORK)]
+    names = (*exported, *network, ALLOW_UNTESTED, "OMP_NUM_THREADS", *settings.retrieval.engine.environment)
     return {name: variables[name] for name in names if name in variables}

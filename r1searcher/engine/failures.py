@@ -16,7 +16,9 @@ EXPLANATIONS: Mapping[str, str] = {
 }
 """Explanations of some messages in the engine's log. The first match is the cause."""
 
-_PREFIX = re.compile(r"^\((?:\w+ )?(?:pid|\w+ pid)=\d+[^)]*\)\s?")
+_PREFIX = re.compile(r"^(?:\((?:\w+ )?(?:pid|\w+ pid)=\d+[^)]*\)\s?|\[rank\d+\]: ?)")
+"""Ray's and torch's names of the process that wrote a line."""
+
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 _OURS = re.compile(r"r1searcher\.errors\.\w+: (.+)")
 _ERROR = re.compile(r"^(?:[A-Za-z_]\w*\.)*(\w*(?:Error|Exception|Exit)): (.+)")

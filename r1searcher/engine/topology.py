@@ -5,7 +5,9 @@ run read it; nothing else computes a placement.
 """
 
 import os
+import re
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -92,7 +94,7 @@ def _engines(engine: Engine) -> int:
 def device_of(settings: Settings) -> Device:
     """Where this run trains and samples. Raises `InputError` if the machine lacks what the settings ask for."""
     engine = settings.engine
-    present = has_gpu()
+    present = gpu_count() != 0
     if engine.device == "gpu" and not present and not engine.ray_address:
         raise InputError('engine.device = "gpu": no NVIDIA GPU was found on this machine; use "auto" or "cpu"')
     if engine.device == "gpu" or (engine.device == "auto" and (present or engine.ray_address)):
@@ -107,7 +109,38 @@ def device_of(settings: Settings) -> Device:
     return "cpu"
 
 
-def has_gpu() -> bool:
-    """Whether this process can see an NVIDIA GPU."""
-    gpus = Path("/proc/driver/nvidia/gpus")
-    return os.environ.get("CUDA_VISIBLE_DEVICES") != "" and gpus.is_dir() and any(gpus.iterdir())
+def require_gpus(topology: Topology, present: int, where: str) -> None:
+    """Raises `InputError` if `where` (a machine or a cluster) has fewer GPUs than the engine would wait for."""
+    if topology.gpus <= present:
+        return
+    several = "engine.nodes x " if topology.nodes > 1 else ""
+    parts = [f"{several}engine.gpus = {topology.trainer_gpus}"]
+    if not topology.colocate:
+        parts += ["as many for the reference model"] * topology.reference + ["as many for the critic"] * topology.critic
+    parts.append(f"vLLM {topology.vllm_engines * topology.tensor_parallel}{' of the same' * topology.colocate}")
+    raise InputError(
+        f"engine.gpus: the run needs {topology.gpus} GPUs ({', '.join(parts)}) and {where} has {present}; lower "
+        "engine.gpus or engine.vllm_engines" + ("" if topology.colocate else ", or set engine.colocate = true")
+    )
+
+
+def gpu_count(root: Path = Path("/")) -> int | None:
+    """How many NVIDIA GPUs this process can see. None: there are some, but WSL2 does not say how many.
+
+    Reads the driver's files below `root` and `CUDA_VISIBLE_DEVICES`, where an index of -1 ends the list.
+    """
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = None if named is None else list(takewhile(lambda one: one not in ("", "-1"), named.split(",")))
+    present = _gpus_of_the_driver(root)
+    if visible is None or not present:
+        return len(visible) if visible is not None and present is None else present
+    slices = any(one.startswith("MIG-") for one in visible)  # one card may hold several
+    return len(visible) if slices else min(len(visible), present)
+
+
+def _gpus_of_the_driver(root: Path) -> int | None:
+    devices = [file for file in (root / "dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", file.name)]
+    count = len(devices) or len(list((root / "proc/driver/nvidia/gpus").glob("*")))
+    if not count and (root / "dev/dxg").exists() and (root / "usr/lib/wsl/lib/libcuda.so.1").exists():
+        return None
+    return count

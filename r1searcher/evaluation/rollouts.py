@@ -109,6 +109,7 @@ def roll_out_model(
         dtype=sampling_dtype(settings),
         trust_remote_code=settings.model.trust_remote_code,
         gpu_memory_utilization=settings.engine.gpu_memory_utilization,
+        tensor_parallel=settings.engine.tensor_parallel,
     )
 
     async def run() -> dict[RolloutRequest, Trajectory]:

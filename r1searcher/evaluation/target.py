@@ -95,5 +95,6 @@ async def open_engine(stack: AsyncExitStack, request: ModelRequest, target: Targ
             concurrency=request.concurrency,
             dtype=sampling_dtype(settings),
             trust_remote_code=settings.model.trust_remote_code,
+            tensor_parallel=settings.engine.tensor_parallel,
         )
     )

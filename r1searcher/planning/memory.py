@@ -119,3 +119,8 @@ def host_memory(topology: Topology, shape: ModelShape, lora: Lora = ALL_WEIGHTS)
 def checkpoint_bytes(shape: ModelShape, lora: Lora = ALL_WEIGHTS) -> int:
     """One ZeRO checkpoint: fp32 master weights and moments of what is trained, and all bf16 weights."""
     return 12 * trained_parameters(shape, lora) + 2 * trained_model(shape, lora)
+
+
+def kept_on_disk(settings: Settings, shape: ModelShape) -> int:
+    """Bytes of the checkpoints that a stage keeps, at least two, and of its model."""
+    return max(2, settings.checkpoint.keep) * checkpoint_bytes(shape, settings.lora) + 2 * shape.parameters

@@ -7,7 +7,7 @@ from typing import Any
 from r1searcher.config.settings import Settings
 from r1searcher.engine.openrlhf.arithmetic import placement_problems
 from r1searcher.engine.topology import Topology, topology_of
-from r1searcher.planning.memory import GIB, CardMemory, cache_tokens, card_memory, checkpoint_bytes, host_memory
+from r1searcher.planning.memory import GIB, CardMemory, cache_tokens, card_memory, host_memory, kept_on_disk
 from r1searcher.planning.shapes import ModelShape
 
 TOKENS_PER_EPISODE = (200, 800)
@@ -63,11 +63,7 @@ class Plan:
             "peak": round(self.memory.peak / GIB, 2),
             "episodes_at_once": self.episodes_at_once,
             "host_memory": round(host_memory(self.topology, self.shape, self.settings.lora) / GIB, 1),
-            "checkpoint_disk": round(
-                max(2, self.settings.checkpoint.keep) * checkpoint_bytes(self.shape, self.settings.lora) / GIB
-                + 2 * self.shape.parameters / GIB,
-                1,
-            ),
+            "checkpoint_disk": round(kept_on_disk(self.settings, self.shape) / GIB, 1),
             "rollouts_per_step": self.rollouts,
             "searches_per_step_at_most": self.rollouts * self.settings.episode.max_searches,
             "steps": self.steps,

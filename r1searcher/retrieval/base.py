@@ -177,6 +177,11 @@ class EngineSettings(Section):
 
     unchecked: ClassVar[frozenset[str]] = frozenset({"url"})  # checked by the engine, whose errors hide secrets
 
+    @property
+    def absolute_url(self) -> str:
+        """`url` as it is valid in any working directory; overridden by engines whose URL is a path."""
+        return self.url
+
     def open(self) -> Retriever:
         """Raises `InputError` for settings that cannot work. Connections may be opened later, by the first search."""
         raise NotImplementedError(f"{type(self).__name__} does not define how to open a {self.kind} retriever")

@@ -52,6 +52,8 @@ def prepare_stage(stage: Stage, settings: Settings, run: RunFolder) -> Prepared:
     """
     inputs = StageInputs(stage, settings)
     require_checks(inputs)
+    # The engine's workers may have another working directory.
+    settings = settings.model_copy(update={"retrieval": settings.retrieval.absolute()})
     train, health = inputs.train, inputs.health
     assert train is not None  # else a check has found a problem
     assert health is not None

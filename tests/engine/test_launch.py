@@ -1,5 +1,6 @@
 """Flags, placement, algorithms, checkpoints and explanations of failures. Does not need training packages."""
 
+import os
 import re
 import tomllib
 from importlib.metadata import EntryPoint, EntryPoints
@@ -12,10 +13,11 @@ from r1searcher.common.files import append_row, read_rows
 from r1searcher.common.registry import Registry
 from r1searcher.config.settings import RL, Lora, Retrieval, Settings
 from r1searcher.engine import topology as topologies
-from r1searcher.engine.environment import RUN, forwarded
+from r1searcher.engine.environment import RUN, environment, forwarded
 from r1searcher.engine.failures import explain
 from r1searcher.engine.openrlhf import algorithms, workers
 from r1searcher.engine.openrlhf.algorithms import ALGORITHMS, Algorithm, require_algorithm
+from r1searcher.engine.openrlhf.arithmetic import placement_problems
 from r1searcher.engine.openrlhf.checkpoints import rewind
 from r1searcher.engine.openrlhf.flags import EngineRun, Flags, argv, rl_flags
 from r1searcher.engine.openrlhf.versions import ALLOW_UNTESTED, TESTED_VERSIONS, require_tested_versions
@@ -167,17 +169,58 @@ def test_another_version_is_refused_unless_the_user_takes_the_risk(monkeypatch: 
     require_tested_versions("gpu", {"no-such-package": "1"})
 
 
-def test_a_clusters_workers_get_what_is_on_the_list_and_nothing_else() -> None:
-    here = {RUN: "/runs/a", "HOME": "/home/x", "SECRET_TOKEN": "s", ALLOW_UNTESTED: "1"}
-    assert forwarded(settings(), here) == {RUN: "/runs/a", ALLOW_UNTESTED: "1"}
+def on_a_cluster(device: Device, **more: Any) -> Settings:
+    engine = Settings.model_validate({"engine": {"device": device, "ray_address": "10.0.0.1:6379"}}).engine
+    return settings().model_copy(update={"engine": engine, **more})
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_a_clusters_workers_get_what_is_on_the_list_and_nothing_else(device: Device) -> None:
+    """What `launch.sh` exports but for Ray's own, and the user's network; no keys and nothing else of this machine."""
+    chosen, run = on_a_cluster(device), RunFolder(Path("/runs/a"))
+    exported = environment(chosen, run, topology_of(chosen))
+    users = {"NCCL_SOCKET_IFNAME": "ib0", "GLOO_SOCKET_IFNAME": "ib0", "UCX_TLS": "rc", "OMP_NUM_THREADS": "3"}
+    others = {"HOME": "/home/x", "SECRET_TOKEN": "s", "RAY_ADDRESS": "10.0.0.2:6379", "CUDA_VISIBLE_DEVICES": "0"}
+    found = forwarded(chosen, run, topology_of(chosen), {**exported, **users, **others, ALLOW_UNTESTED: "1"})
+    assert set(found) >= {RUN, "HF_HUB_OFFLINE", "HF_DATASETS_CACHE", "TOKENIZERS_PARALLELISM", "VLLM_NO_USAGE_STATS"}
+    assert found.items() >= {**users, RUN: "/runs/a", "HF_HUB_OFFLINE": "1", ALLOW_UNTESTED: "1"}.items()
+    assert not set(found) & set(others)
+    assert not any("RAY" in name for name in found)
+    assert ("VLLM_PLUGINS" in found) == (device == "cpu")
+    assert "VLLM_HOST_IP" not in found, "the loopback interface is for runs on one machine"
+
+
+def test_processes_on_gpus_share_the_cores_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray gives a process that asks for part of a core a single thread."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(24)))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    chosen = Settings.model_validate({"engine": {"device": "gpu", "gpus": 8, "colocate": True}})
+    assert environment(chosen, RunFolder(Path("run")), topology_of(chosen, "gpu"))["OMP_NUM_THREADS"] == "3"
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert environment(chosen, RunFolder(Path("run")), topology_of(chosen, "gpu"))["OMP_NUM_THREADS"] == "5"
+
+
+@pytest.mark.parametrize(("stage", "dtype"), [(0, "bf16"), (1, "bf16"), (2, "fp32"), (3, "fp32")])
+def test_gradients_are_added_up_in_fp32_where_deepspeed_can(stage: int, dtype: str) -> None:
+    def chosen(**engine: Any) -> Settings:
+        table = {**GPUS, "zero_stage": stage, **engine}
+        return settings().model_copy(update={"engine": Settings.model_validate({"engine": table}).engine})
+
+    assert flags(chosen())["ds.grad_accum_dtype"] == dtype
+    assert flags(chosen(gradient_accumulation="bf16"))["ds.grad_accum_dtype"] == "bf16"
+    refused = placement_problems(chosen(gradient_accumulation="fp32"), topology_of(chosen()), "stage1")
+    assert any("engine.gradient_accumulation" in problem for problem in refused) == (stage < 2)
+    assert "--ds.grad_accum_dtype" not in argv(flags(settings())), "without GPUs it is as precise as the weights"
 
 
 def test_a_clusters_workers_get_the_keys_of_their_retriever() -> None:
     """docs/retrieval.md names the variables of Elasticsearch."""
     here = {"R1S_ELASTICSEARCH_API_KEY": "k", "HOME": "/home/x"}
     asked = settings().model_copy(update={"retrieval": Retrieval(url="es://search:9200/wiki")})
-    assert forwarded(asked, here) == {"R1S_ELASTICSEARCH_API_KEY": "k"}
-    assert forwarded(settings().model_copy(update={"retrieval": Retrieval(url="index")}), here) == {}
+    run, here_only = RunFolder(Path("run")), topology_of(asked)
+    assert forwarded(asked, run, here_only, here) == {"R1S_ELASTICSEARCH_API_KEY": "k"}
+    index = settings().model_copy(update={"retrieval": Retrieval(url="index")})
+    assert forwarded(index, run, here_only, here) == {}
 
 
 def test_the_entry_point_for_vllm_is_the_one_that_the_engine_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,6 +278,9 @@ LOGS = {
     "\x1b[36m(PolicyModelActor pid=7)\x1b[0m torch.OutOfMemoryError: CUDA out of memory.": "GPU ran out of memory",
     "Exception: The current node timed out during startup.": "The current node timed out",
     "OSError: [Errno 28] No space left on device": "the disk is full",
+    "[rank0]: Traceback (most recent call last):\n[rank0]: ValueError: a row of no tokens\nE1126 exitcode: 1": (
+        "ValueError: a row of no tokens"
+    ),
     "(PPOTrainer pid=9) Traceback\n(PPOTrainer pid=9) ValueError: bad batch\nray.exceptions.RayTaskError: x": (
         "ValueError: bad batch"
     ),

@@ -10,7 +10,9 @@ from r1searcher.config.settings import load
 from r1searcher.corpora.passage import Passage
 from r1searcher.models.demo import NAME
 from r1searcher.retrieval.indexing.bm25 import build
+from r1searcher.retrieval.indexing.manifest import is_index
 from r1searcher.runs.folder import RunFolder
+from r1searcher.runs.resolved import read_run
 from tests.engine.toy import make_model, write_rows
 
 pytestmark = pytest.mark.training
@@ -60,6 +62,21 @@ def test_a_stage_from_names(overrides: dict[str, Any], tmp_path: Path) -> None:
     assert str(tmp_path / "cache" / NAME) in run.launch.read_text()
     assert 'path = "demo"' in run.config.read_text(), "a run is the same wherever the cache lies"
     assert prepare_stage("stage1", settings, run).resuming
+
+
+def test_a_prepared_run_finds_its_index_from_any_folder(
+    overrides: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from r1searcher.stages.prepare import prepare_stage
+
+    settings, run = load("stage1", None, None, {**overrides, "retrieval.url": "file:index"}), RunFolder(Path("run"))
+    prepare_stage("stage1", settings, run)
+    monkeypatch.chdir("/")
+    _, prepared = read_run(RunFolder(tmp_path / "run"))
+    assert is_index(prepared.retrieval.engine.folder)
+    assert load("stage1", None, None, {"retrieval.url": "http://h:1/retrieve"}).retrieval.absolute().url == (
+        "http://h:1/retrieve"
+    )
 
 
 def test_the_warm_up_starts_from_the_demo_model(overrides: dict[str, Any], tmp_path: Path) -> None:

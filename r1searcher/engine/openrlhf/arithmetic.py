@@ -22,15 +22,24 @@ def placement_problems(settings: Settings, topology: Topology, stage: Stage) -> 
         problems = _batch_problems(settings, "sft", _sft_processes(topology))
         if topology.device == "gpu" and topology.nodes > 1:
             problems.append(f"engine.nodes = {topology.nodes}: SFT runs on one node; set [sft.engine] nodes = 1")
-        return problems
+        return problems + _accumulation_problems(settings, topology)
     problems = _batch_problems(settings, "rl", topology.trainer_gpus)
     problems += _rollout_problems(settings, topology)
     problems += _colocation_problems(settings, topology)
+    problems += _accumulation_problems(settings, topology)
     folder = str(Path(settings.output, settings.name).resolve())
     for character, said in _SPLIT_AT.items():
         if character in folder:
             problems.append(f"output: {folder} contains {said}, at which OpenRLHF splits names; choose another folder")
     return problems
+
+
+def _accumulation_problems(settings: Settings, topology: Topology) -> list[str]:
+    """DeepSpeed refuses fp32 at stage 0; at stage 1 it takes an optimizer whose states cannot leave the GPU."""
+    engine = settings.engine
+    if topology.device == "cpu" or engine.gradient_accumulation != "fp32" or engine.zero_stage >= 2:
+        return []
+    return [f'engine.gradient_accumulation = "fp32": needs engine.zero_stage = 2 or 3, and it is {engine.zero_stage}']
 
 
 def _sft_processes(topology: Topology) -> int:

@@ -58,7 +58,7 @@ def rl_flags(this: EngineRun, executor: Path | None = None) -> Flags:
     return {
         "actor.model_name_or_path": str(this.model.resolve()),
         **_placement(this.topology),
-        **_strategy(settings),
+        **_strategy(settings, this.topology),
         "actor.gradient_checkpointing_enable": settings.engine.gradient_checkpointing,
         "algo.advantage.estimator": algorithm.estimator,
         # Drops tokens that vLLM and the trainer disagree on.
@@ -98,7 +98,7 @@ def sft_flags(this: EngineRun, max_len: int) -> Flags:
     return {
         "model.model_name_or_path": str(this.model.resolve()),
         "model.gradient_checkpointing_enable": settings.engine.gradient_checkpointing,
-        **_strategy(settings),
+        **_strategy(settings, this.topology),
         "data.dataset": str(this.run.questions.resolve()),
         "data.input_key": "input",
         "data.output_key": "output",
@@ -138,7 +138,7 @@ def _placement(topology: Topology) -> Flags:
     }
 
 
-def _strategy(settings: Settings) -> Flags:
+def _strategy(settings: Settings, topology: Topology) -> Flags:
     lora = settings.lora
     adapters: Flags = {
         "ds.lora.rank": lora.rank,
@@ -149,8 +149,15 @@ def _strategy(settings: Settings) -> Flags:
     return {
         "ds.zero_stage": settings.engine.zero_stage,
         "ds.attn_implementation": settings.engine.attention,
+        # Its default is the weights' dtype: small gradients would be rounded away in a bf16 sum.
+        "ds.grad_accum_dtype": _gradient_accumulation(settings) if topology.device == "gpu" else None,
         **(adapters if lora.rank else {}),
     }
+
+
+def _gradient_accumulation(settings: Settings) -> str:
+    engine = settings.engine
+    return engine.gradient_accumulation or ("fp32" if engine.zero_stage >= 2 else "bf16")
 
 
 def _written_to(run: RunFolder) -> Flags:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from r1searcher.engine import cpu
 from r1searcher.engine.environment import PARENT_PIPE, RAY_ADDRESS, RAY_FOLDER, forwarded, run_of_this_process
 from r1searcher.engine.openrlhf import workers
-from r1searcher.engine.topology import LOGICAL_GPUS
+from r1searcher.engine.topology import LOGICAL_GPUS, require_gpus, topology_of
 from r1searcher.errors import R1Error
 from r1searcher.runs.resolved import read_run
 
@@ -26,11 +26,22 @@ def start_ray() -> None:
     import ray
 
     hook = f"{workers.__name__}.{workers.setup.__name__}"
+    run = run_of_this_process()
+    settings = read_run(run)[1]
+    topology = topology_of(settings, "cpu" if cpu.is_enabled() else "gpu")
     address = os.environ.get(RAY_ADDRESS)
     if address:
-        variables = forwarded(read_run(run_of_this_process())[1])
+        variables = forwarded(settings, run, topology)
         ray.init(address=address, runtime_env={"worker_process_setup_hook": hook, "env_vars": variables})
-        return
+    else:
+        _start_local_ray(hook)
+    # Ray would wait for more without a message and without an end.
+    require_gpus(topology, int(ray.cluster_resources().get("GPU", 0)), "the Ray cluster" if address else "this machine")
+
+
+def _start_local_ray(hook: str) -> None:
+    import ray
+
     without_gpu: dict[str, Any] = {
         # Logical resources: OpenRLHF requests a GPU from Ray for each of its models; here each is a few cores.
         "num_gpus": LOGICAL_GPUS,
@@ -40,6 +51,7 @@ def start_ray() -> None:
     for attempts_left in (2, 1, 0):
         try:
             ray.init(
+                address="local",  # otherwise Ray joins a cluster that its RAY_ADDRESS names, or one on this machine
                 include_dashboard=False,
                 _temp_dir=os.environ.get(RAY_FOLDER),
                 runtime_env={"worker_process_setup_hook": hook},
@@ -72,10 +84,10 @@ def main() -> NoReturn:
         workers.setup()
         if cpu.is_enabled():
             workers.require_vllm_entry_point()
+        if kind == "rl":
+            start_ray()
     except R1Error as error:
         sys.exit(f"{type(error).__module__}.{type(error).__name__}: {error}")
-    if kind == "rl":
-        start_ray()
     sys.argv = [MODULES[kind], *flags]
     runpy.run_module(MODULES[kind], run_name="__main__", alter_sys=True)
     sys.exit(0)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 
 from r1searcher.engine import cpu, environment, import_patches
+from r1searcher.engine.cuda import use_packaged_toolkit
 from r1searcher.engine.import_patches import Patch
 from r1searcher.engine.openrlhf.patches import cpu as cpu_patches
 from r1searcher.engine.openrlhf.patches import flash_attention, gpu, lora, order, recording
@@ -33,6 +34,8 @@ def setup() -> None:
     """Register the patches; imports nothing heavy. Raises `InputError` if a package has an untested version."""
     device: Device = "cpu" if cpu.is_enabled() else "gpu"
     require_tested_versions(device)
+    if device == "gpu":
+        use_packaged_toolkit()
     import_patches.install(DEVICE_PATCHES[device])
     if os.environ.get(environment.RUN):
         import_patches.install(recording.PATCHES)

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from r1searcher.engine import cpu
+from r1searcher.engine.cuda import use_packaged_toolkit
 from r1searcher.engine.topology import Device
 from r1searcher.engine.vllm.generator import VllmGenerator
 from r1searcher.episodes.tokens import HuggingFaceTokenizer
@@ -40,6 +41,9 @@ class LocalModel:
     gpu_memory_utilization: float = 0.9
     """Share of a GPU's memory for vLLM."""
 
+    tensor_parallel: int = 1
+    """GPUs that hold the model together; without GPUs it is one process."""
+
     tokenizer: HuggingFaceTokenizer = field(init=False)
 
     def _arguments(self) -> dict[str, Any]:
@@ -56,7 +60,11 @@ class LocalModel:
             "enable_prefix_caching": self.concurrency > 1,
         }
         if self.device == "gpu":
-            return {**arguments, "gpu_memory_utilization": self.gpu_memory_utilization}
+            return {
+                **arguments,
+                "gpu_memory_utilization": self.gpu_memory_utilization,
+                "tensor_parallel_size": self.tensor_parallel,
+            }
         return {
             **arguments,
             "enforce_eager": True,
@@ -69,6 +77,8 @@ class LocalModel:
     async def __aenter__(self) -> "LocalModel":
         if self.device == "cpu":
             os.environ.update({**cpu.ENVIRONMENT, "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))})
+        else:
+            use_packaged_toolkit()
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         logging.getLogger("vllm").setLevel(logging.ERROR)

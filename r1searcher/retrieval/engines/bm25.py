@@ -59,6 +59,10 @@ class Settings(EngineSettings):
     def folder(self) -> Path:
         return Path(self.url.removeprefix("file:").removeprefix("bm25:"))
 
+    @property
+    def absolute_url(self) -> str:
+        return str(self.folder.absolute())
+
     def open(self) -> Retriever:
         return EmbeddedIndex(self.folder)
 

@@ -20,8 +20,17 @@ if TYPE_CHECKING:
 
 def has_flash_attention_2() -> bool:
     """Whether flash-attn 2 is installed. flash-attn-4 has a folder of the same name, without these modules."""
+    return _exists("flash_attn.bert_padding")
+
+
+def has_flash_attention_4() -> bool:
+    """Whether flash-attn-4 is installed; it is not imported, for which it needs the CUDA packages."""
+    return _exists("flash_attn.cute")
+
+
+def _exists(module: str) -> bool:
     try:
-        return find_spec("flash_attn.bert_padding") is not None
+        return find_spec(module) is not None
     except ModuleNotFoundError:
         return False
 

@@ -1,0 +1,55 @@
+"""Whether the disk holds the checkpoints, and this machine's memory the states that leave the GPUs."""
+
+import os
+import shutil
+from pathlib import Path
+
+from r1searcher.checks.base import RL_STAGES, Check, Skip, StageInputs
+from r1searcher.errors import InputError, R1Error
+from r1searcher.planning.memory import GIB, host_memory, kept_on_disk
+from r1searcher.planning.shapes import ModelShape, shape_of
+from r1searcher.runs.folder import RunFolder
+
+
+def _disk(inputs: StageInputs) -> None:
+    """The disk of `output` holds the checkpoints and the model of the stage."""
+    settings = inputs.settings
+    run = RunFolder(Path(settings.output, settings.name or inputs.stage).resolve())
+    needed = kept_on_disk(settings, _shape(inputs)) - _bytes_in(run.checkpoints)
+    free = shutil.disk_usage(next(folder for folder in (run.path, *run.path.parents) if folder.is_dir())).free
+    if needed > free:
+        raise InputError(
+            f"output: the checkpoints and the model take about {needed / GIB:.1f} GiB, and {run.path.parent} has "
+            f"{free / GIB:.1f} GiB free; choose another folder, or lower checkpoint.keep (at least 2 are kept)"
+        )
+
+
+def _host_memory(inputs: StageInputs) -> None:
+    """This machine's memory holds the states that leave the GPUs while vLLM samples."""
+    topology = inputs.topology
+    if topology is None or topology.device == "cpu":
+        raise Skip("nothing leaves a GPU")
+    if inputs.settings.engine.ray_address:
+        raise Skip("the run is trained on a Ray cluster")
+    needed = host_memory(topology, _shape(inputs), inputs.settings.lora)
+    present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > present:
+        raise InputError(
+            f"engine.colocate: states that leave the GPUs take about {needed / GIB:.0f} GiB of this machine's memory, "
+            f"which has {present / GIB:.0f} GiB; use more nodes, a smaller model, or lora.rank"
+        )
+
+
+def _shape(inputs: StageInputs) -> ModelShape:
+    try:
+        return shape_of(inputs.model or inputs.settings.model.path)
+    except R1Error as error:
+        raise Skip(str(error)) from error
+
+
+def _bytes_in(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+disk = Check(_disk, stages=RL_STAGES, costly=True)
+host = Check(_host_memory, stages=RL_STAGES, costly=True)

@@ -144,6 +144,10 @@ REFUSED = [
     ("model.path", "a\x9b"),
     ("data.shuffle", 1),
     ("engine.vllm_kl_limit", float("inf")),
+    ("lora.rank", -1),
+    ("lora.dropout", 1.0),
+    ("lora.target_modules", ["q_proj", "lm_head"]),
+    ("lora.target_modules", ["--train.seed"]),
 ]
 
 

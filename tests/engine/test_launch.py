@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from r1searcher.common.files import append_row, read_rows
-from r1searcher.config.settings import RL, Retrieval, Settings
+from r1searcher.common.registry import Registry
+from r1searcher.config.settings import RL, Lora, Retrieval, Settings
 from r1searcher.engine import topology as topologies
 from r1searcher.engine.environment import RUN, environment, forwarded
 from r1searcher.engine.failures import explain
-from r1searcher.engine.openrlhf import workers
-from r1searcher.engine.openrlhf.algorithms import ALGORITHMS, require_algorithm
+from r1searcher.engine.openrlhf import algorithms, workers
+from r1searcher.engine.openrlhf.algorithms import ALGORITHMS, Algorithm, require_algorithm
 from r1searcher.engine.openrlhf.arithmetic import placement_problems
 from r1searcher.engine.openrlhf.checkpoints import checkpoint_step, rewind
 from r1searcher.engine.openrlhf.flags import EngineRun, Flags, argv, rl_flags
@@ -115,6 +116,16 @@ def test_flags_follow_the_placement() -> None:
     assert "--critic.num_gpus_per_node" not in argv(flags(settings()))
 
 
+def test_adapters_are_off_or_have_their_flags() -> None:
+    assert not [word for word in argv(flags(settings())) if word.startswith("--ds.lora")]
+    chosen = settings().model_copy(update={"lora": Lora(rank=8, alpha=32, target_modules=("q_proj", "v_proj"))})
+    words = argv(flags(chosen))
+    assert "--ds.lora.rank 8 --ds.lora.alpha 32 --ds.lora.dropout 0.0" in " ".join(words)
+    assert "--ds.lora.target_modules q_proj v_proj" in " ".join(words)
+    everywhere = chosen.model_copy(update={"lora": Lora(rank=8)})
+    assert "--ds.lora.target_modules" not in argv(flags(everywhere))  # OpenRLHF's default is all linear layers
+
+
 ESTIMATORS = {
     "reinforce++": "reinforce",
     "reinforce++-baseline": "reinforce_baseline",
@@ -180,6 +191,13 @@ def test_a_critic_has_gpus_and_settings_of_its_own() -> None:
     assert (found["critic.num_gpus_per_node"], found["critic.adam.lr"], found["algo.advantage.lambd"]) == (4, 1e-5, 1.0)
     assert placed({**GPUS, "gpus": 4}, algorithm="ppo").gpus == 4 + 4 + 1  # with one vLLM engine
     assert not [name for name in argv(flags(settings(algorithm="rloo"))) if "critic" in name]
+
+
+def test_an_algorithm_without_log_probabilities_of_vllm_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    off = Algorithm(estimator="reinforce", description="", flags={"algo.advantage.is_correction_level": "off"})
+    monkeypatch.setattr(algorithms, "ALGORITHMS", Registry("algorithm", "none", {"off": off}))
+    with pytest.raises(InputError, match="vLLM then reports no log-probabilities"):
+        require_algorithm(RL(algorithm="off"))
 
 
 def test_an_unknown_algorithm_is_one_sentence_with_the_nearest() -> None:

@@ -90,13 +90,11 @@ ALGORITHMS: Registry[Algorithm] = Registry(
         ),
         "gspo": Algorithm(
             estimator="group_norm",
-            description="the advantage of grpo; the ratio that the loss clips is the trajectory's, not the token's",
+            description="the advantage of grpo; the loss clips a trajectory's ratio to vLLM's probabilities",
             paper="arXiv 2507.18071",
             flags={
                 "actor.policy_loss_type": "gspo",
-                "actor.eps_clip_low_high": (3e-4, 4e-4),  # section 5.1 of the paper
                 "actor.loss_agg_mode": "seq-mean-token-mean",
-                "algo.advantage.is_correction_level": "off",  # else its ratio is to vLLM's probabilities
             },
             needs_group=True,
         ),
@@ -111,10 +109,7 @@ ALGORITHMS: Registry[Algorithm] = Registry(
 
 
 def require_algorithm(rl: RL) -> Algorithm:
-    """The algorithm that the settings name.
-
-    Raises `InputError` for an unknown one, for groups too small for it, and for settings that it would ignore.
-    """
+    """The algorithm that the settings name. Raises `InputError` for one that is unknown or does not fit them."""
     algorithm = ALGORITHMS.require(rl.algorithm, "rl.algorithm")
     if not isinstance(algorithm, Algorithm):
         raise InputError(f"rl.algorithm = {rl.algorithm!r}: its entry point is not an Algorithm, but {algorithm!r}")
@@ -128,6 +123,11 @@ def require_algorithm(rl: RL) -> Algorithm:
     if rl.loss_aggregation == "token" and algorithm.flags.get("actor.policy_loss_type") == "gspo":
         raise InputError(
             f'rl.loss_aggregation = "token": rl.algorithm = {rl.algorithm!r} weights trajectories; set "trajectory"'
+        )
+    if algorithm.flags.get("algo.advantage.is_correction_level") == "off":
+        raise InputError(
+            f"rl.algorithm = {rl.algorithm!r} sets is_correction_level = off: vLLM then reports no log-probabilities, "
+            "and nothing tells whether rollouts come from the trained weights; use token or seq"
         )
     return algorithm
 

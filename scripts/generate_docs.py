@@ -124,10 +124,20 @@ def official_scorers() -> str:
 
 def algorithms() -> str:
     from r1searcher.engine.openrlhf.algorithms import ALGORITHMS
+    from r1searcher.engine.openrlhf.flags import argv
 
     entries = ((name, ALGORITHMS[name]) for name in ALGORITHMS.builtin)
-    rows = ((code(name), a.description, "2 or more" if a.needs_group else "1 or more", a.paper) for name, a in entries)
-    return table(("`rl.algorithm`", "advantage of a trajectory", "samples per question", "paper"), rows)
+    rows = (
+        (
+            code(name),
+            algorithm.description,
+            "2 or more" if algorithm.needs_group else "1 or more",
+            code(" ".join(argv({"algo.advantage.estimator": algorithm.estimator, **algorithm.flags}))),
+            algorithm.paper,
+        )
+        for name, algorithm in entries
+    )
+    return table(("`rl.algorithm`", "advantage and loss", "samples per question", "OpenRLHF's flags", "paper"), rows)
 
 
 def watch_rules() -> str:

@@ -175,7 +175,7 @@ SETTINGS = (
     "rl.steps=-1", "rl.steps=1.5", "rl.steps=4.0", "rl.steps=true", "rl.steps=" + "9" * 40, "rl.steps=" + "9" * DIGITS,
     "rl.steps=[1]", "rl.steps={}", "rl.steps=1979-05-27", "rl.steps=", "rl.batch_size=7", "rl.batch_size=0",
     "rl.questions_per_step=0", "rl.questions_per_step=10000000000", "rl.samples_per_question=-3",
-    "rl.samples_per_question=1", "rl.algorithm=ppo", "rl.algorithm=3", "rl.lr_schedule=linear", "rl=3", "rl=[]",
+    "rl.samples_per_question=1", "rl.algorithm=pppo", "rl.algorithm=3", "rl.lr_schedule=linear", "rl=3", "rl=[]",
     "rl.micro_batch_size=" + "1" * 30, "rl.nothing=1", "rl.steps.x=1", "nothing=1", "nothing.at.all=1", "=1", "x", "",
     ".=1",
     "a..b=1", "seed=-1", "seed=4294967296", "seed=9223372036854775808", "seed=1e3", "seed=true", "seed=\"7\"",

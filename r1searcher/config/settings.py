@@ -185,10 +185,13 @@ class Reward(Section):
     """Format rules of other packages, in addition to those of docs/rewards.md."""
 
 
+ClipRange = Annotated[float, Field(gt=0, le=MANY)]
+
+
 class RL(Section):
-    algorithm: str = "reinforce_baseline"
-    """How a trajectory's reward becomes an advantage: reinforce, reinforce_baseline, rloo, group_norm, dr_grpo or one
-    of another package; see docs/training.md."""
+    algorithm: str = "reinforce++-baseline"
+    """How the policy is updated from rewards: reinforce++, reinforce++-baseline, rloo, grpo, dr-grpo, flash-reinforce,
+    gspo, ppo or one of another package; see docs/training.md."""
 
     questions_per_step: int = Field(64, ge=1, le=MANY)
     """Questions per step."""
@@ -215,8 +218,46 @@ class RL(Section):
     kl_coef: float = Field(0.0, ge=0, le=1000)
     """Weight of the KL divergence from the model that the stage starts with. With 0 no reference model is loaded."""
 
+    kl_estimator: Literal["k1", "k2", "k3"] | None = None
+    """Estimator of the KL divergence per token; the algorithm's if not set."""
+
+    kl_in_loss: bool | None = None
+    """Whether the KL divergence is a term of the loss (with k2 or k3) or subtracted from the reward; the algorithm's if
+    not set."""
+
+    clip_range: Annotated[tuple[ClipRange, ClipRange] | None, Field(strict=False)] = None
+    """How far below and above 1 the ratio of new to old probability counts in the loss, such as [0.2, 0.28]; the
+    algorithm's if not set."""
+
+    dual_clip: float | None = Field(None, gt=1, le=MANY)
+    """Largest ratio that counts where the advantage is negative (dual-clip PPO, arXiv 1912.09729)."""
+
+    loss_aggregation: Literal["token", "trajectory"] | None = None
+    """Whether each token or each trajectory of an update has the same weight; the algorithm's if not set."""
+
+    entropy_coef: float | None = Field(None, ge=0, le=1000)
+    """Weight of the policy's entropy, which the loss rewards. 0 only logs it; if not set, it is not computed."""
+
+    gae_lambda: float = Field(1.0, ge=0, le=1)
+    """ppo only: lambda of generalized advantage estimation (GAE); it must be 1."""
+
+    critic_learning_rate: float = Field(9e-6, gt=0, le=1)
+    """ppo only: Adam's learning rate for the critic, without warmup."""
+
+    value_clip_range: float = Field(0.5, gt=0, le=MANY)
+    """ppo only: how far a value may move from the one before the update and still count in the critic's loss."""
+
     steps: int | None = Field(None, ge=1, le=MANY)
     """Steps of this stage; one pass over the questions if not set."""
+
+    @model_validator(mode="after")
+    def values_of_model_tokens(self) -> "RL":
+        if self.gae_lambda < 1:
+            raise ValueError(
+                f"gae_lambda = {self.gae_lambda}: must be 1; OpenRLHF sets the values of document tokens to 0, so that "
+                "with less than 1 every search counts as a loss of all value"
+            )
+        return self
 
     @model_validator(mode="after")
     def whole_updates(self) -> "RL":
@@ -311,7 +352,7 @@ class Engine(Section):
     """Nodes with GPUs for the trained model. More than one need a Ray cluster (ray_address)."""
 
     gpus: int = Field(1, ge=1, le=100_000)
-    """GPUs per node for the trained model, and as many for the reference model unless colocated."""
+    """GPUs per node for the trained model, and as many each for reference model and critic unless colocated."""
 
     vllm_engines: int | None = Field(None, ge=1, le=100_000)
     """vLLM engines for the rollouts. None: with colocate as many as the GPUs of the trained model hold, otherwise 1."""
@@ -323,7 +364,7 @@ class Engine(Section):
     """Share of a GPU's memory that vLLM may use."""
 
     colocate: bool = False
-    """Trained model, reference model and vLLM share the same GPUs."""
+    """Trained model, reference model, critic and vLLM share the same GPUs."""
 
     zero_stage: int = Field(2, ge=0, le=3)
     """DeepSpeed ZeRO stage."""

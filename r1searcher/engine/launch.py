@@ -19,7 +19,7 @@ from r1searcher.engine.openrlhf.flags import EngineRun, argv, rl_flags, sft_flag
 from r1searcher.engine.topology import topology_of
 from r1searcher.engine.training_rows import by_length_within_updates
 from r1searcher.errors import InputError
-from r1searcher.models.folder import local_model
+from r1searcher.models.folder import local_model, require_layers
 from r1searcher.runs.folder import RunFolder
 
 
@@ -29,7 +29,7 @@ def prepare_rl(settings: Settings, run: RunFolder, model: Path, executor: Path |
     `model` is a folder, or a name on the hub. `executor` is a file that replaces our executor, for benchmarks.
     """
     topology = topology_of(settings)
-    model = local_model(str(model), settings.model.trust_remote_code)
+    model = _start(settings, model)
     this = EngineRun(settings=settings, run=run, model=model, topology=topology)
     _write_launch_script(
         run, environment(settings, run, topology), ["-m", main.__name__, "rl"], argv(rl_flags(this, executor))
@@ -45,7 +45,7 @@ def prepare_sft(settings: Settings, run: RunFolder, model: Path, max_len: int) -
     Raises `InputError` for rows longer than `max_len` tokens: cutting a turn would teach the model to stop there.
     """
     topology = topology_of(settings)
-    model = local_model(str(model), settings.model.trust_remote_code)
+    model = _start(settings, model)
     rows = list(read_rows(run.questions))
     lengths = _token_counts(rows, model, settings.model.trust_remote_code)
     long = [number for number, length in enumerate(lengths, start=1) if length > max_len]
@@ -63,6 +63,14 @@ def prepare_sft(settings: Settings, run: RunFolder, model: Path, max_len: int) -
     else:
         variables |= _one_process()
     _write_launch_script(run, variables, python, argv(sft_flags(this, max_len)))
+
+
+def _start(settings: Settings, model: Path) -> Path:
+    """The folder of the model that training starts with. Raises `InputError` where it cannot be trained as asked."""
+    folder = local_model(str(model), settings.model.trust_remote_code)
+    if settings.lora.rank:
+        require_layers(folder, settings.lora.target_modules)
+    return folder
 
 
 def is_sft(run: RunFolder) -> bool:

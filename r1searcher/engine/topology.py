@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from r1searcher.config.settings import Engine, Settings
-from r1searcher.engine.openrlhf.algorithms import ALGORITHMS, Algorithm
+from r1searcher.engine.openrlhf.algorithms import has_critic
 from r1searcher.errors import InputError
 
 Device = Literal["cpu", "gpu"]
@@ -66,13 +66,12 @@ def topology_of(settings: Settings, device: Device | None = None) -> Topology:
     Raises `InputError` if they ask for something that the machine does not have.
     """
     engine = settings.engine
-    algorithm = ALGORITHMS.get(settings.rl.algorithm)  # an unknown one is reported by `require_algorithm`
     topology = Topology(
         device=device or device_of(settings),
         nodes=engine.nodes,
         gpus_per_node=engine.gpus,
         reference=settings.rl.kl_coef > 0,
-        critic=isinstance(algorithm, Algorithm) and algorithm.needs_critic,
+        critic=has_critic(settings.rl),
         vllm_engines=engine.vllm_engines or _engines(engine),
         tensor_parallel=engine.tensor_parallel,
         colocate=engine.colocate,

@@ -1,6 +1,7 @@
 """A model as the engine needs it: a folder on this machine, without code and without pickles."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 from r1searcher.episodes.tokens import may_be_on_hub
@@ -32,6 +33,23 @@ def local_model(model: str, trust_remote_code: bool = False) -> Path:
                     "code, and set model.trust_remote_code = true to run it"
                 )
     return folder
+
+
+def require_layers(folder: Path, names: Collection[str]) -> None:
+    """Raises `InputError` for a name in `lora.target_modules` that no layer with a weight matrix of the model has."""
+    from safetensors import safe_open
+
+    if not names:
+        return
+    layers: set[str] = set()
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="numpy") as weights:
+            matrices = (key for key in weights.keys() if len(weights.get_slice(key).get_shape()) == 2)  # noqa: SIM118
+            layers.update(key.removesuffix(".weight") for key in matrices)
+    for name in names:
+        if not any(layer == name or layer.endswith(f".{name}") for layer in layers):
+            there = sorted({layer.rpartition(".")[2] for layer in layers} - {"embed_tokens", "lm_head"})
+            raise InputError(f"lora.target_modules: the model has no linear layer {name!r}; it has {', '.join(there)}")
 
 
 def _download(model: str, patterns: list[str]) -> Path:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from r1searcher.config.settings import Lora, Settings
+from r1searcher.engine.openrlhf.algorithms import has_critic
 from r1searcher.engine.openrlhf.patches.lora import SENT_TOGETHER
 from r1searcher.engine.topology import Topology
 from r1searcher.planning.shapes import ModelShape
@@ -91,6 +92,8 @@ def card_memory(settings: Settings, topology: Topology, shape: ModelShape, card:
     training["overhead"] = OVERHEAD
     if topology.reference and topology.colocate:
         training["reference model"] = 2 * shape.parameters // (topology.trainer_gpus if engine.zero_stage == 3 else 1)
+    if topology.critic and topology.colocate:  # its optimizer and gradients leave the cards while the policy is trained
+        training["critic"] = 2 * shape.parameters // (topology.trainer_gpus if engine.zero_stage == 3 else 1)
     weights = 2 * shape.parameters // topology.tensor_parallel
     reserved = int(card * engine.gpu_memory_utilization)
     sampling = {"vLLM weights": weights, "vLLM cache": max(0, reserved - weights - OVERHEAD), "overhead": OVERHEAD}
@@ -113,7 +116,8 @@ def host_memory(topology: Topology, shape: ModelShape, lora: Lora = ALL_WEIGHTS)
     if not topology.colocate:
         return 4 * shape.parameters
     engines = topology.gpus_per_node // topology.tensor_parallel
-    return 16 * trained_parameters(shape, lora) // topology.nodes + 2 * shape.parameters * engines
+    models = 2 if topology.critic else 1
+    return 16 * trained_parameters(shape, lora) * models // topology.nodes + 2 * shape.parameters * engines
 
 
 def checkpoint_bytes(shape: ModelShape, lora: Lora = ALL_WEIGHTS) -> int:
@@ -122,5 +126,6 @@ def checkpoint_bytes(shape: ModelShape, lora: Lora = ALL_WEIGHTS) -> int:
 
 
 def kept_on_disk(settings: Settings, shape: ModelShape) -> int:
-    """Bytes of the checkpoints that a stage keeps, at least two, and of its model."""
-    return max(2, settings.checkpoint.keep) * checkpoint_bytes(shape, settings.lora) + 2 * shape.parameters
+    """Bytes of the checkpoints that a stage keeps, at least two of each model that it trains, and of its model."""
+    kept = max(2, settings.checkpoint.keep) * (2 if has_critic(settings.rl) else 1)
+    return kept * checkpoint_bytes(shape, settings.lora) + 2 * shape.parameters

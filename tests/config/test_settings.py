@@ -55,6 +55,18 @@ def test_settings_that_contradict_each_other_name_both(tmp_path: Path) -> None:
         load("stage1", overrides={"episode.max_context": 100, "episode.max_new_tokens": 100})
 
 
+def test_a_gae_lambda_below_one_is_refused_with_the_reason() -> None:
+    with pytest.raises(InputError, match=r"rl\.gae_lambda = 0\.95: must be 1; .* every search counts as a loss"):
+        load("stage1", overrides={"rl.algorithm": "ppo", "rl.gae_lambda": 0.95})
+
+
+def test_a_clip_range_is_two_positive_numbers() -> None:
+    assert load("stage1", overrides={"rl.clip_range": [0.2, 0.28]}).rl.clip_range == (0.2, 0.28)
+    for wrong in ([0.2], [0.2, -0.1], 0.2, [0.1, 0.2, 0.3]):
+        with pytest.raises(InputError, match=r"rl\.clip_range"):
+            load("stage1", overrides={"rl.clip_range": wrong})
+
+
 def test_a_stages_own_table_and_flags_override_the_shared_settings(tmp_path: Path) -> None:
     file = write(
         tmp_path,
@@ -132,6 +144,10 @@ REFUSED = [
     ("model.path", "a\x9b"),
     ("data.shuffle", 1),
     ("engine.vllm_kl_limit", float("inf")),
+    ("lora.rank", -1),
+    ("lora.dropout", 1.0),
+    ("lora.target_modules", ["q_proj", "lm_head"]),
+    ("lora.target_modules", ["--train.seed"]),
 ]
 
 

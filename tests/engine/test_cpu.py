@@ -200,9 +200,6 @@ def test_the_drift_is_the_number_that_the_engines_loss_reports():
     trainer, sampler = -torch.rand(6, 9), -torch.rand(6, 9)
     loss = PolicyLoss(is_correction_level="token")
     *_, theirs, _ = loss(trainer, trainer, torch.ones(6, 9), mask, sampler, batch_num_tokens=mask.sum())
-    parts = [
-        Experience(action_mask=mask[rows], action_log_probs=trainer[rows], rollout_log_probs=sampler[rows])
-        for rows in (slice(0, 1), slice(1, 6))
-    ]
-    assert recording.rollout_drift_of(parts) == pytest.approx(float(theirs), rel=1e-5)
-    assert recording.rollout_drift_of([Experience(action_mask=mask, action_log_probs=trainer)]) is None
+    experience = Experience(action_mask=mask, action_log_probs=trainer, rollout_log_probs=sampler)
+    assert float(recording.rollout_drift_of(experience)) == pytest.approx(float(theirs), rel=1e-5)
+    assert recording.rollout_drift_of(Experience(action_mask=mask, action_log_probs=trainer)) is None

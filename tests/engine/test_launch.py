@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 
 from r1searcher.common.files import append_row, read_rows
-from r1searcher.config.settings import RL, Retrieval, Settings
+from r1searcher.common.registry import Registry
+from r1searcher.config.settings import RL, Lora, Retrieval, Settings
 from r1searcher.engine import topology as topologies
 from r1searcher.engine.environment import RUN, environment, forwarded
 from r1searcher.engine.failures import explain
-from r1searcher.engine.openrlhf import workers
-from r1searcher.engine.openrlhf.algorithms import ALGORITHMS, require_algorithm
+from r1searcher.engine.openrlhf import algorithms, workers
+from r1searcher.engine.openrlhf.algorithms import ALGORITHMS, Algorithm, require_algorithm
 from r1searcher.engine.openrlhf.arithmetic import placement_problems
-from r1searcher.engine.openrlhf.checkpoints import rewind
+from r1searcher.engine.openrlhf.checkpoints import checkpoint_step, rewind
 from r1searcher.engine.openrlhf.flags import EngineRun, Flags, argv, rl_flags
 from r1searcher.engine.openrlhf.versions import ALLOW_UNTESTED, TESTED_VERSIONS, require_tested_versions
 from r1searcher.engine.topology import Device, Topology, device_of, topology_of
@@ -115,21 +116,93 @@ def test_flags_follow_the_placement() -> None:
     assert "--critic.num_gpus_per_node" not in argv(flags(settings()))
 
 
-@pytest.mark.parametrize("name", [name for name in ALGORITHMS.builtin if name != "reinforce"])
+def test_adapters_are_off_or_have_their_flags() -> None:
+    assert not [word for word in argv(flags(settings())) if word.startswith("--ds.lora")]
+    chosen = settings().model_copy(update={"lora": Lora(rank=8, alpha=32, target_modules=("q_proj", "v_proj"))})
+    words = argv(flags(chosen))
+    assert "--ds.lora.rank 8 --ds.lora.alpha 32 --ds.lora.dropout 0.0" in " ".join(words)
+    assert "--ds.lora.target_modules q_proj v_proj" in " ".join(words)
+    everywhere = chosen.model_copy(update={"lora": Lora(rank=8)})
+    assert "--ds.lora.target_modules" not in argv(flags(everywhere))  # OpenRLHF's default is all linear layers
+
+
+ESTIMATORS = {
+    "reinforce++": "reinforce",
+    "reinforce++-baseline": "reinforce_baseline",
+    "rloo": "rloo",
+    "grpo": "group_norm",
+    "dr-grpo": "dr_grpo",
+    "flash-reinforce": "flash_reinforce",
+    "gspo": "group_norm",
+    "ppo": "gae",
+}
+"""OpenRLHF's names: the table "RL Algorithms" of its README; gspo is a loss there, to be combined with an estimator."""
+
+ONE_SAMPLE = ("reinforce++", "flash-reinforce", "ppo")
+"""Algorithms whose baseline is not the question's samples."""
+
+
+def test_the_algorithms_are_openrlhfs_under_the_names_that_people_know() -> None:
+    assert {
+        name: flags(settings(algorithm=name))["algo.advantage.estimator"] for name in ALGORITHMS.builtin
+    } == ESTIMATORS
+    assert flags(settings(algorithm="gspo"))["actor.policy_loss_type"] == "gspo"
+    assert flags(settings(algorithm="grpo"))["algo.kl.estimator"] == "k3"
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
 def test_an_algorithm_that_compares_samples_needs_two(name: str) -> None:
-    with pytest.raises(InputError, match="needs at least 2"):
-        require_algorithm(RL(algorithm=name, samples_per_question=1, batch_size=64))
-    assert require_algorithm(RL(algorithm="reinforce", samples_per_question=1, batch_size=64)).estimator == "reinforce"
+    single = RL(algorithm=name, samples_per_question=1, batch_size=64)
+    if name in ONE_SAMPLE:
+        require_algorithm(single)
+    else:
+        with pytest.raises(InputError, match="needs at least 2"):
+            require_algorithm(single)
+
+
+LOSS_FLAGS = {
+    "actor.eps_clip_low_high": ({"clip_range": [0.1, 0.28]}, (0.1, 0.28)),
+    "actor.dual_clip": ({"dual_clip": 3.0}, 3.0),
+    "actor.loss_agg_mode": ({"loss_aggregation": "token"}, "token-mean"),
+    "actor.entropy_coef": ({"entropy_coef": 0.0}, 0.0),
+    "algo.kl.estimator": ({"kl_estimator": "k2"}, "k2"),
+    "algo.kl.use_loss": ({"kl_in_loss": False}, False),
+}
+
+
+@pytest.mark.parametrize("flag", LOSS_FLAGS)
+def test_settings_of_the_loss_replace_what_the_algorithm_says(flag: str) -> None:
+    chosen, value = LOSS_FLAGS[flag]
+    assert flags(settings(algorithm="grpo", **chosen))[flag] == value
+    assert flag not in flags(settings(algorithm="reinforce++")), "OpenRLHF's default holds"
+
+
+def test_a_loss_that_would_not_do_what_the_settings_say_is_refused() -> None:
+    require_algorithm(RL(algorithm="grpo", kl_in_loss=True))
+    with pytest.raises(InputError, match="gradient of k1 is 0 on average"):
+        require_algorithm(RL(algorithm="rloo", kl_in_loss=True))
+    with pytest.raises(InputError, match='weights trajectories; set "trajectory"'):
+        require_algorithm(RL(algorithm="gspo", loss_aggregation="token"))
+
+
+def test_a_critic_has_gpus_and_settings_of_its_own() -> None:
+    chosen = settings(algorithm="ppo", critic_learning_rate=1e-5)
+    found = flags(chosen, placed({**GPUS, "gpus": 4}, algorithm="ppo"))
+    assert (found["critic.num_gpus_per_node"], found["critic.adam.lr"], found["algo.advantage.lambd"]) == (4, 1e-5, 1.0)
+    assert placed({**GPUS, "gpus": 4}, algorithm="ppo").gpus == 4 + 4 + 1  # with one vLLM engine
+    assert not [name for name in argv(flags(settings(algorithm="rloo"))) if "critic" in name]
+
+
+def test_an_algorithm_without_log_probabilities_of_vllm_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    off = Algorithm(estimator="reinforce", description="", flags={"algo.advantage.is_correction_level": "off"})
+    monkeypatch.setattr(algorithms, "ALGORITHMS", Registry("algorithm", "none", {"off": off}))
+    with pytest.raises(InputError, match="vLLM then reports no log-probabilities"):
+        require_algorithm(RL(algorithm="off"))
 
 
 def test_an_unknown_algorithm_is_one_sentence_with_the_nearest() -> None:
     with pytest.raises(InputError, match=r"rl\.algorithm: there is no algorithm 'rlo' \(did you mean 'rloo'\?\)"):
         require_algorithm(RL(algorithm="rlo"))
-
-
-def test_each_algorithm_of_ours_is_an_estimator_of_openrlhf() -> None:
-    estimators = {"gae", "reinforce", "rloo", "reinforce_baseline", "group_norm", "dr_grpo", "flash_reinforce"}
-    assert {algorithm.estimator for algorithm in ALGORITHMS.values()} <= estimators
 
 
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
@@ -220,9 +293,10 @@ def test_the_entry_point_for_vllm_is_the_one_that_the_engine_asks_for(monkeypatc
         workers.require_vllm_entry_point()
 
 
-def make_checkpoint(run: RunFolder, step: int) -> None:
-    (run.checkpoints / "_actor").mkdir(parents=True)
-    (run.checkpoints / "_actor" / "latest").write_text(f"global_step{step}")
+def make_checkpoint(run: RunFolder, step: int, model: str = "_actor") -> None:
+    for saved in range(2, step + 1, 2):
+        (run.checkpoints / model / f"global_step{saved}").mkdir(parents=True)
+    (run.checkpoints / model / "latest").write_text(f"global_step{step}")
 
 
 EPISODE = {"question": "q", "gold_answers": [], "stop": "answered", "segments": [], "searches": []}
@@ -252,6 +326,38 @@ def test_a_first_checkpoint_cut_short_is_taken_for_none(tmp_path: Path) -> None:
     assert rewind(run) == 0
     assert not (run.checkpoints / "_actor").exists()
     assert list(read_rows(run.metrics)) == []
+
+
+@pytest.mark.parametrize(("actor", "critic"), [(4, 2), (2, 4), (4, 4)])
+def test_both_models_resume_from_the_same_step(tmp_path: Path, actor: int, critic: int) -> None:
+    """A kill may come when one of them is saved and the other is not."""
+    run = RunFolder(tmp_path)
+    make_checkpoint(run, actor)
+    make_checkpoint(run, critic, "_critic")
+    step = min(actor, critic)
+    assert checkpoint_step(run) == step
+    assert rewind(run) == step
+    for model in ("_actor", "_critic"):
+        assert (run.checkpoints / model / "latest").read_text() == f"global_step{step}"
+        assert (run.checkpoints / model / "global_step2").is_dir()
+        assert (run.checkpoints / model / "global_step4").exists() == (step == 4)
+
+
+def test_without_a_saved_critic_the_run_starts_over(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    make_checkpoint(run, 2)
+    (run.checkpoints / "_critic" / "global_step2").mkdir(parents=True)  # cut short
+    assert rewind(run) == 0
+    assert not (run.checkpoints / "_actor").exists()
+    assert not (run.checkpoints / "_critic").exists()
+
+
+def test_a_critic_of_the_settings_that_was_never_saved_counts_too(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    make_checkpoint(run, 2)
+    assert checkpoint_step(run) == 2
+    run.config.write_text('rl.algorithm = "ppo"\n')
+    assert checkpoint_step(run) == 0
 
 
 LOGS = {

@@ -13,6 +13,8 @@ import pytest
 
 from r1searcher.common.files import read_rows
 from r1searcher.engine.openrlhf.checkpoints import checkpoint_step
+from r1searcher.errors import InputError
+from r1searcher.models.folder import require_layers
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import trajectory_rows
 from tests import extension
@@ -42,8 +44,13 @@ def load(folder: Path) -> Any:
 
 
 def state_of(run: RunFolder, step: int) -> dict[str, Any]:
-    """What DeepSpeed saved: names of PEFT -> tensors."""
-    file = run.checkpoints / "_actor" / f"global_step{step}" / "mp_rank_00_model_states.pt"
+    """What DeepSpeed saved: names of PEFT -> tensors. Those of several processes are joined by its own program."""
+    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+    folder, tag = run.checkpoints / "_actor", f"global_step{step}"
+    file = folder / tag / "mp_rank_00_model_states.pt"
+    if not file.exists():  # ZeRO-3
+        return dict(get_fp32_state_dict_from_zero_checkpoint(str(folder), tag))
     state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=False)["module"]
     return {name: tensor.float() for name, tensor in state.items()}
 
@@ -104,7 +111,18 @@ def with_adapters(start: Path, state: dict[str, Any]) -> Any:
 
 
 def test_vllm_samples_from_the_merged_weights_and_the_saved_model_has_them(world: World) -> None:
-    run = stage(world, "lora", "--steps", "2", "--set", "checkpoint.every=1")
+    check_merged(world, stage(world, "lora", "--steps", "2", "--set", "checkpoint.every=1"))
+
+
+@pytest.mark.long
+def test_sharded_weights_are_gathered_before_they_are_merged(world: World) -> None:
+    """ZeRO-3 with two processes, over gloo."""
+    words = ("--steps", "2", "--set", "checkpoint.every=1", "--set", "engine.zero_stage=3", "--set", "engine.gpus=2")
+    check_merged(world, stage(world, "lora-sharded", *words))
+
+
+def check_merged(world: World, run: RunFolder) -> None:
+    """A run of two steps, each with a checkpoint, in fp32."""
     start = world.folder_of("sft").model
     first, last = state_of(run, 1), state_of(run, 2)
     assert all(float(tensor.abs().max()) > 0 for name, tensor in first.items() if ".lora_B." in name)
@@ -150,6 +168,14 @@ def test_merging_leaves_the_trained_model_as_it_is(tmp_path: Path) -> None:
         torch.testing.assert_close(tensor.float(), expected[name], rtol=2**-7, atol=2**-9)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert [pair for group in in_groups(found) for pair in group] == found
+
+
+def test_a_layer_that_the_model_does_not_have_is_refused(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model")
+    require_layers(model, ("q_proj", "mlp.down_proj"))
+    for name in ("qproj", "norm", "proj"):
+        with pytest.raises(InputError, match=f"the model has no linear layer '{name}'; it has down_proj, gate_proj"):
+            require_layers(model, ("q_proj", name))
 
 
 SKIPPED = """
@@ -211,23 +237,7 @@ def test_an_sft_of_adapters_saves_a_whole_model(world: World) -> None:
     assert changed == {name for name in start if "q_proj.weight" in name or "up_proj.weight" in name}
 
 
-GSPO = """
-from r1searcher.engine.openrlhf.algorithms import Algorithm
-
-GSPO = Algorithm(
-    estimator="group_norm",
-    description="",
-    flags={"actor.policy_loss_type": "gspo", "algo.advantage.is_correction_level": "off"},
-    needs_group=True,
-)
-"""
-
-
 @pytest.mark.long
-def test_the_drift_of_a_loss_that_does_not_report_it_is_watched(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    where = extension.install(tmp_path, {"mine": GSPO}, {"r1searcher.algorithms": {"gspo": "mine:GSPO"}})
-    monkeypatch.setenv("PYTHONPATH", extension.environment(where)["PYTHONPATH"])
+def test_the_drift_of_a_loss_that_does_not_report_it_is_watched(world: World) -> None:
     run = stage(world, "gspo", "--steps", "2", "--set", "rl.algorithm=gspo")
     assert all(0 < abs(row["vllm_kl"]) < 1e-3 for row in read_rows(run.metrics))

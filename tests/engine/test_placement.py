@@ -4,15 +4,17 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from r1searcher.config.settings import Settings, presets
 from r1searcher.config.source import SettingsSource
+from r1searcher.engine.openrlhf.algorithms import ALGORITHMS
 from r1searcher.engine.openrlhf.arithmetic import placement_problems
 from r1searcher.engine.openrlhf.flags import EngineRun, argv, rl_flags
 from r1searcher.engine.topology import topology_of
@@ -36,7 +38,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "tensor parallel 4": {"engine.tensor_parallel": 4, "engine.vllm_engines": 2},
     "tensor parallel 3": {"engine.tensor_parallel": 3, "engine.vllm_engines": 3},
     "separate": {"engine.colocate": False, "rl.kl_coef": 0.01},
-    "one sample": {"rl.samples_per_question": 1, "rl.algorithm": "reinforce", "rl.batch_size": 64},
+    "one sample": {"rl.samples_per_question": 1, "rl.algorithm": "reinforce++", "rl.batch_size": 64},
 }
 
 
@@ -59,12 +61,14 @@ class Case:
         return argv(rl_flags(run))
 
 
-def case(preset: str, cards: tuple[int, int], variant: str = "") -> Case:
+def case(
+    preset: str, cards: tuple[int, int], variant: str = "", overrides: Mapping[str, Any] = MappingProxyType({})
+) -> Case:
     nodes, gpus = cards
     placement: dict[str, Any] = {"engine.nodes": nodes, "engine.gpus": gpus, "engine.device": "gpu"}
     own = {"engine.ray_address": "auto", "engine.precision": "bf16", "engine.freeze_lower_layers": 0}
-    overrides = {**own, **placement, **VARIANTS.get(variant, {})}
-    settings = SettingsSource(preset=preset, overrides=overrides).load("stage2")
+    chosen = {**own, **placement, **VARIANTS.get(variant, {}), **overrides}
+    settings = SettingsSource(preset=preset, overrides=chosen).load("stage2")
     return Case(f"{preset} on {nodes} x {gpus}{': ' * bool(variant)}{variant}", settings)
 
 
@@ -91,6 +95,37 @@ def test_what_we_accept_the_engine_accepts_with_equal_shares(monkeypatch: pytest
             assert accepted, f"{one.name}: {message}"
             assert len(set(shares)) == 1, f"{one.name}: {shares}"
     assert 5 < refused_by_ours < len(cases) - 10  # the cases reach both answers
+
+
+ALL_SETTINGS = {
+    "rl.kl_coef": 0.01,
+    "rl.kl_estimator": "k2",
+    "rl.kl_in_loss": True,
+    "rl.clip_range": [0.2, 0.28],
+    "rl.dual_clip": 3.0,
+    "rl.loss_aggregation": "trajectory",
+    "rl.entropy_coef": 0.001,
+}
+
+
+@pytest.mark.training
+def test_the_engine_accepts_every_algorithm_on_one_and_on_eight_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("R1S_ALLOW_UNTESTED_VERSIONS", "1")
+    cases = [
+        case("paper-qwen-7b", cards, overrides={"rl.algorithm": name, **more})
+        for name in ALGORITHMS.builtin
+        for cards in ((1, 1), (1, 8))
+        for more in ({}, ALL_SETTINGS)
+    ]
+    assert [one.problems for one in cases if one.problems] == []
+    for one, (accepted, message, shares) in zip(cases, asked(cases), strict=True):
+        assert accepted, f"{one.settings.rl.algorithm}, {one.name}: {message}"
+        assert len(set(shares)) == 1, f"{one.settings.rl.algorithm}, {one.name}: {shares}"
+
+
+def test_adapters_of_a_critic_are_refused() -> None:
+    one = case("qwen2.5-3b-lora", (1, 1), overrides={"rl.algorithm": "ppo"})
+    assert ["set lora.rank = 0" in problem for problem in one.problems] == [True]
 
 
 @pytest.mark.parametrize("preset", PAPER)

@@ -127,3 +127,12 @@ def test_no_plan_without_a_model() -> None:
 def test_a_plan_imports_no_torch() -> None:
     code = "import sys, r1searcher.planning.command; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_critic_takes_as_much_disk_and_states_as_the_policy() -> None:
+    policy = plan("paper-qwen-7b", GB80).as_json()
+    both = plan("paper-qwen-7b", GB80, rl__algorithm="ppo").as_json()
+    model = 2 * policy["model"]["parameters"] / GIB
+    assert both["checkpoint_disk"] - model == pytest.approx(2 * (policy["checkpoint_disk"] - model), abs=0.2)
+    assert both["training"]["critic"] == pytest.approx(model / 8, abs=0.01)  # ZeRO-3 on eight cards
+    assert both["host_memory"] > policy["host_memory"]

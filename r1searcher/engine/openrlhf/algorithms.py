@@ -1,4 +1,4 @@
-"""The values of `rl.algorithm`: how OpenRLHF 0.11.2 computes the advantage from a trajectory's reward.
+"""The values of `rl.algorithm`: how OpenRLHF 0.11.2 computes advantages from rewards, and its loss.
 
 Another package adds one by the entry-point group `r1searcher.algorithms`, whose entries are `Algorithm` objects.
 """
@@ -40,14 +40,15 @@ ALGORITHMS: Registry[Algorithm] = Registry(
     "algorithm",
     "r1searcher.algorithms",
     {
-        "reinforce": Algorithm(
+        "reinforce++": Algorithm(
             estimator="reinforce",
-            description="REINFORCE++: the reward, normalized over the step",
+            description="the reward, normalized over the step",
             paper="arXiv 2501.03262",
         ),
-        "reinforce_baseline": Algorithm(
+        "reinforce++-baseline": Algorithm(
             estimator="reinforce_baseline",
-            description="REINFORCE++ with the mean of the question's samples as baseline; the released Qwen script",
+            description="the reward minus the mean of the question's samples, normalized over the step; the released "
+            "Qwen script",
             paper="arXiv 2501.03262",
             needs_group=True,
         ),
@@ -57,24 +58,58 @@ ALGORITHMS: Registry[Algorithm] = Registry(
             paper="arXiv 2402.14740",
             needs_group=True,
         ),
-        "group_norm": Algorithm(
+        "grpo": Algorithm(
             estimator="group_norm",
-            description="GRPO: the reward minus the mean of the question's samples, over their standard deviation",
+            description="the reward minus the mean of the question's samples, over their standard deviation; KL in the "
+            "loss; each trajectory has the same weight",
             paper="arXiv 2402.03300",
+            flags={
+                "algo.kl.use_loss": True,
+                "algo.kl.estimator": "k3",
+                "actor.loss_agg_mode": "seq-mean-token-mean",
+            },
             needs_group=True,
         ),
-        "dr_grpo": Algorithm(
+        "dr-grpo": Algorithm(
             estimator="dr_grpo",
-            description="Dr. GRPO: as GRPO, not divided by the standard deviation",
+            description="the reward minus the mean of the question's samples; each token has the same weight",
             paper="arXiv 2503.20783",
             needs_group=True,
+        ),
+        "flash-reinforce": Algorithm(
+            estimator="flash_reinforce",
+            description="the reward minus its mean over the step; trajectories that trainer and vLLM disagree on are "
+            "dropped",
+            paper="FlashREINFORCE, ResearchGate 414274571",
+            flags={
+                "algo.advantage.is_correction_level": "seq",
+                "algo.advantage.is_correction_gating": "binary_kl",
+                "algo.advantage.is_correction_threshold": (0.01,),  # nats per token; OpenRLHF has no default for it
+                "actor.loss_agg_mode": "seq-mean-token-mean",
+            },
+        ),
+        "gspo": Algorithm(
+            estimator="group_norm",
+            description="the advantage of grpo; the loss clips a trajectory's ratio to vLLM's probabilities",
+            paper="arXiv 2507.18071",
+            flags={
+                "actor.policy_loss_type": "gspo",
+                "actor.loss_agg_mode": "seq-mean-token-mean",
+            },
+            needs_group=True,
+        ),
+        "ppo": Algorithm(
+            estimator="gae",
+            description="the reward minus what a trained critic predicts at the token, normalized over the step",
+            paper="arXiv 1707.06347",
+            needs_critic=True,
         ),
     },
 )
 
 
 def require_algorithm(rl: RL) -> Algorithm:
-    """The algorithm that the settings name. Raises `InputError` for an unknown one, and for groups too small for it."""
+    """The algorithm that the settings name. Raises `InputError` for one that is unknown or does not fit them."""
     algorithm = ALGORITHMS.require(rl.algorithm, "rl.algorithm")
     if not isinstance(algorithm, Algorithm):
         raise InputError(f"rl.algorithm = {rl.algorithm!r}: its entry point is not an Algorithm, but {algorithm!r}")
@@ -83,4 +118,53 @@ def require_algorithm(rl: RL) -> Algorithm:
             f"rl.samples_per_question = {rl.samples_per_question}: rl.algorithm = {rl.algorithm!r} compares samples of "
             "a question and needs at least 2"
         )
+    if rl.kl_in_loss and (rl.kl_estimator or algorithm.flags.get("algo.kl.estimator", "k1")) == "k1":
+        raise InputError("rl.kl_in_loss = true: the gradient of k1 is 0 on average; set rl.kl_estimator = k2 or k3")
+    if rl.loss_aggregation == "token" and algorithm.flags.get("actor.policy_loss_type") == "gspo":
+        raise InputError(
+            f'rl.loss_aggregation = "token": rl.algorithm = {rl.algorithm!r} weights trajectories; set "trajectory"'
+        )
+    if algorithm.flags.get("algo.advantage.is_correction_level") == "off":
+        raise InputError(
+            f"rl.algorithm = {rl.algorithm!r} sets is_correction_level = off: vLLM then reports no log-probabilities, "
+            "and nothing tells whether rollouts come from the trained weights; use token or seq"
+        )
     return algorithm
+
+
+def has_critic(rl: RL) -> bool:
+    """Whether a critic is trained. An unknown algorithm, which `require_algorithm` reports, has none."""
+    algorithm = ALGORITHMS.get(rl.algorithm)
+    return isinstance(algorithm, Algorithm) and algorithm.needs_critic
+
+
+def algorithm_flags(rl: RL) -> Mapping[str, FlagValue]:
+    """OpenRLHF's flags for the algorithm, and for the settings of its loss, which take precedence over its own flags.
+
+    Settings that are not set have no flag here, so that the algorithm's or OpenRLHF's default holds.
+    """
+    algorithm = require_algorithm(rl)
+    aggregation = {"token": "token-mean", "trajectory": "seq-mean-token-mean"}
+    chosen: Mapping[str, FlagValue] = {
+        "algo.kl.estimator": rl.kl_estimator,
+        "algo.kl.use_loss": rl.kl_in_loss,
+        "actor.eps_clip_low_high": rl.clip_range,
+        "actor.dual_clip": rl.dual_clip,
+        "actor.loss_agg_mode": aggregation[rl.loss_aggregation] if rl.loss_aggregation else None,
+        "actor.entropy_coef": rl.entropy_coef,
+    }
+    critic: Mapping[str, FlagValue] = {
+        "algo.advantage.lambd": rl.gae_lambda,
+        "critic.adam.lr": rl.critic_learning_rate,
+        "critic.lr_scheduler": "constant",
+        "critic.lr_warmup_ratio": 0,
+        "critic.value_clip": rl.value_clip_range,
+    }
+    return {
+        "algo.advantage.estimator": algorithm.estimator,
+        # Drops tokens that vLLM and the trainer disagree on.
+        "algo.advantage.is_correction_level": "token",
+        **(critic if algorithm.needs_critic else {}),
+        **algorithm.flags,
+        **{flag: value for flag, value in chosen.items() if value is not None},
+    }

@@ -27,6 +27,11 @@ def placement_problems(settings: Settings, topology: Topology, stage: Stage) -> 
     problems += _rollout_problems(settings, topology)
     problems += _colocation_problems(settings, topology)
     problems += _accumulation_problems(settings, topology)
+    if topology.critic and settings.lora.rank:
+        problems.append(
+            f"lora.rank = {settings.lora.rank}: with rl.algorithm = {settings.rl.algorithm!r} a critic would get "
+            "adapters too, which was not tested; set lora.rank = 0"
+        )
     folder = str(Path(settings.output, settings.name).resolve())
     for character, said in _SPLIT_AT.items():
         if character in folder:

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from r1searcher.config.settings import Settings
-from r1searcher.engine.openrlhf.algorithms import FlagValue, require_algorithm
+from r1searcher.engine.openrlhf.algorithms import FlagValue, algorithm_flags
 from r1searcher.engine.topology import Topology
 from r1searcher.runs.folder import RunFolder
 
@@ -54,15 +54,11 @@ def rl_flags(this: EngineRun, executor: Path | None = None) -> Flags:
     """
     settings, run = this.settings, this.run
     rl, episode = settings.rl, settings.episode
-    algorithm = require_algorithm(rl)
     return {
         "actor.model_name_or_path": str(this.model.resolve()),
         **_placement(this.topology),
         **_strategy(settings, this.topology),
         "actor.gradient_checkpointing_enable": settings.engine.gradient_checkpointing,
-        "algo.advantage.estimator": algorithm.estimator,
-        # Drops tokens that vLLM and the trainer disagree on.
-        "algo.advantage.is_correction_level": "token",
         "algo.kl.init_coef": rl.kl_coef,
         "rollout.batch_size": rl.questions_per_step,
         "rollout.n_samples_per_prompt": rl.samples_per_question,
@@ -88,7 +84,7 @@ def rl_flags(this: EngineRun, executor: Path | None = None) -> Flags:
         "ckpt.best_metric_key": "none",
         "ckpt.load_enable": True,
         **_written_to(run),
-        **algorithm.flags,
+        **algorithm_flags(rl),
     }
 
 

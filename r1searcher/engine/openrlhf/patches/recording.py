@@ -7,15 +7,17 @@ saves the model. The decision is in the run folder (`ending.json`), where the pr
 in asynchronous training that is another process.
 """
 
-from collections.abc import Iterable
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from r1searcher.engine import cpu
 from r1searcher.engine.environment import run_of_this_process
 from r1searcher.engine.import_patches import Patch
 from r1searcher.runs.resolved import read_run
 from r1searcher.watch.monitor import StepMonitor, record
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def _record_steps(module: ModuleType) -> None:
@@ -39,34 +41,30 @@ def _record_steps(module: ModuleType) -> None:
     module.TensorboardLogger = Recorder  # type: ignore[attr-defined]
 
 
-def rollout_drift_of(experiences: Iterable[Any]) -> float | None:
-    """Mean over the sampled tokens of `experiences`: vLLM's log-probability minus the trainer's before its update.
+def rollout_drift_of(experience: Any) -> "Tensor | None":
+    """Mean over the sampled tokens of `experience`: vLLM's log-probability minus the trainer's before its update.
 
     The same number as the `vllm_kl` that OpenRLHF computes for one of its losses. None where vLLM's were not recorded.
     """
-    total = tokens = 0.0
-    for experience in experiences:
-        if experience.rollout_log_probs is None:
-            return None
-        mask = experience.action_mask.bool()
-        difference = experience.rollout_log_probs.double() - experience.action_log_probs.double()
-        total += float(difference[mask].sum())
-        tokens += float(mask.sum())
-    return total / tokens if tokens else None
+    if experience.rollout_log_probs is None:
+        return None
+    mask = experience.action_mask.bool()
+    difference = (experience.rollout_log_probs - experience.action_log_probs)[mask]
+    return difference.sum() / max(1, difference.numel())
 
 
 def _report_drift(module: ModuleType) -> None:
-    """OpenRLHF reports `vllm_kl` for the ppo loss with a correction alone; the rule that reads it needs it for all.
+    """OpenRLHF reports `vllm_kl` for the ppo loss with a correction alone; the rule that reads it needs it for all."""
+    stock = module.ActorPPOTrainer.training_step
 
-    The step's statistics are computed before its updates, and take precedence over what the loss reports.
-    """
-    stock = module.BasePPOTrainer._compute_rollout_stats
+    def training_step(self: Any, experience: Any, *rest: Any, **options: Any) -> dict[str, Any]:
+        found: dict[str, Any] = stock(self, experience, *rest, **options)
+        drift = rollout_drift_of(experience)
+        if drift is not None:
+            found["metrics"]["vllm_kl"], found["weights"]["vllm_kl"] = drift, "token"
+        return found
 
-    def _compute_rollout_stats(self: Any, experiences: list[Any]) -> dict[str, float]:
-        drift = rollout_drift_of(experiences)
-        return {**stock(self, experiences), **({} if drift is None else {"vllm_kl": drift})}
-
-    module.BasePPOTrainer._compute_rollout_stats = _compute_rollout_stats
+    module.ActorPPOTrainer.training_step = training_step
 
 
 def _end_the_loop(module: ModuleType) -> None:
@@ -95,7 +93,7 @@ def _record_sft_steps(module: ModuleType) -> None:
 
 PATCHES = [
     Patch("openrlhf.trainer.ppo_trainer", ("TensorboardLogger",), apply=_record_steps),
-    Patch("openrlhf.trainer.ppo_trainer", ("BasePPOTrainer._compute_rollout_stats",), apply=_report_drift),
+    Patch("openrlhf.trainer.ray.ppo_actor", ("ActorPPOTrainer.training_step",), apply=_report_drift),
     Patch("openrlhf.trainer.ppo_utils.samples_generator", ("SamplesGenerator.generate_samples",), apply=_end_the_loop),
     Patch("openrlhf.trainer.sft_trainer", ("SFTTrainer.save_logs_and_checkpoints",), apply=_record_sft_steps),
 ]

@@ -373,8 +373,8 @@ class Engine(Section):
     """Recompute activations: takes less memory and more time."""
 
     gradient_accumulation: Literal["bf16", "fp32"] | None = None
-    """GPUs only: dtype in which gradients of micro-batches are added up; fp32 needs ZeRO stage 2 or 3. If not set: fp32
-    there, otherwise bf16."""
+    """GPUs only: dtype in which gradients of micro-batches are added up; fp32 needs ZeRO stage 3 (at 2, DeepSpeed
+    accepts it and adds up in bf16). If not set: fp32 at stage 3, otherwise bf16."""
 
     attention: Literal["eager", "sdpa", "flash_attention_2", "flash_attention_4"] = "sdpa"
     """Attention implementation of the trainer. flash_attention_4 comes with the GPU environment; flash_attention_2 has

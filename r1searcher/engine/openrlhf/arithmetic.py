@@ -40,11 +40,11 @@ def placement_problems(settings: Settings, topology: Topology, stage: Stage) -> 
 
 
 def _accumulation_problems(settings: Settings, topology: Topology) -> list[str]:
-    """DeepSpeed refuses fp32 at stage 0; at stage 1 it takes an optimizer whose states cannot leave the GPU."""
+    """DeepSpeed refuses fp32 at stage 0, takes an optimizer whose states cannot leave the GPU at 1, ignores it at 2."""
     engine = settings.engine
-    if topology.device == "cpu" or engine.gradient_accumulation != "fp32" or engine.zero_stage >= 2:
+    if topology.device == "cpu" or engine.gradient_accumulation != "fp32" or engine.zero_stage == 3:
         return []
-    return [f'engine.gradient_accumulation = "fp32": needs engine.zero_stage = 2 or 3, and it is {engine.zero_stage}']
+    return [f'engine.gradient_accumulation = "fp32": needs engine.zero_stage = 3, and it is {engine.zero_stage}']
 
 
 def _sft_processes(topology: Topology) -> int:

@@ -153,7 +153,7 @@ def _strategy(settings: Settings, topology: Topology) -> Flags:
 
 def _gradient_accumulation(settings: Settings) -> str:
     engine = settings.engine
-    return engine.gradient_accumulation or ("fp32" if engine.zero_stage >= 2 else "bf16")
+    return engine.gradient_accumulation or ("fp32" if engine.zero_stage == 3 else "bf16")
 
 
 def _written_to(run: RunFolder) -> Flags:

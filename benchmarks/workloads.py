@@ -23,9 +23,8 @@ QUERY_ROUNDS = 40
 
 def build(inputs: Path, folder: Path) -> Callable[[], object]:
     """The embedded index of the corpus."""
-    from r1searcher.retrieval.indexing.embedded import build
-
     from r1searcher.corpora.readers import Corpus
+    from r1searcher.retrieval.indexing.bm25 import build
 
     index = folder / "index"
     shutil.rmtree(index, ignore_errors=True)

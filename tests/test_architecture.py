@@ -120,3 +120,11 @@ def test_no_function_is_too_long(folder: str) -> None:
                 assert node.end_lineno is not None
                 lines = node.end_lineno - node.lineno + 1
                 assert lines <= LONGEST_FUNCTION, f"{file}:{node.lineno}: {node.name} has {lines} lines"
+
+
+@pytest.mark.parametrize("file", sorted((PACKAGE.parent / "benchmarks").glob("*.py")), ids=lambda f: f.name)
+def test_benchmarks_import_modules_that_exist(file: Path) -> None:
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("r1searcher"):
+            path = PACKAGE.parent / str(node.module).replace(".", "/")
+            assert path.with_suffix(".py").is_file() or path.is_dir(), f"{file.name}:{node.lineno}: {node.module}"

@@ -16,7 +16,7 @@ only when a name is not built in, or when all names are requested.
 import difflib
 import importlib
 from collections.abc import Iterator, Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from r1searcher.errors import InputError
@@ -71,10 +71,8 @@ class Registry(Mapping[str, T], Generic[T]):
 
     @cached_property
     def _entry_points(self) -> "dict[str, EntryPoint]":
-        from importlib.metadata import entry_points
-
         found: dict[str, EntryPoint] = {}
-        for entry in entry_points(group=self.group):
+        for entry in _installed().select(group=self.group):
             if entry.name in self._builtin or (entry.name in found and entry.value != found[entry.name].value):
                 both = f"the {self.noun} {entry.name!r} (one is {_package(entry)})"
                 raise InputError(f"two packages define {both}: uninstall one of them")
@@ -98,6 +96,14 @@ class Registry(Mapping[str, T], Generic[T]):
             found = f"{entry.value} is of type {type(value).__name__}"
             raise InputError(f"{shown} must be of type {self.type_.__name__}, and {found}")
         return cast(T, value)
+
+
+@cache
+def _installed() -> Any:
+    """The entry points of all installed packages, read once for all registries: an object with `select(group=…)`."""
+    from importlib.metadata import entry_points
+
+    return entry_points()
 
 
 def _imported(path: str) -> Any:

@@ -93,6 +93,11 @@ def _gold(text: str) -> _Gold:
     return _Gold(" ".join(words), words, frozenset(words))
 
 
+def gold_words(gold: str) -> list[str]:
+    """The words of a gold answer after normalization; computed once per gold answer."""
+    return _gold(gold).words
+
+
 def score(answer: str | None, gold_answers: Sequence[str]) -> Scores:
     """What `answer` earns against `gold_answers`. None means that no answer was given, and earns nothing.
 

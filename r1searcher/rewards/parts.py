@@ -27,7 +27,7 @@ from r1searcher.episodes.trajectory import Author, Trajectory
 from r1searcher.errors import InputError, R1Error
 from r1searcher.rewards import format as rules
 from r1searcher.rewards import search_r1
-from r1searcher.rewards.metrics import Scores, normalize, score
+from r1searcher.rewards.metrics import Scores, gold_words, normalize, score
 from r1searcher.rewards.released import LLAMA, QWEN, Solution
 
 
@@ -87,7 +87,7 @@ class RewardContext:
     @cached_property
     def answer_in_documents(self) -> bool:
         """A normalized gold answer occurs as whole words in a line of the documents that the model was shown."""
-        gold_answers = [normal.split() for gold in self.trajectory.gold_answers if (normal := normalize(gold))]
+        gold_answers = [words for gold in self.trajectory.gold_answers if (words := gold_words(gold))]
         lines = [
             line
             for segment in self.trajectory.segments

@@ -25,7 +25,7 @@ MARGIN = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`change` is the setting that makes a plan fit which does not; empty where it fits or no single one helps."""
+    """`change` is the setting that would make the plan fit; empty if it fits, or if no single setting helps."""
 
     settings: Settings
     topology: Topology

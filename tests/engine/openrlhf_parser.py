@@ -1,8 +1,8 @@
-"""What OpenRLHF's own main says to command lines: a program that reads them as JSON, one list of words per line.
+"""Whether OpenRLHF's own main accepts command lines: a program that reads them as JSON, one list of words per line.
 
 It runs `openrlhf.cli.train_ppo_ray` as `__main__` for each, with its argument parser and every assert, in `train` too.
-Ray, the engines and the models alone are replaced, at the first call that would start one. Prints a JSON list per line:
-whether it came to the trainer, the message of the assert, and the rows that each process of the trained model takes.
+Only Ray, the engines and the models are replaced, at the first call that would start one. Prints a JSON list per line:
+whether it reached the trainer, the message of the assert, and the rows that each process of the trained model takes.
 """
 
 import contextlib
@@ -65,7 +65,7 @@ def placement_group(*_: Any, **__: Any) -> SimpleNamespace:
 
 
 def refused(words: list[str]) -> str:
-    """What OpenRLHF's main objects to; empty where it comes to the trainer."""
+    """What OpenRLHF's main objects to; empty if it reaches the trainer."""
     import openrlhf.trainer.ray as engines
     import ray
     from openrlhf.trainer import ppo_trainer, ppo_trainer_async

@@ -73,7 +73,7 @@ def _whole(parameters: "Iterable[Tensor]", zero_stage: int) -> AbstractContextMa
 
 
 def in_groups(weights: "Iterable[tuple[str, Tensor]]") -> Iterator[Weights]:
-    """The weights in order, in groups of at least `SENT_TOGETHER` bytes but for the last."""
+    """The weights in order, in groups of at least `SENT_TOGETHER` bytes, except the last."""
     group: Weights = []
     size = 0
     for name, tensor in weights:
@@ -90,7 +90,7 @@ def in_groups(weights: "Iterable[tuple[str, Tensor]]") -> Iterator[Weights]:
 def merged_weights_to_vllm(module: ModuleType) -> None:
     """The weight sync sends every parameter of the trained model by its name: PEFT's names, unmerged.
 
-    It runs as it is here, whichever way it sends (gloo, NCCL, CUDA IPC), for a model of nothing but merged weights.
+    It runs unchanged here, whichever way it sends (gloo, NCCL, CUDA IPC), for a model that has only merged weights.
     """
     stock = module.ActorPPOTrainer.broadcast_to_vllm
 

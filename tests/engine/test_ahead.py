@@ -46,10 +46,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def stage(world: World, name: str, steps: int, *words: str) -> RunFolder:
-    start = str(world.folder_of("sft").path)
     limit = ("--set", "engine.vllm_kl_limit=1000")  # rollouts of older weights drift, as they must
-    world.run("stage1", str(world.settings), "--from", start, "--name", name, "--steps", str(steps), *limit, *words)
-    return world.folder_of(name)
+    return world.stage1(name, "--steps", str(steps), *limit, *words)
 
 
 def check_places(run: RunFolder) -> set[int]:

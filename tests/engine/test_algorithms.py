@@ -20,9 +20,7 @@ pytest.importorskip("vllm")
 
 def stage(world: World, name: str, steps: int, *assignments: str) -> RunFolder:
     words = [word for assignment in assignments for word in ("--set", assignment)]
-    start = str(world.folder_of("sft").path)
-    world.run("stage1", str(world.settings), "--from", start, "--name", name, "--steps", str(steps), *words)
-    return world.folder_of(name)
+    return world.stage1(name, "--steps", str(steps), *words)
 
 
 def weights(folder: Path) -> dict[str, Any]:

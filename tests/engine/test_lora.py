@@ -32,9 +32,7 @@ LORA = ("--set", f"lora.rank={RANK}", "--set", f"lora.alpha={ALPHA}", "--set", "
 
 
 def stage(world: World, name: str, *words: str) -> RunFolder:
-    start = str(world.folder_of("sft").path)
-    world.run("stage1", str(world.settings), "--from", start, "--name", name, *LORA, *words)
-    return world.folder_of(name)
+    return world.stage1(name, *LORA, *words)
 
 
 def load(folder: Path) -> Any:
@@ -199,8 +197,8 @@ def test_a_run_whose_weights_do_not_reach_vllm_is_stopped(
     (tmp_path / "sitecustomize.py").write_text(SKIPPED)  # in every process of the run
     monkeypatch.setenv("PYTHONPATH", extension.environment(tmp_path)["PYTHONPATH"])
     run = world.folder_of("unsynced")
-    words = ("stage1", str(world.settings), "--from", str(world.folder_of("sft").path), "--name", "unsynced", *LORA)
-    command = world.command(*words, "--steps", "10", "--set", "checkpoint.every=1")
+    words = world.stage_words("unsynced", *LORA, "--steps", "10", "--set", "checkpoint.every=1")
+    command = world.command(*words)
     done = subprocess.run(command, capture_output=True, text=True, timeout=HANG, env=one_thread())
     assert done.returncode == 1, done.stderr
     assert "the rollouts no longer come from the trained weights" in " ".join(done.stderr.split())
@@ -211,14 +209,14 @@ def test_a_run_whose_weights_do_not_reach_vllm_is_stopped(
 
 @pytest.mark.long
 def test_a_killed_run_of_adapters_goes_on_from_its_checkpoint(world: World) -> None:
-    run = stage(world, "resumed", "--steps", "4", "--set", "checkpoint.every=2", "--set", "engine.precision=mixed")
+    words = ("--steps", "4", "--set", "checkpoint.every=2", "--set", "engine.precision=mixed")
+    run = stage(world, "resumed", *words)
     for file in (run.summary, run.ending):
         file.unlink(missing_ok=True)
     shutil.rmtree(run.model)
     (run.checkpoints / "_actor" / "latest").write_text("global_step2")
     shutil.rmtree(run.checkpoints / "_actor" / "global_step4")
-    world.run(*("stage1", str(world.settings), "--from", str(world.folder_of("sft").path), "--name", "resumed"), *LORA,
-              *("--steps", "4", "--set", "checkpoint.every=2", "--set", "engine.precision=mixed"))  # fmt: skip
+    stage(world, "resumed", *words)
     rows = list(read_rows(run.metrics))
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert all(abs(row["vllm_kl"]) < 1e-2 for row in rows), "vLLM gets the adapters of the checkpoint"

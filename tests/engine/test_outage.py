@@ -44,8 +44,7 @@ def test_an_outage_stops_the_run_with_its_checkpoint_and_never_becomes_a_reward(
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     run = world.folder_of("outage")
-    words = ("stage1", str(world.settings), "--from", str(world.folder_of("sft").path), "--name", "outage")
-    words += ("--retriever", f"http://127.0.0.1:{port}/retrieve", "--steps", "4")
+    words = world.stage_words("outage", "--retriever", f"http://127.0.0.1:{port}/retrieve", "--steps", "4")
     words += ("--set", "retrieval.retry_timeout_s=3", "--set", "checkpoint.every=1")
     with serving(world, port):
         child = subprocess.Popen(world.command(*words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

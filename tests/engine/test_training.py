@@ -28,9 +28,7 @@ SAMPLES = 64
 
 
 def test_the_engine_learns_to_search(world):
-    start = str(world.folder_of("sft").path)
-    world.run("stage1", str(world.settings), "--from", start, "--name", "learns", "--steps", "9")
-    run = world.folder_of("learns")
+    run = world.stage1("learns", "--steps", "9")
     rows = list(read_rows(run.metrics))
     assert [row["step"] for row in rows] == list(range(1, 10))
     rates = [row["retrieval"] for row in rows]
@@ -59,8 +57,8 @@ def test_the_engine_learns_to_search(world):
 def test_the_guard_stops_a_run_whose_rollouts_drift(world):
     """Rounding alone is the drift here, under a limit that is smaller still."""
     run = world.folder_of("guarded")
-    words = ("stage1", str(world.settings), "--from", str(world.folder_of("sft").path), "--name", "guarded")
-    command = world.command(*words, "--set", "engine.vllm_kl_limit=1e-12", "--set", "checkpoint.every=1")
+    words = world.stage_words("guarded", "--set", "engine.vllm_kl_limit=1e-12", "--set", "checkpoint.every=1")
+    command = world.command(*words)
     done = subprocess.run(command, capture_output=True, text=True, timeout=HANG, env=one_thread())
     said = " ".join(done.stderr.split())
     assert done.returncode == 1, said
@@ -73,8 +71,7 @@ def test_the_guard_stops_a_run_whose_rollouts_drift(world):
 
 def test_a_stage_killed_and_interrupted_in_the_middle_goes_on_with_the_data_in_order(world):
     last = 24  # many seconds of work are left when the third step is seen, on a fast machine too
-    start = str(world.folder_of("sft").path)
-    words = ("stage2", str(world.settings), "--from", start, "--steps", str(last), "--name", "killed")
+    words = world.stage_words("killed", "--steps", str(last), stage="stage2")
     run = world.folder_of("killed")
 
     child = until_step(3, run, world.command(*words))

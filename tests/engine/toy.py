@@ -84,6 +84,15 @@ class World:
     def folder_of(self, name: str) -> RunFolder:
         return RunFolder(self.folder / "runs" / name)
 
+    def stage_words(self, name: str, *more: str, stage: str = "stage1") -> tuple[str, ...]:
+        """The command of a stage that starts with the model of the run "sft"."""
+        start = str(self.folder_of("sft").path)
+        return (stage, str(self.settings), "--from", start, "--name", name, *more)
+
+    def stage1(self, name: str, *more: str) -> RunFolder:
+        self.run(*self.stage_words(name, *more))
+        return self.folder_of(name)
+
 
 def one_thread() -> dict[str, str]:
     """The environment with a single thread a process: a tiny model gains nothing from more and waits for them."""

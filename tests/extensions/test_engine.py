@@ -55,7 +55,8 @@ def test_an_algorithm_is_a_value_of_the_setting(tmp_path: Path) -> None:
 
 def test_an_entry_point_that_is_not_an_algorithm_is_one_sentence(tmp_path: Path) -> None:
     where = extension.install(tmp_path, {"mine": "GRPO = 'grpo'\n"}, {"r1searcher.algorithms": {"mine": "mine:GRPO"}})
-    assert "its entry point is not an Algorithm, but 'grpo'" in flags(where, "mine", 4)
+    said = "the algorithm 'mine' of the package stranger must be of type Algorithm, and mine:GRPO is of type str"
+    assert said in flags(where, "mine", 4)
 
 
 CHECK = """
@@ -73,7 +74,8 @@ except R1Error as error:
 def test_a_watch_rule_that_cannot_be_used_is_found_before_a_run(tmp_path: Path) -> None:
     groups = {"r1searcher.watch_rules": {"mine": "mine:rule"}}
     not_callable = extension.install(tmp_path / "a", {"mine": "rule = 5\n"}, groups)
-    assert "the watch rule 'mine' is not a function, but 5" in python(not_callable, CHECK).stdout
+    said = "the watch rule 'mine' of the package stranger must be of type Callable, and mine:rule is of type int"
+    assert said in python(not_callable, CHECK).stdout
     broken = extension.install(tmp_path / "b", {"mine": "import no_such_module\n"}, groups)
     assert "the watch rule 'mine' of the package stranger cannot be imported" in python(broken, CHECK).stdout
     assert python(installed(tmp_path / "c", "Add a watch rule", "my_rules"), CHECK).stdout == ""

@@ -1,7 +1,5 @@
 """Built-in entries and those of another package, in a process that has that package."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,8 +13,7 @@ SHAPES = 'Registry("shape", "r1searcher.test_shapes", {"circle": 1, "join": "os.
 
 def _said(code: str, where: Path) -> str:
     program = f"from r1searcher.common.registry import Registry\nshapes = {SHAPES}\n{code}"
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, env=extension.environment(where), capture_output=True, text=True, check=False)
+    done = extension.python(program, where)
     return (done.stdout + done.stderr).strip()
 
 

@@ -114,6 +114,11 @@ def decode(encoded: bytes) -> Passage:
     return Passage(content[:id_], content[id_ : id_ + title], content[id_ + title :])
 
 
+def folder_of(url: str) -> str:
+    """The folder in a retriever URL of an embedded index, as it was given: `index/`, `file:index/`."""
+    return url.removeprefix("file:").removeprefix("bm25:")
+
+
 def is_index(path: Path) -> bool:
     """Whether a folder contains a finished index. Raises `FileError` if this user may not read it."""
     try:

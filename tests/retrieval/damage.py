@@ -74,7 +74,7 @@ def damages(index: Path, positions: int, seed: int = 0) -> Iterator[Damage]:
 
 
 def ask(address: str, query: str) -> Any:
-    """The answer, or the reason why there is none as a short string. Raises `TimeoutError` after `LONGEST_ANSWER` seconds."""
+    """The answer, or a short reason why there is none. Raises `TimeoutError` after `LONGEST_ANSWER` seconds."""
     try:
         return post(f"{address}/retrieve", {"queries": [query], "return_scores": True}, LONGEST_ANSWER)["result"]
     except urllib.error.HTTPError as error:

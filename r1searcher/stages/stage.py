@@ -59,7 +59,7 @@ def _train(
         console.print(warning, soft_wrap=True)
     rl = settings.rl
     steps = lines_in(run.questions) // rl.questions_per_step
-    with RunView(run, TITLES[stage], steps, rl.questions_per_step * rl.samples_per_question, console) as view:
+    with RunView(run, TITLES[stage], steps, rl.rollouts, console) as view:
         if prepared.resuming:
             console.print("resuming from the last checkpoint")
         ended = describe(run_engine(run, view.refresh, console.print))

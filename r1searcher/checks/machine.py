@@ -27,9 +27,9 @@ def _device(inputs: StageInputs) -> None:
 def _require_gpus_here(inputs: StageInputs, topology: Topology, present: int) -> None:
     """SFT and evaluation run on this machine, even where RL runs on a cluster."""
     settings = inputs.settings
-    if inputs.stage == "sft" and topology.gpus_per_node > present:
+    if inputs.stage == "sft" and topology.sft_processes > present:
         raise InputError(
-            f"engine.gpus = {topology.gpus_per_node}: SFT runs on this machine, which has {present} GPUs; start it "
+            f"engine.gpus = {topology.sft_processes}: SFT runs on this machine, which has {present} GPUs; start it "
             "on a node with enough, or lower engine.gpus in [sft.engine]"
         )
     evaluates = inputs.stage != "sft" and settings.data.held_out and settings.evaluation.questions

@@ -1,13 +1,13 @@
 """Extension points by name: built-in entries, and those that other packages declare as entry points.
 
-    RETRIEVERS: Registry[type[Retriever]] = Registry(
-        "retriever", "r1searcher.retrievers", {"bm25": "r1searcher.retrieval.engines.bm25:Bm25Index"}
+    RETRIEVERS: Registry[type[EngineSettings]] = Registry(
+        "retriever", "r1searcher.retrievers", {"bm25": "r1searcher.retrieval.engines.bm25:Settings"}
     )
 
 Another package adds an entry in its own `pyproject.toml`, without changes to this package:
 
     [project.entry-points."r1searcher.retrievers"]
-    mine = "my_package.retriever:MyRetriever"
+    mine = "my_package.retriever:Settings"
 
 A built-in entry is a value, or "module:attribute" if importing it takes time. Metadata of installed packages is read
 only when a name is not built in, or when all names are requested.

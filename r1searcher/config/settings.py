@@ -250,6 +250,11 @@ class RL(Section):
     steps: int | None = Field(None, ge=1, le=MANY)
     """Steps of this stage; one pass over the questions if not set."""
 
+    @property
+    def rollouts(self) -> int:
+        """Trajectories per step."""
+        return self.questions_per_step * self.samples_per_question
+
     @model_validator(mode="after")
     def values_of_model_tokens(self) -> "RL":
         if self.gae_lambda < 1:
@@ -261,10 +266,10 @@ class RL(Section):
 
     @model_validator(mode="after")
     def whole_updates(self) -> "RL":
-        rollouts = self.questions_per_step * self.samples_per_question
-        if rollouts % self.batch_size:
+        if self.rollouts % self.batch_size:
             raise ValueError(
-                f"batch_size = {self.batch_size}: must divide questions_per_step x samples_per_question = {rollouts}"
+                f"batch_size = {self.batch_size}: must divide questions_per_step x samples_per_question = "
+                f"{self.rollouts}"
             )
         if self.steps is not None and self.steps * self.questions_per_step > 100 * MANY:
             raise ValueError(
@@ -333,6 +338,11 @@ class Checkpoint(Section):
 
     keep: int = Field(2, ge=1, le=MANY)
     """Checkpoints to keep."""
+
+    @property
+    def kept(self) -> int:
+        """At least two: one is deleted before the next is written, and a kill in between would lose the only one."""
+        return max(2, self.keep)
 
 
 class Engine(Section):

@@ -12,11 +12,10 @@ import sys
 import warnings
 
 from r1searcher.common.terminal import text_line
-from r1searcher.engine import cpu, environment, import_patches
-from r1searcher.engine.openrlhf.patches import order, recording
+from r1searcher.engine import cpu, environment
+from r1searcher.engine.openrlhf import workers
+from r1searcher.engine.openrlhf.patches import recording
 from r1searcher.engine.openrlhf.patches.flash_attention import has_flash_attention_2
-from r1searcher.engine.openrlhf.versions import require_tested_versions
-from r1searcher.engine.openrlhf.workers import DEVICE_PATCHES
 from r1searcher.engine.topology import Device
 from r1searcher.errors import InputError, R1Error
 
@@ -24,16 +23,14 @@ from r1searcher.errors import InputError, R1Error
 def check(device: Device) -> str:
     """Import everything; returns the versions in one line. Raises any import error."""
     os.environ.setdefault(environment.RUN, os.devnull)
-    require_tested_versions(device)
-    patches = [*recording.PATCHES, *order.PATCHES, *DEVICE_PATCHES[device]]
     if device == "cpu":
         os.environ |= {**cpu.ENVIRONMENT, cpu.CPU_ENV: cpu.CpuSettings().to_env()}
-    else:
+    workers.setup()
+    if device == "gpu":
         require_cuda_build()
-    import_patches.install(patches)
     packages = ("torch", "ray", "deepspeed", "vllm", "openrlhf", "r1searcher")
     modules = [importlib.import_module(name) for name in packages]
-    for patch in patches:
+    for patch in (*workers.PATCHES[device], *recording.PATCHES):
         importlib.import_module(patch.module)
     importlib.import_module("openrlhf.cli.train_sft")
     importlib.import_module("r1searcher.engine.openrlhf.executor")

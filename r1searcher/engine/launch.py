@@ -59,7 +59,7 @@ def prepare_sft(settings: Settings, run: RunFolder, model: Path, max_len: int) -
     python = ["-m", main.__name__, "sft"]
     variables = environment(settings, run, topology)
     if topology.device == "gpu":
-        python = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={topology.gpus_per_node}", *python]
+        python = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={topology.sft_processes}", *python]
     else:
         variables |= _one_process()
     _write_launch_script(run, variables, python, argv(sft_flags(this, max_len)))

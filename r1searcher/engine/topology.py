@@ -43,21 +43,27 @@ class Topology:
     colocate: bool
     """Trained model, reference, critic and vLLM share the same GPUs."""
 
-    gpu_memory_utilization: float
-    """Share of a GPU's memory for vLLM."""
-
     @property
     def trainer_gpus(self) -> int:
         """GPUs of the trained model on all nodes."""
         return self.nodes * self.gpus_per_node
 
     @property
+    def sft_processes(self) -> int:
+        """Processes of the SFT, which runs on one node; on CPU it is one."""
+        return self.gpus_per_node if self.device == "gpu" else 1
+
+    @property
+    def vllm_gpus(self) -> int:
+        """GPUs of all vLLM engines."""
+        return self.vllm_engines * self.tensor_parallel
+
+    @property
     def gpus(self) -> int:
         """GPUs of everything together; with fewer, Ray waits forever."""
-        vllm = self.vllm_engines * self.tensor_parallel
         if self.colocate:
-            return max(self.trainer_gpus, vllm)
-        return self.trainer_gpus * (1 + self.reference + self.critic) + vllm
+            return max(self.trainer_gpus, self.vllm_gpus)
+        return self.trainer_gpus * (1 + self.reference + self.critic) + self.vllm_gpus
 
 
 def topology_of(settings: Settings, device: Device | None = None) -> Topology:
@@ -75,7 +81,6 @@ def topology_of(settings: Settings, device: Device | None = None) -> Topology:
         vllm_engines=engine.vllm_engines or _engines(engine),
         tensor_parallel=engine.tensor_parallel,
         colocate=engine.colocate,
-        gpu_memory_utilization=engine.gpu_memory_utilization,
     )
     if topology.device == "cpu" and topology.gpus > LOGICAL_GPUS:
         raise InputError(
@@ -116,7 +121,7 @@ def require_gpus(topology: Topology, present: int, where: str) -> None:
     parts = [f"{several}engine.gpus = {topology.trainer_gpus}"]
     if not topology.colocate:
         parts += ["as many for the reference model"] * topology.reference + ["as many for the critic"] * topology.critic
-    parts.append(f"vLLM {topology.vllm_engines * topology.tensor_parallel}{' of the same' * topology.colocate}")
+    parts.append(f"vLLM {topology.vllm_gpus}{' of the same' * topology.colocate}")
     raise InputError(
         f"engine.gpus: the run needs {topology.gpus} GPUs ({', '.join(parts)}) and {where} has {present}; lower "
         "engine.gpus or engine.vllm_engines" + ("" if topology.colocate else ", or set engine.colocate = true")

@@ -46,14 +46,13 @@ def _print(plan: Plan) -> None:
     totals = (sum(items.values()) for items in (plan.memory.training, plan.memory.sampling))
     table.add_row("total", *(f"{total / GIB:.1f}" for total in totals), style="bold")
     out.print(table)
-    sizes = plan.as_json()
     steps = f"{plan.steps} steps" if plan.steps else "one pass over the questions"
     low, high = plan.hours_per_step
     for line in (
         f"cache of vLLM: {plan.episodes_at_once} episodes of {plan.settings.episode.max_context} tokens at once",
-        f"host memory per node: {sizes['host_memory']:.0f} GiB; disk for checkpoints and model: "
-        f"{sizes['checkpoint_disk']:.0f} GiB",
-        f"per step: {plan.rollouts} episodes, at most {sizes['searches_per_step_at_most']} searches",
+        f"host memory per node: {plan.host_memory / GIB:.0f} GiB; disk for checkpoints and model: "
+        f"{plan.checkpoint_disk / GIB:.0f} GiB",
+        f"per step: {plan.settings.rl.rollouts} episodes, at most {plan.searches_per_step} searches",
         f"{steps}; {60 * low:.1f} to {60 * high:.1f} minutes per step on cards of {PEAK_FLOPS / 1e12:.0f} TFLOPS, if "
         f"an episode writes {TOKENS_PER_EPISODE[0]} to {TOKENS_PER_EPISODE[1]} tokens (assumed, not measured)",
     ):

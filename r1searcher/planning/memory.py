@@ -90,10 +90,11 @@ def card_memory(settings: Settings, topology: Topology, shape: ModelShape, card:
     training["activations"] = activations(shape, tokens, checkpointing=engine.gradient_checkpointing)
     training["logits"] = int(LOGITS_FACTOR * 4 * tokens * shape.vocabulary)
     training["overhead"] = OVERHEAD
+    another_model = 2 * shape.parameters // (topology.trainer_gpus if engine.zero_stage == 3 else 1)
     if topology.reference and topology.colocate:
-        training["reference model"] = 2 * shape.parameters // (topology.trainer_gpus if engine.zero_stage == 3 else 1)
+        training["reference model"] = another_model
     if topology.critic and topology.colocate:  # its optimizer and gradients leave the cards while the policy is trained
-        training["critic"] = 2 * shape.parameters // (topology.trainer_gpus if engine.zero_stage == 3 else 1)
+        training["critic"] = another_model
     weights = 2 * shape.parameters // topology.tensor_parallel
     reserved = int(card * engine.gpu_memory_utilization)
     sampling = {"vLLM weights": weights, "vLLM cache": max(0, reserved - weights - OVERHEAD), "overhead": OVERHEAD}
@@ -127,5 +128,5 @@ def checkpoint_bytes(shape: ModelShape, lora: Lora = ALL_WEIGHTS) -> int:
 
 def kept_on_disk(settings: Settings, shape: ModelShape) -> int:
     """Bytes of the checkpoints that a stage keeps, at least two of each model that it trains, and of its model."""
-    kept = max(2, settings.checkpoint.keep) * (2 if has_critic(settings.rl) else 1)
+    kept = settings.checkpoint.kept * (2 if has_critic(settings.rl) else 1)
     return kept * checkpoint_bytes(shape, settings.lora) + 2 * shape.parameters

@@ -1,7 +1,7 @@
 """A plan of one stage: what it needs per card, and the smallest change that makes it fit."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from r1searcher.config.settings import Settings
@@ -42,8 +42,19 @@ class Plan:
         return self.memory.peak <= MARGIN * self.card and not self.problems
 
     @property
-    def rollouts(self) -> int:
-        return self.settings.rl.questions_per_step * self.settings.rl.samples_per_question
+    def host_memory(self) -> int:
+        """Bytes per node."""
+        return host_memory(self.topology, self.shape, self.settings.lora)
+
+    @property
+    def checkpoint_disk(self) -> int:
+        """Bytes of the checkpoints and the model."""
+        return kept_on_disk(self.settings, self.shape)
+
+    @property
+    def searches_per_step(self) -> int:
+        """At most."""
+        return self.settings.rl.rollouts * self.settings.episode.max_searches
 
     @property
     def episodes_at_once(self) -> int:
@@ -62,10 +73,10 @@ class Plan:
             "sampling": {name: round(value / GIB, 2) for name, value in self.memory.sampling.items()},
             "peak": round(self.memory.peak / GIB, 2),
             "episodes_at_once": self.episodes_at_once,
-            "host_memory": round(host_memory(self.topology, self.shape, self.settings.lora) / GIB, 1),
-            "checkpoint_disk": round(kept_on_disk(self.settings, self.shape) / GIB, 1),
-            "rollouts_per_step": self.rollouts,
-            "searches_per_step_at_most": self.rollouts * self.settings.episode.max_searches,
+            "host_memory": round(self.host_memory / GIB, 1),
+            "checkpoint_disk": round(self.checkpoint_disk / GIB, 1),
+            "rollouts_per_step": self.settings.rl.rollouts,
+            "searches_per_step_at_most": self.searches_per_step,
             "steps": self.steps,
             "hours_per_step": list(self.hours_per_step),
         }
@@ -78,11 +89,11 @@ def make_plan(settings: Settings, shape: ModelShape, card: int) -> Plan:
         return plan
     for change, changed in _changes(settings):
         if _plan(changed, shape, card).fits:
-            return _plan(settings, shape, card, change)
+            return replace(plan, change=change)
     return plan
 
 
-def _plan(settings: Settings, shape: ModelShape, card: int, change: str = "") -> Plan:
+def _plan(settings: Settings, shape: ModelShape, card: int) -> Plan:
     topology = topology_of(settings, device="gpu")
     memory = card_memory(settings, topology, shape, card)
     problems = placement_problems(settings, topology, "stage2")
@@ -95,7 +106,6 @@ def _plan(settings: Settings, shape: ModelShape, card: int, change: str = "") ->
         steps=settings.rl.steps,
         hours_per_step=_hours_per_step(settings, topology, shape, memory),
         problems=tuple(problems),
-        change=change,
     )
 
 
@@ -132,8 +142,7 @@ def _hours_per_step(
     settings: Settings, topology: Topology, shape: ModelShape, memory: CardMemory
 ) -> tuple[float, float]:
     """The fewest and the most hours per step, under the assumptions above; searches overlap with generation."""
-    rl = settings.rl
-    rollouts = rl.questions_per_step * rl.samples_per_question
+    rollouts = settings.rl.rollouts
     found = []
     for written, training, sampling in zip(TOKENS_PER_EPISODE, TRAINING_SHARE[::-1], SAMPLING_SHARE[::-1], strict=True):
         context = min(settings.episode.max_context, 3 * written)
@@ -144,8 +153,7 @@ def _hours_per_step(
         slots = cache_tokens(memory, topology, shape) // context
         at_once = max(1, min(rollouts, slots))
         read = 2 * shape.parameters * topology.vllm_engines + at_once * context * shape.kv_bytes_per_token
-        vllm_gpus = topology.vllm_engines * topology.tensor_parallel
-        seconds_per_token = read / (vllm_gpus * BANDWIDTH * sampling)
+        seconds_per_token = read / (topology.vllm_gpus * BANDWIDTH * sampling)
         sampled = rollouts / at_once * written * seconds_per_token
         found.append((trained + sampled) / 3600)
     return found[0], found[1]

@@ -9,11 +9,11 @@ from pydantic import Field
 
 from r1searcher.common.download import download
 from r1searcher.common.files import cache_folder
+from r1searcher.common.hub import hub_file
 from r1searcher.common.records import Record, read_record
 from r1searcher.episodes.tokens import may_be_on_hub
 from r1searcher.errors import InputError, ServiceError
 
-HUB = "https://huggingface.co"
 _MOST_BYTES = 1 << 20
 
 
@@ -133,7 +133,7 @@ def shape_of(model: str) -> ModelShape:
     target = cache_folder("configs", *model.split("/")) / "config.json"
     if not target.is_file():
         try:
-            download(f"{HUB}/{model}/resolve/main/config.json", target, most=_MOST_BYTES)
+            download(hub_file(model, "config.json"), target, most=_MOST_BYTES)
         except ServiceError as error:
             raise ServiceError(f"{error}; give a folder with its config.json", transient=error.transient) from error
     return _shape(_read(target), model)

@@ -1,7 +1,6 @@
 """Questions by the name of a dataset or a file: for training, held-out questions, recall and evaluation."""
 
 import difflib
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +9,13 @@ from urllib.parse import urlsplit
 
 from r1searcher.common.download import download
 from r1searcher.common.files import cache_folder
+from r1searcher.common.hub import hub_file
 from r1searcher.errors import InputError, ServiceError
 from r1searcher.questions.datasets import DATASETS, Source
 from r1searcher.questions.quality import quality_warnings
 from r1searcher.questions.question import Question
 from r1searcher.questions.read import Questions, read_question_file, read_question_rows
 
-HUB = "https://huggingface.co"
 _MOST_BYTES = 4 << 30
 _INSTEAD = "give a folder with the file (--data-dir, data.folder)"
 
@@ -164,13 +163,12 @@ def _downloaded(split: _Split) -> Path:
 
 
 def _url(source: str) -> str:
-    """The address of a file. HF_ENDPOINT names another hub, as it does for Hugging Face's own tools."""
+    """The address of a file."""
     parts = urlsplit(source)
     if parts.scheme != "hf":
         return source
     owner, name, path = parts.path.lstrip("/").split("/", 2)
-    hub = os.environ.get("HF_ENDPOINT") or HUB
-    return f"{hub.rstrip('/')}/{parts.netloc}/{owner}/{name}/resolve/main/{path}"
+    return hub_file(f"{parts.netloc}/{owner}/{name}", path)
 
 
 def _described(rows: Rows) -> str:

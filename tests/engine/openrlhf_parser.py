@@ -60,7 +60,7 @@ def answer(words: list[str]) -> list[Any]:
     return [False, refusal, []] if refusal else [True, "", rows_per_process(words)]
 
 
-def no_group(*_: Any, **__: Any) -> SimpleNamespace:
+def placement_group(*_: Any, **__: Any) -> SimpleNamespace:
     return SimpleNamespace(ready=lambda: None)
 
 
@@ -76,11 +76,7 @@ def refused(words: list[str]) -> str:
         for target, name, value in (
             (ray, "is_initialized", lambda: True),
             (ray, "get", lambda *_: None),
-            (
-                importlib.import_module("ray.util.placement_group"),
-                "placement_group",
-                lambda *_, **__: SimpleNamespace(ready=lambda: None),
-            ),
+            (importlib.import_module("ray.util.placement_group"), "placement_group", placement_group),
             (engines, "create_vllm_engines", lambda *_, **__: []),
             (launcher, "RayActorGroup", Group),
             (ppo_trainer, "PPOTrainer", replaced),

@@ -11,7 +11,7 @@ import pytest
 from r1searcher.engine import cpu, environment, import_patches
 from r1searcher.engine.openrlhf import workers
 from r1searcher.engine.openrlhf.patches import cpu as cpu_patches
-from r1searcher.engine.openrlhf.patches import lora, order, recording
+from r1searcher.engine.openrlhf.patches import order, recording
 from r1searcher.errors import InputError, R1Error
 
 pytestmark = pytest.mark.training
@@ -44,7 +44,7 @@ def pristine(module: str):
 
 @pytest.mark.parametrize(
     "patch",
-    [p for p in [*workers.DEVICE_PATCHES["cpu"], *recording.PATCHES, *order.PATCHES, *lora.PATCHES] if p.replaces],
+    [p for p in [*workers.PATCHES["cpu"], *recording.PATCHES] if p.replaces],
     ids=lambda p: p.module,
 )
 def test_every_name_that_is_patched_exists_and_has_its_reason(patch):

@@ -29,14 +29,13 @@ from r1searcher.runs.records import trajectory_rows
 REQUIREMENTS = Path(__file__).parents[2] / "requirements"
 
 
-def settings(**rl: Any) -> Settings:
-    return Settings.model_validate(
-        {"rl": {"questions_per_step": 4, "samples_per_question": 2, "batch_size": 8, "micro_batch_size": 2, **rl}}
-    )
+def settings(engine: dict[str, Any] | None = None, **rl: Any) -> Settings:
+    small = {"questions_per_step": 4, "samples_per_question": 2, "batch_size": 8, "micro_batch_size": 2}
+    return Settings.model_validate({"rl": {**small, **rl}, "engine": engine or {}})
 
 
 def placed(engine: dict[str, Any], **rl: Any) -> Topology:
-    return topology_of(settings(**rl).model_copy(update={"engine": Settings.model_validate({"engine": engine}).engine}))
+    return topology_of(settings(engine, **rl))
 
 
 def flags(chosen: Settings, topology: Topology | None = None) -> Flags:
@@ -105,10 +104,9 @@ def test_flags_follow_the_placement() -> None:
         vllm_engines=4,
         tensor_parallel=2,
         colocate=False,
-        gpu_memory_utilization=0.5,
     )
     assert wanted.gpus == 16 * 3 + 8
-    found = flags(settings(), wanted)
+    found = flags(settings({"gpu_memory_utilization": 0.5}), wanted)
     for model in ("actor", "ref", "critic"):
         assert (found[f"{model}.num_nodes"], found[f"{model}.num_gpus_per_node"]) == (2, 8)
     assert (found["vllm.num_engines"], found["vllm.tensor_parallel_size"]) == (4, 2)
@@ -224,15 +222,10 @@ def test_another_version_is_refused_unless_the_user_takes_the_risk(monkeypatch: 
     require_tested_versions("gpu", {"no-such-package": "1"})
 
 
-def on_a_cluster(device: Device, **more: Any) -> Settings:
-    engine = Settings.model_validate({"engine": {"device": device, "ray_address": "10.0.0.1:6379"}}).engine
-    return settings().model_copy(update={"engine": engine, **more})
-
-
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
 def test_a_clusters_workers_get_what_is_on_the_list_and_nothing_else(device: Device) -> None:
     """What `launch.sh` exports but for Ray's own, and the user's network; no keys and nothing else of this machine."""
-    chosen, run = on_a_cluster(device), RunFolder(Path("/runs/a"))
+    chosen, run = settings({"device": device, "ray_address": "10.0.0.1:6379"}), RunFolder(Path("/runs/a"))
     exported = environment(chosen, run, topology_of(chosen))
     users = {"NCCL_SOCKET_IFNAME": "ib0", "GLOO_SOCKET_IFNAME": "ib0", "UCX_TLS": "rc", "OMP_NUM_THREADS": "3"}
     others = {"HOME": "/home/x", "SECRET_TOKEN": "s", "RAY_ADDRESS": "10.0.0.2:6379", "CUDA_VISIBLE_DEVICES": "0"}
@@ -249,7 +242,7 @@ def test_processes_on_gpus_share_the_cores_of_this_machine(monkeypatch: pytest.M
     """Ray gives a process that asks for part of a core a single thread."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(24)))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    chosen = Settings.model_validate({"engine": {"device": "gpu", "gpus": 8, "colocate": True}})
+    chosen = settings({"device": "gpu", "gpus": 8, "colocate": True})
     assert environment(chosen, RunFolder(Path("run")), topology_of(chosen, "gpu"))["OMP_NUM_THREADS"] == "3"
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     assert environment(chosen, RunFolder(Path("run")), topology_of(chosen, "gpu"))["OMP_NUM_THREADS"] == "5"
@@ -258,8 +251,7 @@ def test_processes_on_gpus_share_the_cores_of_this_machine(monkeypatch: pytest.M
 @pytest.mark.parametrize(("stage", "dtype"), [(0, "bf16"), (1, "bf16"), (2, "bf16"), (3, "fp32")])
 def test_gradients_are_added_up_in_fp32_where_deepspeed_can(stage: int, dtype: str) -> None:
     def chosen(**engine: Any) -> Settings:
-        table = {**GPUS, "zero_stage": stage, **engine}
-        return settings().model_copy(update={"engine": Settings.model_validate({"engine": table}).engine})
+        return settings({**GPUS, "zero_stage": stage, **engine})
 
     assert flags(chosen())["ds.grad_accum_dtype"] == dtype
     assert flags(chosen(gradient_accumulation="bf16"))["ds.grad_accum_dtype"] == "bf16"

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from r1searcher.config.source import SettingsSource
 from r1searcher.planning.memory import GIB, states, trained_model
 from r1searcher.planning.plan import Plan, make_plan
 from r1searcher.planning.shapes import _KNOWN, shape_of
+from tests.common.servers import answer, raw_server
 
 GB80, GB24 = int(80e9), int(24e9)
 
@@ -84,6 +86,15 @@ def test_adapters_are_those_that_peft_counts(name: str, targets: tuple[str, ...]
     trained, everything = model.get_nb_trainable_parameters()
     assert shape_of(name).adapter_parameters(16, targets) == trained
     assert trained_model(shape_of(name), Lora(rank=16, target_modules=targets)) == everything
+
+
+def test_a_shape_comes_from_the_hub_that_the_environment_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "Qwen/Qwen2.5-7B"
+    monkeypatch.setenv("R1S_CACHE", str(tmp_path))
+    with raw_server(answer(_KNOWN[name].model_dump_json(exclude_none=True).encode())) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        assert shape_of("someone/tuned") == shape_of(name)
+    assert b"GET /someone/tuned/resolve/main/config.json HTTP/1.1" in b"".join(hub.requests)
 
 
 def test_a_change_that_a_plan_names_makes_it_fit() -> None:

@@ -19,7 +19,7 @@ _SPLIT_AT = {",": "a comma", "@": 'an "@"'}
 def placement_problems(settings: Settings, topology: Topology, stage: Stage) -> list[str]:
     """One sentence per setting that the engine would refuse or fail at, with the value to set instead."""
     if stage == "sft":
-        problems = _batch_problems(settings, "sft", _sft_processes(topology))
+        problems = _batch_problems(settings, "sft", topology.sft_processes)
         if topology.device == "gpu" and topology.nodes > 1:
             problems.append(f"engine.nodes = {topology.nodes}: SFT runs on one node; set [sft.engine] nodes = 1")
         return problems + _accumulation_problems(settings, topology)
@@ -45,11 +45,6 @@ def _accumulation_problems(settings: Settings, topology: Topology) -> list[str]:
     if topology.device == "cpu" or engine.gradient_accumulation != "fp32" or engine.zero_stage == 3:
         return []
     return [f'engine.gradient_accumulation = "fp32": needs engine.zero_stage = 3, and it is {engine.zero_stage}']
-
-
-def _sft_processes(topology: Topology) -> int:
-    """Without a GPU one process is trained, whatever the settings say."""
-    return 1 if topology.device == "cpu" else topology.gpus_per_node
 
 
 def _batch_problems(settings: Settings, section: Literal["rl", "sft"], processes: int) -> list[str]:
@@ -79,15 +74,14 @@ def _questions(rl: RL, *divisors: int) -> int:
 
 def _rollout_problems(settings: Settings, topology: Topology) -> list[str]:
     rl = settings.rl
-    rollouts = rl.questions_per_step * rl.samples_per_question
     name = "rl.forward_micro_batch_size" if rl.forward_micro_batch_size else "rl.micro_batch_size"
     size = rl.forward_micro_batch_size or rl.micro_batch_size
     rows = size * topology.trainer_gpus
-    if rollouts % rows == 0:
+    if rl.rollouts % rows == 0:
         return []
     return [
-        f"rl.questions_per_step x rl.samples_per_question = {rollouts}: must be a multiple of {name} x GPUs = {size} x "
-        f"{topology.trainer_gpus} = {rows}; set rl.questions_per_step = {_questions(rl, rows, rl.batch_size)}"
+        f"rl.questions_per_step x rl.samples_per_question = {rl.rollouts}: must be a multiple of {name} x GPUs = "
+        f"{size} x {topology.trainer_gpus} = {rows}; set rl.questions_per_step = {_questions(rl, rows, rl.batch_size)}"
     ]
 
 
@@ -95,12 +89,11 @@ def _colocation_problems(settings: Settings, topology: Topology) -> list[str]:
     if not topology.colocate:
         return []
     problems = []
-    vllm = topology.vllm_engines * topology.tensor_parallel
-    if topology.trainer_gpus != vllm:
+    if topology.trainer_gpus != topology.vllm_gpus:
         engines, rest = divmod(topology.trainer_gpus, topology.tensor_parallel)
         fitting = f"engine.vllm_engines = {engines}" if not rest else "engine.tensor_parallel = 1"
         problems.append(
-            f"engine.colocate: the trained model has {topology.trainer_gpus} GPUs and vLLM {vllm} "
+            f"engine.colocate: the trained model has {topology.trainer_gpus} GPUs and vLLM {topology.vllm_gpus} "
             f"(engine.vllm_engines x engine.tensor_parallel); they must be the same: set {fitting}"
         )
     if topology.device == "gpu" and settings.engine.zero_stage == 0:

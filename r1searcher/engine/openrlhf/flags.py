@@ -57,6 +57,7 @@ def rl_flags(this: EngineRun, executor: Path | None = None) -> Flags:
     return {
         "actor.model_name_or_path": str(this.model.resolve()),
         **_placement(this.topology),
+        "vllm.gpu_memory_utilization": settings.engine.gpu_memory_utilization,
         **_strategy(settings, this.topology),
         "actor.gradient_checkpointing_enable": settings.engine.gradient_checkpointing,
         "algo.kl.init_coef": rl.kl_coef,
@@ -79,8 +80,7 @@ def rl_flags(this: EngineRun, executor: Path | None = None) -> Flags:
         "actor.lr_warmup_ratio": 0,
         "actor.min_lr_ratio": 0.1,
         "ckpt.save_steps": settings.checkpoint.every,
-        # One is deleted before the next is written: with only one, a kill in between would lose both.
-        "ckpt.max_num": max(2, settings.checkpoint.keep),
+        "ckpt.max_num": settings.checkpoint.kept,
         "ckpt.best_metric_key": "none",
         "ckpt.load_enable": True,
         **_written_to(run),
@@ -124,7 +124,6 @@ def _placement(topology: Topology) -> Flags:
         "critic.num_gpus_per_node": topology.gpus_per_node if topology.critic else None,
         "vllm.num_engines": topology.vllm_engines,
         "vllm.tensor_parallel_size": topology.tensor_parallel,
-        "vllm.gpu_memory_utilization": topology.gpu_memory_utilization,
         "vllm.sync_backend": "gloo" if cpu else "nccl",
         "vllm.enforce_eager": cpu,
         "vllm.enable_prefix_caching": True,  # a turn's context is the turn before and its documents

@@ -20,11 +20,13 @@ from r1searcher.errors import InputError
 
 _CPU_PATCHES = [*cpu_patches.PATCHES, *vllm_patches.PATCHES]
 
-DEVICE_PATCHES: Mapping[Device, Sequence[Patch]] = {
-    "cpu": [*flash_attention.PATCHES, *_CPU_PATCHES],
-    "gpu": [*flash_attention.PATCHES, *gpu.PATCHES],
+_ON_BOTH = [*flash_attention.PATCHES, *order.PATCHES, *lora.PATCHES]
+
+PATCHES: Mapping[Device, Sequence[Patch]] = {
+    "cpu": [*_ON_BOTH, *_CPU_PATCHES],
+    "gpu": [*_ON_BOTH, *gpu.PATCHES],
 }
-"""Patches per device. Those of `order`, `lora` and `recording` are needed on both."""
+"""Patches per device. The processes of a run need those of `recording` too."""
 
 VLLM_GROUP, VLLM_ENTRY = "vllm.general_plugins", "r1searcher_cpu"
 """The entry point through which vLLM's processes find `install_cpu_patches`; `cpu.ENVIRONMENT` allows it."""
@@ -36,10 +38,9 @@ def setup() -> None:
     require_tested_versions(device)
     if device == "gpu":
         use_packaged_toolkit()
-    import_patches.install(DEVICE_PATCHES[device])
+    import_patches.install(PATCHES[device])
     if os.environ.get(environment.RUN):
         import_patches.install(recording.PATCHES)
-    import_patches.install([*order.PATCHES, *lora.PATCHES])
 
 
 def require_vllm_entry_point() -> None:

@@ -19,6 +19,7 @@ from elasticsearch import Elasticsearch
 from elasticsearch.helpers import parallel_bulk
 
 from r1searcher.corpora.readers import Corpus
+from r1searcher.retrieval.indexing.base import IndexOptions
 from r1searcher.retrieval.indexing.elasticsearch import load
 
 
@@ -45,8 +46,9 @@ def theirs(server: str, corpus: Path) -> float:
 
 
 def ours(server: str, corpus: Path) -> float:
+    options = IndexOptions(overwrite=True, restart=True)
     started = time.perf_counter()
-    load(Corpus(corpus), server.replace("http", "es", 1) + "/bench-ours", overwrite=True, restart=True, threads=2)
+    load(Corpus(corpus), server.replace("http", "es", 1) + "/bench-ours", options, threads=2)
     return time.perf_counter() - started
 
 

@@ -62,7 +62,24 @@ def environment(where: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(where), str(ROOT), *already])}
 
 
-def r1s(arguments: Sequence[str], where: Path, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
+def r1s(arguments: Sequence[object], where: Path, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
     """Run `r1s` with the package installed."""
-    command = [sys.executable, "-m", "r1searcher.cli", *arguments]
+    return _run(["-m", "r1searcher.cli", *map(str, arguments)], where, cwd)
+
+
+def python(
+    code: str, where: Path, arguments: Sequence[object] = (), cwd: Path | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Run a Python program with the package installed."""
+    return _run(["-c", code, *map(str, arguments)], where, cwd)
+
+
+def _run(words: Sequence[str], where: Path, cwd: Path | None) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, *words]
     return subprocess.run(command, env=environment(where), cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def finished(done: "subprocess.CompletedProcess[str]") -> str:
+    """The output of a process that succeeded."""
+    assert done.returncode == 0, done.stderr
+    return done.stdout

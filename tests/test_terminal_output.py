@@ -102,7 +102,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run.path.mkdir()
     write_run_metadata(run, settings, {**manifest_of("stage1", settings), PAYLOAD: PAYLOAD})
     append_row(run.metrics, {"step": 1, "reward": 0.5, f"reward/{PAYLOAD}": 1.0})
-    append_row(run.trajectories(1), to_row(from_text(PAYLOAD, (PAYLOAD,), PAYLOAD), id=PAYLOAD, parts={PAYLOAD: 1.0}))
+    row = to_row(from_text(PAYLOAD, (PAYLOAD,), PAYLOAD), id=PAYLOAD, parts={PAYLOAD: 1.0})
+    append_row(run.trajectories(1) / "a.jsonl", row)
     (folder / "queries.txt").write_text(f"Oslo {PAYLOAD}\nOslo\n", "utf-8")
     return folder
 

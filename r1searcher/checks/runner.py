@@ -30,6 +30,7 @@ CHECKS: Registry[Check] = Registry(
         "disk": "r1searcher.checks.space:disk",
         "host-memory": "r1searcher.checks.space:host",
     },
+    Check,
 )
 """In the order in which their problems are reported."""
 

@@ -56,11 +56,11 @@ class RunOptions:
         """The settings that have their own option; None if it was not given."""
         return {"name": self.name, "model.path": self.model, "seed": self.seed}
 
-    def source(self, **more: Any) -> "SettingsSource":
-        """The sources of the command's settings. `more` are flags too, with `__` for the dot."""
+    def source(self, own: Mapping[str, Any] | None = None) -> "SettingsSource":
+        """The sources of the command's settings. `own` are flags of the command itself ("rl.steps" -> 4)."""
         from r1searcher.config.source import SettingsSource
 
-        flags = {**self.flags(), **{key.replace("__", "."): value for key, value in more.items()}}
+        flags = {**self.flags(), **(own or {})}
         return SettingsSource(file=self.config, preset=self.preset, overrides=overrides(self.set_, flags))
 
 

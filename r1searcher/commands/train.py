@@ -29,7 +29,7 @@ def sft(options: RunOptions, steps: Steps = None) -> None:
     """Supervised fine-tuning on example trajectories, before reinforcement learning."""
     from r1searcher.stages.sft import run_sft
 
-    run_sft(options.source(sft__steps=steps))
+    run_sft(options.source({"sft.steps": steps}))
 
 
 @_command
@@ -37,7 +37,7 @@ def stage1(options: RLOptions, from_: From = None, steps: Steps = None) -> None:
     """Stage 1: learn to search. Rewards searching and the right format."""
     from r1searcher.stages.stage import run_stage
 
-    run_stage("stage1", options.source(rl__steps=steps), from_)
+    run_stage("stage1", options.source({"rl.steps": steps}), from_)
 
 
 @_command
@@ -45,7 +45,7 @@ def stage2(options: RLOptions, from_: From = None, steps: Steps = None) -> None:
     """Stage 2: learn to use what was found. Rewards the answer's F1 and penalizes a wrong format."""
     from r1searcher.stages.stage import run_stage
 
-    run_stage("stage2", options.source(rl__steps=steps), from_)
+    run_stage("stage2", options.source({"rl.steps": steps}), from_)
 
 
 @_command
@@ -67,7 +67,7 @@ def plan(
     """What a stage needs: memory per GPU and host, disk, steps, time; or the smallest change that makes it fit."""
     from r1searcher.planning.command import run_plan
 
-    run_plan(options.source(engine__nodes=nodes, engine__gpus=gpus), gpu_memory, as_json=json_)
+    run_plan(options.source({"engine.nodes": nodes, "engine.gpus": gpus}), gpu_memory, as_json=json_)
 
 
 @_command

@@ -1,13 +1,13 @@
 """Extension points by name: built-in entries, and those that other packages declare as entry points.
 
-    RETRIEVERS: Registry[type[Retriever]] = Registry(
-        "retriever", "r1searcher.retrievers", {"bm25": "r1searcher.retrieval.engines.bm25:Bm25Index"}
+    RETRIEVERS: Registry[type[EngineSettings]] = Registry(
+        "retriever", "r1searcher.retrievers", {"bm25": "r1searcher.retrieval.engines.bm25:Settings"}
     )
 
 Another package adds an entry in its own `pyproject.toml`, without changes to this package:
 
     [project.entry-points."r1searcher.retrievers"]
-    mine = "my_package.retriever:MyRetriever"
+    mine = "my_package.retriever:Settings"
 
 A built-in entry is a value, or "module:attribute" if importing it takes time. Metadata of installed packages is read
 only when a name is not built in, or when all names are requested.
@@ -31,13 +31,17 @@ class Registry(Mapping[str, T], Generic[T]):
     """Entries by name: built-in ones first, in their order, then those of the entry-point group `group`.
 
     `noun` names the kind of entry in messages. Indexing and iterating raise `InputError` for an entry point that
-    cannot be imported, that is not a `type_`, or that has the name of a built-in entry.
+    cannot be imported, that is not a `type_`, that has the name of a built-in entry, or, where entries are `named`,
+    whose value has another `name`.
     """
 
-    def __init__(self, noun: str, group: str, builtin: Mapping[str, T | str], type_: Any = object) -> None:
+    def __init__(
+        self, noun: str, group: str, builtin: Mapping[str, T | str], type_: Any = object, *, named: bool = False
+    ) -> None:
         self.noun = noun
         self.group = group
         self.type_ = type_
+        self.named = named
         self._builtin = dict(builtin)
         self._loaded: dict[str, T] = {}
 
@@ -95,6 +99,8 @@ class Registry(Mapping[str, T], Generic[T]):
         if not isinstance(value, self.type_):
             found = f"{entry.value} is of type {type(value).__name__}"
             raise InputError(f"{shown} must be of type {self.type_.__name__}, and {found}")
+        if self.named and value.name != name:
+            raise InputError(f"the {self.noun} {value.name!r} has the entry point {name!r}: give both the same name")
         return cast(T, value)
 
 

@@ -14,6 +14,7 @@ from r1searcher.episodes.prompt import PromptMaker, prompt_text
 from r1searcher.episodes.protocol import EpisodeProtocol
 from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
 from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
+from r1searcher.retrieval.indexing.base import IndexOptions
 from r1searcher.retrieval.indexing.bm25 import build
 from r1searcher.retrieval.indexing.manifest import is_index
 from r1searcher.runs.records import Str
@@ -40,7 +41,8 @@ def make_world(folder: Path, seed: int, console: SafeConsole, protocol: EpisodeP
     write_rows(folder / "passages.jsonl", ({"id": p.id, "title": p.title, "text": p.text} for p in atlas.passages))
     write_rows(folder / "train.jsonl", map(_row, atlas.train))
     write_rows(folder / "held_out.jsonl", map(_row, atlas.held_out))
-    build(atlas.passages, folder / "index", overwrite=is_index(folder / "index"), restart=True)
+    options = IndexOptions(overwrite=is_index(folder / "index"), restart=True)
+    build(atlas.passages, folder / "index", options)
     write_traces(_traces(atlas, folder / "index", seed, protocol), folder / "traces.jsonl")
     write_json(done, {"seed": seed, "protocol": protocol.name, "passages": len(atlas.passages)})
     two = sum(len(q.hops) == 2 for q in atlas.train)

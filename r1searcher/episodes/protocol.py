@@ -9,13 +9,11 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cache
 from typing import NamedTuple
 
 from r1searcher.common.registry import Registry
 from r1searcher.corpora.passage import Passage
 from r1searcher.episodes.trajectory import Author, StopReason
-from r1searcher.errors import InputError
 
 
 class Document(NamedTuple):
@@ -164,17 +162,9 @@ class EpisodeProtocol(ABC):
 
 
 PROTOCOLS: Registry[EpisodeProtocol] = Registry(
-    "protocol", "r1searcher.protocols", {"r1-searcher": "r1searcher.episodes.protocols.r1_searcher:R1_SEARCHER"}
+    "protocol",
+    "r1searcher.protocols",
+    {"r1-searcher": "r1searcher.episodes.protocols.r1_searcher:R1_SEARCHER"},
+    EpisodeProtocol,
+    named=True,
 )
-
-
-@cache
-def protocol_named(name: str, setting: str = "episode.protocol") -> EpisodeProtocol:
-    """The protocol of that name, which `setting` gave. Raises `InputError` where there is none, or it is not one."""
-    protocol = PROTOCOLS.require(name, setting)
-    if not isinstance(protocol, EpisodeProtocol) or protocol.name != name:
-        raise InputError(
-            f"the entry point {name!r} of {PROTOCOLS.group} must be an EpisodeProtocol object whose name is {name!r}: "
-            "correct the package that declares it"
-        )
-    return protocol

@@ -13,7 +13,6 @@ from r1searcher.common.terminal import SafeConsole, outside
 from r1searcher.episodes.loop import Generation, TokenGenerator, run_episode
 from r1searcher.episodes.tokens import Tokenizer
 from r1searcher.episodes.trajectory import StopReason, Trajectory
-from r1searcher.errors import InputError
 from r1searcher.evaluation.rollouts import request_maker
 from r1searcher.evaluation.target import ModelRequest, find_target, open_engine
 from r1searcher.questions.question import Question
@@ -44,9 +43,8 @@ def run_ask(request: AskRequest) -> None:
 
 async def _ask(request: AskRequest, console: SafeConsole) -> Trajectory:
     target = find_target(request.model, request.overrides)
+    target.require_retriever()
     settings = target.settings
-    if not settings.retrieval.is_set:
-        raise InputError("no search engine is set: give --retriever INDEX-FOLDER or a URL")
     async with AsyncExitStack() as stack:
         retriever = retriever_of(settings, console.print)
         stack.push_async_callback(retriever.aclose)

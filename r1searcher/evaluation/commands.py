@@ -57,8 +57,8 @@ def print_scores(request: ScoreRequest) -> None:
 
 
 def _labeled(parts: Sequence[tuple[Path, str, MetricSummary]]) -> dict[str, MetricSummary]:
-    """Reports by the name of their file, or by its path if several files have that name; with the dataset if a file has
-    several."""
+    """Summaries by the name of their file, or by its path if several files have that name; with the dataset if a file
+    has several."""
     paths = list(dict.fromkeys(file for file, _, _ in parts))
     summaries: dict[str, MetricSummary] = {}
     for file, dataset, summary in parts:

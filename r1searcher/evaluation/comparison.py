@@ -6,9 +6,8 @@ from statistics import fmean
 from typing import Any
 
 from r1searcher.errors import InputError
-from r1searcher.questions.scorers import official_scorer
 from r1searcher.report.intervals import Difference, paired_difference
-from r1searcher.report.scoring import Scored, by_question, values_of
+from r1searcher.report.scoring import Scored, by_question, official_scorers, values_of
 from r1searcher.rewards.measures import Measure, View, shown_in
 from r1searcher.rewards.official import OFFICIAL_METRICS
 
@@ -62,8 +61,7 @@ def compare(a: Sequence[Scored], b: Sequence[Scored]) -> Comparison:
             xs, ys = [x for x, _ in pairs], [y for _, y in pairs]
             means_a[m.name], means_b[m.name] = fmean(xs), fmean(ys)
             differences[m.name] = paired_difference(xs, ys)
-    names = dict.fromkeys(one.dataset for question in common for one in (*groups_a[question], *groups_b[question]))
-    scorers = [str(scorer) for name in names if (scorer := official_scorer(name))]
+    compared = [one for question in common for one in (*groups_a[question], *groups_b[question])]
     return Comparison(
         n=len(common),
         only_a=len(groups_a) - len(common),
@@ -71,7 +69,7 @@ def compare(a: Sequence[Scored], b: Sequence[Scored]) -> Comparison:
         a=means_a,
         b=means_b,
         differences=differences,
-        official=list(dict.fromkeys(scorers)) if set(OFFICIAL_METRICS) & set(differences) else [],
+        official=official_scorers(compared) if set(OFFICIAL_METRICS) & set(differences) else [],
     )
 
 
@@ -87,5 +85,5 @@ def _by_text(scored: Sequence[Scored]) -> dict[str, list[Scored]]:
 
 
 def _mean(group: Sequence[Scored], measure: Measure) -> float | None:
-    values = values_of(group, measure)
+    values = values_of(group, measure.name)
     return measure.aggregate(values) if values else None

@@ -84,8 +84,7 @@ def plan_of(request: EvaluationRequest) -> Plan:
     temperature = request.temperature if request.temperature is not None else (1.0 if request.samples > 1 else 0.0)
     if request.samples > 1 and temperature == 0:
         raise InputError("--samples draws several answers per question; at temperature 0 they would all be the same")
-    if not target.settings.retrieval.is_set:
-        raise InputError("no search engine is set: give --retriever INDEX-FOLDER or a URL")
+    target.require_retriever()
     if target.is_url:
         completions_client(target.model)
     if request.judge:

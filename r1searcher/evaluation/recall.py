@@ -1,8 +1,8 @@
 """Whether a search engine can answer a set of questions at all: recall of the answer in what it finds.
 
-A corpus that does not hold the answers is the commonest cause of a reward that stays at zero, so this is looked at
-before anything is trained. The question itself is the query, which is harder than what a trained model asks: a low
-figure means little coverage, a high one is a lower bound.
+A corpus without the answers is the most common cause of a reward that stays at zero, so measure recall before training.
+The question itself is the query, which finds less than a trained model's queries: recall is a lower bound, and a low
+value suggests that the corpus covers few of the answers.
 """
 
 import asyncio
@@ -26,19 +26,19 @@ _QUERIES_AT_ONCE = 64
 
 @dataclass(frozen=True, slots=True)
 class Recall:
-    """`ranks` holds, a question, the place of the first passage with a gold answer, or None. Questions whose answer is
-    yes or no are left out and counted in `skipped_yes_no`: any passage holds a "no"."""
+    """`ranks` has, for each question, the rank of the first passage with a gold answer, or None. Questions whose answer
+    is yes or no are left out and counted in `skipped_yes_no`: almost any passage contains a "no"."""
 
     ranks: tuple[int | None, ...]
     skipped_yes_no: int
 
     def at(self, cutoff: int) -> Interval:
-        """How many of the questions are answered in their first `cutoff` passages."""
-        return interval([float(place is not None and place <= cutoff) for place in self.ranks])
+        """The share of questions with a gold answer in the first `cutoff` passages."""
+        return interval([float(rank is not None and rank <= cutoff) for rank in self.ranks])
 
 
 async def measure(retriever: Retriever, questions: Sequence[Question]) -> Recall:
-    """At which ranks the questions, used as queries, find the answers."""
+    """Search for each question's text, and find the rank of its answer."""
     open_ = [question for question in questions if not _is_yes_no(question)]
     ranks: list[int | None] = []
     for start in range(0, len(open_), _QUERIES_AT_ONCE):
@@ -49,12 +49,12 @@ async def measure(retriever: Retriever, questions: Sequence[Question]) -> Recall
 
 
 def first_rank(gold_answers: Sequence[str], hits: Sequence[Hit]) -> int | None:
-    """The place, from 1, of the first passage that holds a gold answer as whole words, after normalization."""
+    """The rank, from 1, of the first passage that contains a gold answer as whole words, after normalization."""
     wanted = [f" {normal} " for gold in gold_answers if (normal := normalize(gold))]
-    for place, hit in enumerate(hits, 1):
+    for rank, hit in enumerate(hits, 1):
         passage = f" {normalize(f'{hit.passage.title} {hit.passage.text}')} "
         if any(gold in passage for gold in wanted):
-            return place
+            return rank
     return None
 
 
@@ -63,13 +63,13 @@ def _is_yes_no(question: Question) -> bool:
 
 
 def run_recall(url: str, dataset: str, data_dir: Path | None, limit: int | None, as_json: bool) -> None:
-    """Print how often a gold answer is in what the engine finds for the question; what is odd goes to standard error.
+    """Print how often a retriever finds a gold answer; warnings about the dataset go to standard error.
 
-    Raises `InputError` where no question can be measured.
+    Raises `InputError` if no question can be measured.
     """
     data = open_dataset(dataset, data_dir, limit=limit)
-    for note in data.warnings:
-        console(stderr=True).print(f"{data.name}: {note}", soft_wrap=True)
+    for warning in data.warnings:
+        console(stderr=True).print(f"{data.name}: {warning}", soft_wrap=True)
 
     async def run() -> Recall:
         async with aclosing(open_retriever(url)) as retriever:
@@ -77,7 +77,9 @@ def run_recall(url: str, dataset: str, data_dir: Path | None, limit: int | None,
 
     result = asyncio.run(run())
     if not result.ranks:
-        raise InputError(f"{dataset} holds yes-or-no questions only: recall of their answers means nothing")
+        raise InputError(
+            f"{dataset} has only yes-or-no questions, for which recall means nothing: choose another dataset"
+        )
     at = {cutoff: result.at(cutoff) for cutoff in CUTOFFS}
     if as_json:
         rows = {str(k): {"recall": recall.value, "interval": [recall.low, recall.high]} for k, recall in at.items()}

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from r1searcher.common import terminal
-from r1searcher.common.files import parse_json, read_bytes
 from r1searcher.common.records import Record, read_record
 from r1searcher.errors import InputError
 from r1searcher.evaluation.folder import DAMAGED, EvaluationFolder, EvaluationManifest
@@ -34,8 +33,8 @@ def run_report(folder: Path, steps: Sequence[int], to: Path | None) -> None:
 def _read(folder: Path, steps: Sequence[int]) -> Records:
     if not (folder / "manifest.json").is_file():
         raise InputError(f"{folder} is not a run or an evaluation: it has no manifest.json")
-    keys = read_record(folder / "manifest.json", Record, DAMAGED).model_extra or {}
-    if "stage" in keys:
+    manifest = read_record(folder / "manifest.json", Record, DAMAGED).model_dump()  # in the order of the file
+    if "stage" in manifest:
         return records_of_run(RunFolder(folder), steps)
     if steps:
         raise InputError(f"{folder} is an evaluation: it has no steps; leave out --step")
@@ -44,5 +43,4 @@ def _read(folder: Path, steps: Sequence[int]) -> Records:
     rows = evaluation.ordered(list(checked.datasets))
     if not rows:
         raise InputError(f"{folder} has no episodes yet: finish the evaluation with the command that began it")
-    manifest = parse_json(read_bytes(evaluation.manifest, "the manifest"))  # its keys in the order of the file
     return records_of(manifest, rows)

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from r1searcher.common.terminal import error_line
 from r1searcher.config.settings import Settings
@@ -16,6 +17,9 @@ from r1searcher.evaluation.engines import InferenceEngine
 from r1searcher.questions.question import Question
 from r1searcher.retrieval.base import Retriever
 from r1searcher.runs.resolved import limits_of, protocol_of, retriever_of
+
+if TYPE_CHECKING:
+    from r1searcher.engine.vllm.inference import LocalModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,20 +101,8 @@ def roll_out_model(
     Protocol, prompt, limits, retriever and seed come from `settings`. `finished` is called with each episode as it
     ends, `notify` when the retriever is down and when it is back.
     """
-    from r1searcher.engine.topology import device_of
-    from r1searcher.engine.vllm.inference import LocalModel
-
     tasks = [task for t in temperatures for task in rollout_requests(questions, t, seed=settings.seed)]
-    local = LocalModel(
-        model=model,
-        max_context=settings.episode.max_context,
-        device=device_of(settings),
-        concurrency=concurrency,
-        dtype=sampling_dtype(settings),
-        trust_remote_code=settings.model.trust_remote_code,
-        gpu_memory_utilization=settings.engine.gpu_memory_utilization,
-        tensor_parallel=settings.engine.tensor_parallel,
-    )
+    local = local_model(model, settings, concurrency, gpu_memory_utilization=settings.engine.gpu_memory_utilization)
 
     async def run() -> dict[RolloutRequest, Trajectory]:
         found: dict[RolloutRequest, Trajectory] = {}
@@ -126,9 +118,22 @@ def roll_out_model(
     return {t: [found[task] for task in tasks if task.temperature == t] for t in temperatures}
 
 
-def sampling_dtype(settings: Settings) -> str:
-    """The dtype of a model in this process, as vLLM names it: that of the rollouts in training."""
-    return "float32" if settings.engine.precision == "fp32" else "bfloat16"
+def local_model(model: Path | str, settings: Settings, concurrency: int, **more: Any) -> "LocalModel":
+    """vLLM in this process for a Hugging Face folder, with the dtype of the rollouts in training. `more` are further
+    fields of `LocalModel`."""
+    from r1searcher.engine.topology import device_of
+    from r1searcher.engine.vllm.inference import LocalModel
+
+    return LocalModel(
+        model=model,
+        max_context=settings.episode.max_context,
+        device=device_of(settings),
+        concurrency=concurrency,
+        dtype="float32" if settings.engine.precision == "fp32" else "bfloat16",
+        trust_remote_code=settings.model.trust_remote_code,
+        tensor_parallel=settings.engine.tensor_parallel,
+        **more,
+    )
 
 
 def request_maker(settings: Settings, engine: InferenceEngine) -> Callable[[Question], EpisodeRequest]:

@@ -11,7 +11,7 @@ from r1searcher.common.terminal import error_line
 from r1searcher.config.settings import Settings, load
 from r1searcher.errors import InputError
 from r1searcher.evaluation.engines import InferenceEngine, open_completions
-from r1searcher.evaluation.rollouts import sampling_dtype
+from r1searcher.evaluation.rollouts import local_model
 from r1searcher.models.demo import DEMO_MODEL, demo_model
 
 STAGES_LAST_FIRST = ("stage2", "stage1", "sft")
@@ -47,6 +47,11 @@ class Target:
     def is_url(self) -> bool:
         return self.model.startswith(("http://", "https://"))
 
+    def require_retriever(self) -> None:
+        """Raises `InputError` if no search engine is set."""
+        if not self.settings.retrieval.is_set:
+            raise InputError("no search engine is set: give --retriever INDEX-FOLDER or a URL")
+
 
 def find_target(model: str, overrides: Mapping[str, Any]) -> Target:
     """The weights, prompt and limits of `model`; see `ModelRequest`.
@@ -79,22 +84,8 @@ def find_target(model: str, overrides: Mapping[str, Any]) -> Target:
 
 async def open_engine(stack: AsyncExitStack, request: ModelRequest, target: Target) -> InferenceEngine:
     """The engine that samples from `target`, open as long as `stack` is."""
-    settings = target.settings
     if target.is_url:
         engine = await open_completions(target.model, request.served_model, request.tokenizer, request.concurrency)
         stack.push_async_callback(engine.aclose)
         return engine
-    from r1searcher.engine.topology import device_of
-    from r1searcher.engine.vllm.inference import LocalModel
-
-    return await stack.enter_async_context(
-        LocalModel(
-            model=target.model,
-            max_context=settings.episode.max_context,
-            device=device_of(settings),
-            concurrency=request.concurrency,
-            dtype=sampling_dtype(settings),
-            trust_remote_code=settings.model.trust_remote_code,
-            tensor_parallel=settings.engine.tensor_parallel,
-        )
-    )
+    return await stack.enter_async_context(local_model(target.model, target.settings, request.concurrency))

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from r1searcher.common.contract import rule
 from r1searcher.questions.datasets import NamedDataset, Source
 from r1searcher.questions.read import Questions, read_question_file, read_question_rows
+from r1searcher.questions.scorers import spelled, spelling_of
 from r1searcher.rewards.official import SCORERS, OfficialScorer
 
 
@@ -22,7 +23,7 @@ def check_dataset(name: str, dataset: NamedDataset) -> None:
     scorer = dataset.scorer
     known = isinstance(scorer, OfficialScorer) or scorer in ("", *SCORERS)
     rule(known, f"the scorer of {name} is an OfficialScorer or one of {', '.join(SCORERS)}")
-    rule(re.match(rf"(?:{dataset.spelling or re.escape(name)})$", name), f"the spelling of {name} matches its name")
+    rule(re.fullmatch(spelling_of(name, dataset), spelled(name)), f"the spelling of {name} matches its name")
     for split, source in dataset.splits.items():
         _check_source(f"{name}:{split}", source)
 

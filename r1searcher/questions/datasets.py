@@ -32,7 +32,8 @@ class NamedDataset:
     `evaluated` is the split for evaluation: the last one if not given. `files` are names of files that replace
     that split in a folder of datasets (`--data-dir`, `data.folder`). `scorer` is the dataset's own scorer, or the name
     of one in `rewards.official.SCORERS`; none if it is empty. `spelling` is a regular expression for the beginning of
-    names that mean this dataset, such as `2wiki_500`; the name itself if it is empty.
+    names that mean this dataset, such as `2wiki_500`, in lower case and with underscores for hyphens; the name itself
+    if it is empty.
     """
 
     splits: Mapping[str, Source]

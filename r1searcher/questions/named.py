@@ -49,7 +49,7 @@ def open_dataset(
     fails.
     """
     split = _split(name, training)
-    place = _place(name, split, folder or None)
+    place = _place(name, split, folder)
     if callable(place):
         source, read = _described(place), _called(place, limit)
     else:
@@ -63,9 +63,7 @@ def open_dataset(
 
 def is_here(name: str, folder: Path | str | None = None, *, training: bool = False) -> bool:
     """Whether `open_dataset` can read it without a download."""
-    split = _split(name, training)
-    place = _without_download(name, split, folder or None)
-    return place is not None and (callable(place) or _exists(place))
+    return _without_download(name, _split(name, training), folder) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +102,7 @@ Rows = Callable[[], Iterable[Any]]
 
 def _place(name: str, split: _Split | None, folder: Path | str | None) -> Path | Rows:
     """The file or function to read, downloaded if necessary. Raises `InputError` if there is none."""
-    place = _without_download(name, split, folder)
-    if place is not None and (callable(place) or _exists(place)):
+    if (place := _without_download(name, split, folder)) is not None:
         return place
     if split is None:
         near = difflib.get_close_matches(name.partition(":")[0], list(DATASETS), 1)
@@ -122,15 +119,17 @@ def _place(name: str, split: _Split | None, folder: Path | str | None) -> Path |
 
 
 def _without_download(name: str, split: _Split | None, folder: Path | str | None) -> Path | Rows | None:
-    """Where the questions are, or will be once they are downloaded. None for a name that is empty."""
+    """Where the questions are on this machine; None if they are not. With `folder`, the cache is not searched."""
+    places: list[Path | Rows]
     if split is None:
-        return Path(name) if name.strip() else None
-    own = _cached(split) if isinstance(split.source, str) else split.source
-    if folder:
-        wanted = _candidates(split, Path(folder))
-        there = next((file for file in wanted if _exists(file)), None)
-        return there or (wanted[-1] if isinstance(split.source, str) else own)
-    return own
+        places = [Path(name)] if name.strip() else []
+    else:
+        places = [*_candidates(split, Path(folder))] if folder else []
+        if not isinstance(split.source, str):
+            places.append(split.source)
+        elif not folder:
+            places.append(_cached(split))
+    return next((place for place in places if callable(place) or _exists(place)), None)
 
 
 def _exists(file: Path) -> bool:

@@ -17,15 +17,20 @@ def official_scorer(name: str) -> OfficialScorer | None:
     >>> str(official_scorer("musique_500"))
     'metrics/answer.py of StonyBrookNLP/musique (MuSiQue)'
     """
-    spelled = name.lower().replace("-", "_")
     for known, dataset in DATASETS.items():
-        if re.match(rf"(?:{_spelling(known, dataset)})(?![a-z0-9])", spelled):
+        if re.match(rf"(?:{spelling_of(known, dataset)})(?![a-z0-9])", spelled(name)):
             return _scorer(known, dataset)
     return None
 
 
-def _spelling(name: str, dataset: NamedDataset) -> str:
-    return dataset.spelling or re.escape(name.lower().replace("-", "_"))
+def spelled(name: str) -> str:
+    """A name in the form that spellings match: in lower case, with underscores."""
+    return name.lower().replace("-", "_")
+
+
+def spelling_of(name: str, dataset: NamedDataset) -> str:
+    """The regular expression for the beginning of names that mean this dataset."""
+    return dataset.spelling or re.escape(spelled(name))
 
 
 def _scorer(name: str, dataset: NamedDataset) -> OfficialScorer | None:

@@ -19,7 +19,7 @@ from r1searcher.episodes.trajectory import Author
 from r1searcher.report.tables import SECONDS, steps_table
 from r1searcher.rewards.measures import REWARD, View, shown_in
 from r1searcher.runs.folder import RunFolder
-from r1searcher.runs.records import finished_steps, latest_trajectory, read_heartbeats, read_metrics, trajectory_files
+from r1searcher.runs.records import latest_trajectory, read_heartbeats, read_metrics, trajectory_files
 
 STYLES = {Author.PROMPT.value: "dim", Author.MODEL.value: "bold", Author.ENVIRONMENT.value: "cyan"}
 ROWS_SHOWN = 10
@@ -38,12 +38,11 @@ class RunView(AbstractContextManager["RunView"]):
         self.console = console or terminal.console(stderr=True)
         self._live: Live | None = None
         self._started = time.monotonic()
-        self._steps_before = finished_steps(run)
-        self._steps_printed = self._steps_before
-        self._heartbeats_printed = len(read_heartbeats(run))
-        self._episodes = LineCounter()
         self._metrics: list[dict[str, float]] = []
         self._metrics_size = -1
+        self._steps_before = self._steps_printed = self._step()
+        self._heartbeats_printed = len(read_heartbeats(run))
+        self._episodes = LineCounter()
 
     def __enter__(self) -> "RunView":
         self.console.print(f"{self.title} · files in {self.run.path}")
@@ -78,6 +77,11 @@ class RunView(AbstractContextManager["RunView"]):
             self._metrics, self._metrics_size = read_metrics(self.run), size
         return self._metrics
 
+    def _step(self) -> int:
+        """The number of finished steps."""
+        rows = self._rows()
+        return int(rows[-1]["step"]) if rows else 0
+
     def _new_rows(self) -> Iterator[Mapping[str, float]]:
         beats = read_heartbeats(self.run)
         for beat in beats[self._heartbeats_printed :]:
@@ -89,15 +93,15 @@ class RunView(AbstractContextManager["RunView"]):
                 yield row
 
     def _left(self) -> str:
-        done = finished_steps(self.run) - self._steps_before
-        if done <= 0:
+        step = self._step()
+        if step <= self._steps_before:
             return ""
         rows = self._rows()[-5:]
         each = sum(row.get(SECONDS, 0.0) for row in rows) / len(rows)
-        return f" · about {each * (self.steps - finished_steps(self.run)) / 60:.0f} min left" if each else ""
+        return f" · about {each * (self.steps - step) / 60:.0f} min left" if each else ""
 
     def _panel(self) -> RenderableType:
-        step = finished_steps(self.run)
+        step = self._step()
         episodes = self._episodes.count(trajectory_files(self.run.trajectories(step + 1)))
         done = step + min(1.0, episodes / self.rollouts) * 0.5  # the other half of a step is training
         minutes = (time.monotonic() - self._started) / 60

@@ -11,7 +11,7 @@ from r1searcher.questions.scorers import official_scorer
 from r1searcher.report.intervals import Interval, interval
 from r1searcher.report.predictions import Prediction
 from r1searcher.rewards.format import MAX_ANSWER_WORDS
-from r1searcher.rewards.measures import EM, JUDGE, REWARD, Measure, View, measure, shown_in
+from r1searcher.rewards.measures import EM, JUDGE, REWARD, View, measure, shown_in
 from r1searcher.rewards.metrics import score
 
 
@@ -116,11 +116,11 @@ def summarize(scored: Sequence[Scored]) -> MetricSummary:
     groups = by_question(scored)
     metrics = {}
     for m in shown_in(View.TABLE):
-        means = [m.aggregate(values) for group in groups.values() if (values := values_of(group, m))]
+        means = [m.aggregate(values) for group in groups.values() if (values := values_of(group, m.name))]
         if means:
             metrics[m.name] = interval(means)
     for name in dict.fromkeys(key for one in scored for key in one.measures if key.partition("/")[0] == REWARD.name):
-        metrics[name] = interval([fmean(values) for group in groups.values() if (values := _present(group, name))])
+        metrics[name] = interval([fmean(values) for group in groups.values() if (values := values_of(group, name))])
     k = min(len(group) for group in groups.values())
     if k > 1:
         metrics[f"pass@{k}"] = interval([max(s.measures[EM.name] for s in group[:k]) for group in groups.values()])
@@ -134,16 +134,18 @@ def summarize(scored: Sequence[Scored]) -> MetricSummary:
         _named(counted, "format/"),
         sum(one.judge_failed for one in scored),
         _warnings(groups, k),
-        official=list(dict.fromkeys(str(s) for name in by_dataset(scored) if (s := official_scorer(name)))),
+        official=official_scorers(scored),
     )
 
 
-def values_of(group: Sequence[Scored], measure: Measure) -> list[float]:
-    """The values of the predictions that have the measure."""
-    return _present(group, measure.name)
+def official_scorers(scored: Iterable[Scored]) -> list[str]:
+    """The official scorers of the predictions' datasets, in the order of their first."""
+    datasets = dict.fromkeys(one.dataset for one in scored)
+    return list(dict.fromkeys(str(scorer) for name in datasets if (scorer := official_scorer(name))))
 
 
-def _present(group: Sequence[Scored], name: str) -> list[float]:
+def values_of(group: Sequence[Scored], name: str) -> list[float]:
+    """The values of the predictions that have the measure of that name."""
     return [one.measures[name] for one in group if name in one.measures]
 
 

@@ -73,8 +73,8 @@ def as_markdown(report: Report) -> str:
         lines += [f"- {name}: {line}" for line in counts(summaries[name])]
     if report.records.metrics:
         headings, rows = step_cells(report.records.metrics)
-        lines += ["", "## Steps", "", *(f"| {' | '.join(map(_cell_text, row))} |" for row in (headings, *rows))]
-        lines.insert(len(lines) - len(rows), "|" + "---:|" * len(headings))
+        head, *body = [f"| {' | '.join(map(_cell_text, row))} |" for row in (headings, *rows)]
+        lines += ["", "## Steps", "", head, "|" + "---:|" * len(headings), *body]
     manifest = json.dumps(report.records.manifest, indent=2, ensure_ascii=False)
     return "\n".join([*lines, "", "## Made with", "", "```json", manifest, "```", ""])
 

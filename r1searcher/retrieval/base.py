@@ -73,6 +73,11 @@ class IndexDamagedError(RetrieverError):
     """The files of an index have changed since it was built: searches fail until they are restored."""
 
 
+def is_outage(error: BaseException) -> bool:
+    """Whether the engine is down or its index damaged, so that the same search may succeed later."""
+    return isinstance(error, IndexDamagedError) or (isinstance(error, RetrieverError) and error.transient)
+
+
 class Retriever(Protocol):
     """A search engine. All methods are coroutines and never block their event loop.
 

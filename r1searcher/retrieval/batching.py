@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from r1searcher.errors import RetrieverError
-from r1searcher.retrieval.base import IndexDamagedError, Retriever, SearchResult, search_all
+from r1searcher.retrieval.base import Retriever, SearchResult, is_outage, search_all
 
 BATCH = 64
 _Waiting = tuple[str, asyncio.Future[SearchResult]]
@@ -57,8 +57,7 @@ class Batcher:
         try:
             return list(await search_all(self._retriever, queries, top_k))
         except Exception as error:
-            away = isinstance(error, IndexDamagedError) or (isinstance(error, RetrieverError) and error.transient)
-            if away or len(queries) == 1:
+            if is_outage(error) or len(queries) == 1:
                 return [_outcome(error)] * len(queries)
         alone = (search_all(self._retriever, [query], top_k) for query in queries)
         outcomes = await asyncio.gather(*alone, return_exceptions=True)

@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from contextlib import aclosing
 
+from r1searcher.common.contract import rule
 from r1searcher.errors import R1Error
 from r1searcher.retrieval.base import MAX_QUERY_CHARS, EpisodeContext, Health, Hit, Retriever, SearchResult, bind
 
@@ -29,18 +30,18 @@ async def check_retriever(retriever: Retriever, found: str, top_k: int = 3) -> N
     async with aclosing(retriever):
         _check_health(await retriever.health())
         searching = bind(retriever, _EPISODE)
-        _rule(await searching.search([], top_k) == [], "no queries have no results")
+        rule(await searching.search([], top_k) == [], "no queries have no results")
         (alone,) = _checked(await searching.search([found], top_k), 1, top_k)
-        _rule(bool(alone.require_hits()), f"the query {found!r} has hits")
+        rule(alone.require_hits(), f"the query {found!r} has hits")
         _check_order(alone.hits)
         (first,) = _checked(await searching.search([found], 1), 1, 1)
-        _rule(len(first.hits) == 1, "one passage is found if one is requested")
+        rule(len(first.hits) == 1, "one passage is found if one is requested")
 
         mixed = [found, *_ODD, found]
         results = _checked(await searching.search(mixed, top_k), len(mixed), top_k)
-        _rule(bool(results[0].hits and results[-1].hits), "queries of the same call do not disturb each other")
+        rule(results[0].hits and results[-1].hits, "queries of the same call do not disturb each other")
         together = await asyncio.gather(*(searching.search([found], top_k) for _ in range(8)))
-        _rule(all(_checked(one, 1, top_k)[0].hits for one in together), "searches run at the same time")
+        rule(all(_checked(one, 1, top_k)[0].hits for one in together), "searches run at the same time")
         _check_health(await retriever.health())
     await retriever.aclose()  # a second time
 
@@ -54,37 +55,32 @@ async def check_outage(retriever: Retriever, query: str = "anything") -> None:
             pass
         else:
             _checked(results, 2, 1)
-            _rule(all(result.error is not None for result in results), "an outage is an error, never an empty result")
+            rule(all(result.error is not None for result in results), "an outage is an error, never an empty result")
         try:
             await retriever.health()
         except R1Error:
             return
-        _rule(False, "health fails if the engine is down")
-
-
-def _rule(kept: bool, rule: str) -> None:
-    if not kept:
-        raise AssertionError(f"the retriever breaks a rule: {rule}")
+        rule(False, "health fails if the engine is down")
 
 
 def _check_health(health: Health) -> None:
-    _rule(isinstance(health, Health) and bool(health.name), "health has a name")
-    _rule(health.passages is None or health.passages >= 0, "health says how many passages there are, or None")
+    rule(isinstance(health, Health) and health.name, "health has a name")
+    rule(health.passages is None or health.passages >= 0, "health says how many passages there are, or None")
 
 
 def _checked(results: Sequence[SearchResult], queries: int, top_k: int) -> Sequence[SearchResult]:
-    _rule(len(results) == queries, f"there is one result per query ({len(results)} for {queries})")
+    rule(len(results) == queries, f"there is one result per query ({len(results)} for {queries})")
     for result in results:
-        _rule(isinstance(result, SearchResult), "a result is a SearchResult")
-        _rule(isinstance(result.hits, tuple) and len(result.hits) <= top_k, f"there are at most {top_k} hits, a tuple")
+        rule(isinstance(result, SearchResult), "a result is a SearchResult")
+        rule(isinstance(result.hits, tuple) and len(result.hits) <= top_k, f"there are at most {top_k} hits, a tuple")
         for hit in result.hits:
             texts = (hit.passage.id, hit.passage.title, hit.passage.text)
-            _rule(all(isinstance(text, str) for text in texts), "id, title and text of a passage are strings")
-            _rule(math.isfinite(hit.score), "scores are finite")
-        _rule(all(span.seconds >= 0 and span.cost_usd >= 0 for span in result.spans), "spans cost nothing or more")
+            rule(all(isinstance(text, str) for text in texts), "id, title and text of a passage are strings")
+            rule(math.isfinite(hit.score), "scores are finite")
+        rule(all(span.seconds >= 0 and span.cost_usd >= 0 for span in result.spans), "spans cost nothing or more")
     return results
 
 
 def _check_order(hits: Sequence[Hit]) -> None:
     scores = [hit.score for hit in hits]
-    _rule(scores == sorted(scores, reverse=True), "the best hit comes first")
+    rule(scores == sorted(scores, reverse=True), "the best hit comes first")

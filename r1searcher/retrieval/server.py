@@ -26,7 +26,7 @@ from starlette.types import Receive, Scope, Send
 
 from r1searcher.common.files import parse_json
 from r1searcher.errors import R1Error
-from r1searcher.retrieval.base import MAX_TOP_K, Hit, IndexDamagedError, Retriever, SearchResult
+from r1searcher.retrieval.base import MAX_TOP_K, Hit, Retriever, SearchResult, is_outage
 from r1searcher.retrieval.batching import Batcher
 from r1searcher.retrieval.protocols import (
     AccessRequest,
@@ -193,7 +193,6 @@ async def _answers(
     It is encoded as the hits arrive, so that only the response of a large request is kept in memory.
     """
     require_affordable(len(queries), top_k)
-    nothing = SearchResult()
     head, end = json.dumps({**fields, key: []}).encode()[:-2], b"]}"
     pieces, size = [], 0
     at_once = min(_QUERIES_AT_ONCE, _PASSAGES_AT_ONCE // top_k)
@@ -201,8 +200,7 @@ async def _answers(
         some = queries[start : start + at_once]
         asked = [query for query in some if query.strip()]  # empty queries get an empty list, without a search
         found = iter(await batcher.search(asked, top_k) if asked else [])
-        results = [next(found) if query.strip() else nothing for query in some]
-        rows = json.dumps([shaped(_hits(query, result)) for query, result in zip(some, results, strict=True)])[1:-1]
+        rows = json.dumps([shaped(_hits(query, next(found)) if query.strip() else ()) for query in some])[1:-1]
         pieces.append((b", " if start else head) + rows.encode())
         size += len(pieces[-1])
         if size > MAX_ANSWER_BYTES:
@@ -220,10 +218,9 @@ async def _answers(
 
 def _hits(query: str, result: SearchResult) -> Sequence[Hit]:
     """The hits of one query. Raises its error, as a bad request where the same query will always fail."""
-    error = result.error
-    if error is None or error.transient or isinstance(error, IndexDamagedError):
+    if result.error is None or is_outage(result.error):
         return result.require_hits()
-    raise BadRequest(422, f"The search for {query[:80]!r} failed: {error}")
+    raise BadRequest(422, f"The search for {query[:80]!r} failed: {result.error}")
 
 
 async def _body(request: Request) -> Any:

@@ -13,7 +13,7 @@ from functools import cache, cached_property
 from itertools import groupby
 
 from r1searcher.common.registry import Registry
-from r1searcher.episodes.protocol import ParsedTurns, protocol_named
+from r1searcher.episodes.protocol import PROTOCOLS, EpisodeProtocol, ParsedTurns
 from r1searcher.episodes.trajectory import StopReason, Trajectory
 
 MAX_ANSWER_WORDS = 10
@@ -42,16 +42,11 @@ class FormatContext:
         """Raises `InputError` if the trajectory's protocol is not installed."""
         allowed = " ".join((trajectory.question, *trajectory.gold_answers))
         turns = trajectory.turns
-        return cls(turns, parse_turns(trajectory), trajectory.stop, allowed, max_answer_words)
+        return cls(turns, _protocol_of(trajectory).parse(turns), trajectory.stop, allowed, max_answer_words)
 
     @cached_property
     def text(self) -> str:
         return "\n".join(self.turns)  # joined by something, so that no tag can form across two turns
-
-
-def parse_turns(trajectory: Trajectory) -> ParsedTurns:
-    """What the model wrote, as the trajectory's protocol reads it. Raises `InputError` for an unknown protocol."""
-    return protocol_named(trajectory.protocol, "the trajectory's protocol").parse(trajectory.turns)
 
 
 def unfinished(context: FormatContext) -> bool:
@@ -151,6 +146,7 @@ FORMAT_RULES: Registry[Rule] = Registry(
             stuck_text,
         )
     },
+    Callable,
 )
 """Every rule by its name. Those that come with the package are always judged."""
 
@@ -176,4 +172,9 @@ def violations(trajectory: Trajectory, max_answer_words: int = MAX_ANSWER_WORDS)
 
 def answer_of_trajectory(trajectory: Trajectory) -> str | None:
     """The raw final answer of the model, None if it gave none."""
-    return protocol_named(trajectory.protocol, "the trajectory's protocol").raw_answer(trajectory.turns)
+    return _protocol_of(trajectory).raw_answer(trajectory.turns)
+
+
+def _protocol_of(trajectory: Trajectory) -> EpisodeProtocol:
+    """Raises `InputError` if it is not installed."""
+    return PROTOCOLS.require(trajectory.protocol, "the trajectory's protocol")

@@ -14,7 +14,6 @@ from statistics import fmean
 
 from r1searcher.common.registry import Registry
 from r1searcher.episodes.trajectory import Author, StopReason, Trajectory
-from r1searcher.errors import InputError
 from r1searcher.rewards import official
 from r1searcher.rewards.format import MAX_ANSWER_WORDS, judged_rules
 from r1searcher.rewards.parts import RewardContext
@@ -239,22 +238,15 @@ BUILT_IN = (
     ),
 )
 
-MEASURES: Registry[Measure] = Registry("measure", "r1searcher.measures", {m.name: m for m in BUILT_IN})
-
-
-@cache
-def all_measures() -> tuple[Measure, ...]:
-    """Every measure, in the order of the table. Raises `InputError` for one whose entry point has another name."""
-    for name, measure_ in MEASURES.items():
-        if measure_.name != name:
-            raise InputError(f"the measure {measure_.name!r} has the entry point {name!r}: give both the same name")
-    return tuple(MEASURES.values())
+MEASURES: Registry[Measure] = Registry(
+    "measure", "r1searcher.measures", {m.name: m for m in BUILT_IN}, Measure, named=True
+)
 
 
 @cache
 def shown_in(view: View) -> tuple[Measure, ...]:
     """The measures that a view shows, in the order of the table."""
-    return tuple(measure_ for measure_ in all_measures() if view in measure_.shown)
+    return tuple(measure_ for measure_ in MEASURES.values() if view in measure_.shown)
 
 
 def measure(
@@ -279,7 +271,7 @@ def measure(
 
 @cache
 def _computed() -> tuple[tuple[str, Callable[[RewardContext], float | None]], ...]:
-    return tuple((m.name, m.compute) for m in all_measures() if m.compute is not None)
+    return tuple((m.name, m.compute) for m in MEASURES.values() if m.compute is not None)
 
 
 def episode_logs(
@@ -294,7 +286,7 @@ def episode_logs(
     return {
         **{f"format/{rule}": 0.0 for rule in judged_rules(format_rules)},
         **{f"stop/{reason.value}": 0.0 for reason in StopReason},
-        **{m.name: 0.0 for m in all_measures() if m.compute is not None},
+        **{name: 0.0 for name, _ in _computed()},
         **measure(trajectory, max_answer_words, format_rules),
         **{f"reward/{name}": value for name, value in parts.items()},
         EPISODE_SECONDS.name: seconds,

@@ -75,6 +75,10 @@ def _without_articles(text: str, punctuation: dict[int, str] | dict[int, int | N
     return _ARTICLE.sub(" ", plain).split()
 
 
+deleted_gold_words = lru_cache(maxsize=1 << 17)(delete_words)
+"""`delete_words` of a gold answer, computed once per gold answer."""
+
+
 def f1_of_words(answer: Sequence[str], gold: Sequence[str]) -> float:
     """Harmonic mean of precision and recall over bags of words; 0 if none is shared."""
     common = (Counter(answer) & Counter(gold)).total()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from r1searcher.rewards.metrics import CLOSED, blank_words, delete_words, f1_of_words
+from r1searcher.rewards.metrics import CLOSED, blank_words, delete_words, deleted_gold_words, f1_of_words
 from r1searcher.rewards.search_r1 import is_right
 
 EM, F1, ACCURACY = "official_em", "official_f1", "official_accuracy"
@@ -18,7 +18,6 @@ OFFICIAL_METRICS = (EM, F1, ACCURACY)
 Metrics = Callable[[str, Sequence[str]], dict[str, float]]
 
 _blanked_gold = lru_cache(maxsize=1 << 17)(blank_words)
-_deleted_gold = lru_cache(maxsize=1 << 17)(delete_words)
 
 
 def squad_with_closed_answers(answer: str, gold_answers: Sequence[str]) -> dict[str, float]:
@@ -26,7 +25,7 @@ def squad_with_closed_answers(answer: str, gold_answers: Sequence[str]) -> dict[
     words = delete_words(answer)
     normal = " ".join(words)
     em = f1 = 0.0
-    for gold in map(_deleted_gold, gold_answers):
+    for gold in map(deleted_gold_words, gold_answers):
         if gold == words:
             em = 1.0
         elif normal in CLOSED or " ".join(gold) in CLOSED:
@@ -38,7 +37,7 @@ def squad_with_closed_answers(answer: str, gold_answers: Sequence[str]) -> dict[
 def musique(answer: str, gold_answers: Sequence[str]) -> dict[str, float]:
     """EM, F1. Punctuation is deleted; no rule for yes and no; F1 is 1 if both sides are empty."""
     words = delete_words(answer)
-    normal_golds = list(map(_deleted_gold, gold_answers))
+    normal_golds = list(map(deleted_gold_words, gold_answers))
     f1 = max((1.0 if gold == words else f1_of_words(words, gold) for gold in normal_golds), default=0.0)
     return {EM: float(words in normal_golds), F1: f1}
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
-from r1searcher.rewards.metrics import delete_words
+from r1searcher.rewards.metrics import delete_words, deleted_gold_words
 
 TAGS = R1_SEARCHER.tags
 SEARCH, END_SEARCH = "<search>", "</search>"
@@ -48,7 +48,7 @@ def is_right(answer: str | None, gold_answers: Sequence[str]) -> bool:
     if answer is None:
         return False
     words = delete_words(answer)
-    return any(delete_words(gold) == words for gold in gold_answers)
+    return any(deleted_gold_words(gold) == words for gold in gold_answers)
 
 
 def is_well_formed(translated: str) -> bool:

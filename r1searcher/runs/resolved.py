@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from r1searcher.config.settings import Settings, Stage, read_resolved
 from r1searcher.episodes.loop import EpisodeLimits
-from r1searcher.episodes.protocol import EpisodeProtocol, protocol_named
+from r1searcher.episodes.protocol import PROTOCOLS, EpisodeProtocol
 from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
 from r1searcher.episodes.trajectory import Author, Segment, StopReason, Trajectory
 from r1searcher.errors import InputError
@@ -26,7 +26,7 @@ def read_run(run: RunFolder) -> tuple[Stage, Settings]:
 
 def protocol_of(settings: Settings) -> EpisodeProtocol:
     """Raises `InputError` if no installed package has the protocol."""
-    return protocol_named(settings.episode.protocol)
+    return PROTOCOLS.require(settings.episode.protocol, "episode.protocol")
 
 
 def limits_of(settings: Settings) -> EpisodeLimits:

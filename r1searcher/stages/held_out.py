@@ -14,7 +14,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
 from r1searcher.common import last_resort, terminal
-from r1searcher.common.files import append_row, lines_in, open_log, write_json
+from r1searcher.common.files import LineCounter, append_row, open_log, write_json
 from r1searcher.common.records import Record, read_record, read_record_if_there, read_records
 from r1searcher.common.terminal import SafeConsole, label
 from r1searcher.episodes.trajectory import Trajectory
@@ -65,16 +65,17 @@ def trajectories_file(run: RunFolder, temperature: float) -> Path:
 
 
 def evaluate_held_out(run: RunFolder, model: Path, questions: int, console: SafeConsole) -> dict[str, Any]:
-    """Metrics of `model` on the first `questions` held-out questions of the run's settings, sampled at temperature 1,
-    with the greedy ones under `greedy`. A finished evaluation is read, not repeated.
+    """Metrics of `model` on at most the first `questions` held-out questions of the run's settings, sampled at
+    temperature 1, with the greedy ones under `greedy`. A finished evaluation is read, not repeated.
 
     Raises `R1Error` if the rollouts failed, with the path of their log.
     """
     metrics_file = folder_of(run) / "metrics.json"
     if done := read_record_if_there(metrics_file, HeldOutMetrics, "remove it and repeat the command to evaluate again"):
         return done.model_dump(exclude_none=True)
+    asked = _questions(run, questions)
     job = folder_of(run) / "job.json"
-    write_json(job, Job(run=str(run.path), model=str(model), questions=questions).model_dump())
+    write_json(job, Job(run=str(run.path), model=str(model), questions=len(asked)).model_dump())
     for temperature in TEMPERATURES:  # a partial evaluation is not resumed: its metrics would mix two random draws
         trajectories_file(run, temperature).unlink(missing_ok=True)
     started = time.monotonic()
@@ -84,7 +85,7 @@ def evaluate_held_out(run: RunFolder, model: Path, questions: int, console: Safe
             [sys.executable, "-m", __name__, str(job)], stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )
         try:
-            _follow(child, run, questions * len(TEMPERATURES), console)
+            _follow(child, run, len(asked) * len(TEMPERATURES), console)
         finally:
             if child.poll() is None:
                 child.terminate()
@@ -93,9 +94,8 @@ def evaluate_held_out(run: RunFolder, model: Path, questions: int, console: Safe
         lines = log.read_bytes().decode("utf-8", "replace").split("\n")
         last = next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
         raise R1Error(f"the held-out evaluation failed: {last.removeprefix('r1s: ')[:500]} (log: {log})")
-    asked = _questions(run, questions)
     by_temperature = {t: held_out_metrics(read_trajectories(run, t), asked) for t in TEMPERATURES}
-    result = {**by_temperature[1.0], "greedy": by_temperature[0.0], "questions": questions}
+    result = {**by_temperature[1.0], "greedy": by_temperature[0.0], "questions": len(asked)}
     write_json(metrics_file, {**result, "seconds": round(time.monotonic() - started, 1)})
     return result
 
@@ -124,11 +124,11 @@ def _questions(run: RunFolder, limit: int) -> tuple[Question, ...]:
 
 def _follow(child: "subprocess.Popen[bytes]", run: RunFolder, total: int, console: SafeConsole) -> None:
     columns = (label("held-out questions"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    answered, files = LineCounter(), [trajectories_file(run, temperature) for temperature in TEMPERATURES]
     with terminal.progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("held out", total=total)
         while child.poll() is None:
-            done = sum(lines_in(trajectories_file(run, t)) for t in TEMPERATURES)
-            progress.update(task, completed=done)
+            progress.update(task, completed=answered.count(files))
             time.sleep(0.5)
 
 

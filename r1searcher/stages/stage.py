@@ -10,7 +10,6 @@ from r1searcher.config.settings import Settings, Stage
 from r1searcher.config.source import SettingsSource
 from r1searcher.engine.process import run_engine
 from r1searcher.errors import InputError
-from r1searcher.questions.named import open_dataset
 from r1searcher.report.live import RunView
 from r1searcher.report.plots import save_curves, terminal_curves
 from r1searcher.runs.folder import RunFolder
@@ -76,11 +75,10 @@ def _train(
 
 def evaluate_stage(settings: Settings, run: RunFolder, console: SafeConsole) -> None:
     """Evaluate the stage's model on the held-out questions of the settings, if there are any."""
-    data, wanted = settings.data, settings.evaluation.questions
-    if not (data.held_out and wanted):
+    questions = settings.evaluation.questions
+    if not (settings.data.held_out and questions):
         return
-    there = len(open_dataset(data.held_out, data.folder, limit=wanted, strict=True).questions)
-    metrics = evaluate_held_out(run, run.model, there, console)
+    metrics = evaluate_held_out(run, run.model, questions, console)
     write_json(run.summary, {**(read_summary(run) or {}), "held_out": metrics})
     shown = " · ".join(f"{key} {value:.3f}" for key, value in metrics.items() if isinstance(value, float))
     console.print(f"held out, sampled: {shown}", soft_wrap=True)

@@ -101,5 +101,6 @@ RULES: Registry[Rule] = Registry(
     "watch rule",
     "r1searcher.watch_rules",
     {"rollout_drift": rollout_drift, "rates_passed": rates_passed},
+    Callable,
 )
 """Evaluated in this order: built-in alarms first."""

@@ -1,7 +1,5 @@
 """Built-in entries and those of another package, in a process that has that package."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,8 +13,7 @@ SHAPES = 'Registry("shape", "r1searcher.test_shapes", {"circle": 1, "join": "os.
 
 def _said(code: str, where: Path) -> str:
     program = f"from r1searcher.common.registry import Registry\nshapes = {SHAPES}\n{code}"
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, env=extension.environment(where), capture_output=True, text=True, check=False)
+    done = extension.python(program, where)
     return (done.stdout + done.stderr).strip()
 
 
@@ -63,3 +60,13 @@ def test_an_entry_of_another_type_is_refused(tmp_path: Path) -> None:
     where = extension.install(tmp_path, {"mine": "square = 'x'\n"}, {group: {"square": "mine:square"}})
     said = _said(f"Registry('shape', {group!r}, {{'circle': 1}}, int)['square']", where).splitlines()[-1]
     assert said.endswith("'square' of the package stranger must be of type int, and mine:square is of type str")
+
+
+def test_an_entry_of_another_name_is_refused(tmp_path: Path) -> None:
+    group = "r1searcher.test_shapes"
+    source = "class Shape:\n    name = 'square'\n"
+    where = extension.install(tmp_path, {"mine": source}, {group: {"square": "mine:Shape", "cube": "mine:Shape"}})
+    shapes = f"Registry('shape', {group!r}, {{'circle': 1}}, named=True)"
+    assert _said(f"print({shapes}['square'].name)", where) == "square"
+    said = _said(f"{shapes}['cube']", where).splitlines()[-1]
+    assert said.endswith("the shape 'square' has the entry point 'cube': give both the same name")

@@ -14,7 +14,7 @@ import pytest
 
 from r1searcher.common.files import read_rows
 from r1searcher.engine.openrlhf.checkpoints import checkpoint_step
-from r1searcher.rewards.measures import EM, F1, FORMAT, RETRIEVAL, SEARCHES, all_measures
+from r1searcher.rewards.measures import EM, F1, FORMAT, MEASURES, RETRIEVAL, SEARCHES
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import trajectory_rows
 from tests.engine.toy import HANG, one_thread
@@ -48,7 +48,7 @@ def test_the_engine_learns_to_search(world):
     assert [row["step"] for row in report["metrics"]] == list(range(1, 10))
     for name in ("step 1", "step 9"):  # what the engine averaged, and what the recorded episodes give
         logged = rows[int(name.removeprefix("step ")) - 1]
-        assert logged.keys() >= {m.name for m in all_measures() if m.compute}
+        assert logged.keys() >= {m.name for m in MEASURES.values() if m.compute}
         for m in (EM, F1, FORMAT, RETRIEVAL, SEARCHES):
             assert report["steps"][name][m.name]["value"] == pytest.approx(logged[m.name], abs=1e-5)
 

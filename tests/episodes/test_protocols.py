@@ -7,23 +7,17 @@ from collections.abc import Sequence
 
 import pytest
 
+from r1searcher.config.settings import load
 from r1searcher.corpora.passage import Passage
 from r1searcher.episodes.contract import check_protocol
 from r1searcher.episodes.loop import EpisodeLimits, EpisodeRequest, run_episode
-from r1searcher.episodes.protocol import (
-    PROTOCOLS,
-    Document,
-    EpisodeProtocol,
-    ParsedTurns,
-    Query,
-    TranscriptPart,
-    protocol_named,
-)
+from r1searcher.episodes.protocol import PROTOCOLS, Document, EpisodeProtocol, ParsedTurns, Query, TranscriptPart
 from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER, R1Searcher
 from r1searcher.episodes.trajectory import Author, StopReason
 from r1searcher.errors import InputError
 from r1searcher.evaluation.predictions import from_text
 from r1searcher.rewards.format import answer_of_trajectory
+from r1searcher.runs.resolved import protocol_of
 from tests.episodes.conftest import END, byte_level_bpe
 from tests.episodes.scripted import GivenPassages, ScriptedModel
 
@@ -224,12 +218,12 @@ def test_each_broken_rule_is_named(faulty: type[EpisodeProtocol], rule: str) -> 
 
 def test_a_protocol_that_is_not_there_is_one_sentence() -> None:
     with pytest.raises(InputError, match=r"episode\.protocol: there is no protocol 'r1'.*choose one of r1-searcher"):
-        protocol_named("r1")
+        protocol_of(load("stage1", overrides={"episode.protocol": "r1"}))
 
 
 def test_the_built_in_protocols_have_their_names() -> None:
     for name in PROTOCOLS.builtin:
-        assert protocol_named(name).name == name
+        assert PROTOCOLS[name].name == name
 
 
 def test_the_raw_answer_keeps_its_outer_blanks() -> None:

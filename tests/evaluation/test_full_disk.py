@@ -51,6 +51,17 @@ def small_disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
 
 
 FULL = "disk is full|larger than is allowed"
+ROW: dict[str, Any] = {
+    "dataset": "d",
+    "index": 0,
+    "sample": 0,
+    "seconds": 1.0,
+    "question": "q",
+    "gold_answers": ["a"],
+    "stop": "answered",
+    "segments": [],
+    "searches": [],
+}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -59,24 +70,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_a_report_that_does_not_fit_leaves_the_old_one(small_disk: Any) -> None:
     folder, fill = small_disk
-    row = {
-        "dataset": "d",
-        "index": 0,
-        "sample": 0,
-        "seconds": 1.0,
-        "question": "q",
-        "gold_answers": ["a"],
-        "stop": "answered",
-        "segments": [],
-        "searches": [],
-    }
     manifest = {"model": "m"}
-    write_report(folder, records_of(manifest, [row]))
+    write_report(folder, records_of(manifest, [ROW]))
     before = contents(folder)
     assert set(before) == {str(folder / f"report.{kind}") for kind in ("json", "md", "html")}
     fill()
     with pytest.raises(FileError, match=FULL):
-        write_report(folder, records_of({"model": "m" * 300_000}, [row] * 500))
+        write_report(folder, records_of({"model": "m" * 300_000}, [ROW] * 500))
     assert contents(folder) == before
 
 
@@ -137,25 +137,14 @@ def test_a_folder_that_may_not_be_written_is_one_sentence(
 ) -> None:
     folder, _ = small_disk
     folder.chmod(0o755)
-    row = {
-        "dataset": "d",
-        "index": 0,
-        "sample": 0,
-        "seconds": 1.0,
-        "question": "q",
-        "gold_answers": ["a"],
-        "stop": "answered",
-        "segments": [],
-        "searches": [],
-    }
     actions: dict[str, Callable[[], Any]] = {
         "template": lambda: write_template(Path("settings.toml")),
         "prompts": lambda: write_rows(Path("run/rows.jsonl"), [{"a": 1}]),
-        "report": lambda: write_report(Path(), records_of({"model": "m"}, [row])),
-        "evaluation": lambda: write_report(Path("to"), records_of({"model": "m"}, [row])),
+        "report": lambda: write_report(Path(), records_of({"model": "m"}, [ROW])),
+        "evaluation": lambda: write_report(Path("to"), records_of({"model": "m"}, [ROW])),
     }
     if write != "template":
-        write_report(folder, records_of({"model": "m"}, [row]))  # imports, while we may
+        write_report(folder, records_of({"model": "m"}, [ROW]))  # imports, while we may
     with contextlib.chdir(folder):
         os.seteuid(65534)
         try:

@@ -22,9 +22,7 @@ def package(tmp_path: Path) -> Path:
 
 
 def output(package: Path, *arguments: object) -> str:
-    done = extension.r1s([str(argument) for argument in arguments], package)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return extension.finished(extension.r1s(arguments, package))
 
 
 def test_it_has_at_most_20_lines_of_code_and_keeps_the_contract() -> None:

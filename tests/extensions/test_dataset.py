@@ -1,8 +1,6 @@
 """A dataset of somebody else, exactly as CONTRIBUTING.md has it, in training, recall and evaluation."""
 
 import json
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -45,16 +43,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def output(package: Path, *arguments: object) -> str:
-    done = extension.r1s([str(argument) for argument in arguments], package)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def python(code: str, *arguments: object) -> str:
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return extension.finished(extension.r1s(arguments, package))
 
 
 def test_it_has_at_most_5_lines_of_code_and_keeps_the_contract(package: Path) -> None:
@@ -65,7 +54,7 @@ def test_it_has_at_most_5_lines_of_code_and_keeps_the_contract(package: Path) ->
         "check_dataset('rivers', DATASETS['rivers'])\n"
         "print(*DATASETS)"
     )
-    assert python(code).split()[-2:] == ["generated", "rivers"]
+    assert extension.finished(extension.python(code, package)).split()[-2:] == ["generated", "rivers"]
 
 
 def test_recall(package: Path, index: Path) -> None:  # noqa: F811
@@ -145,6 +134,7 @@ def test_a_stage_trains_on_one_split_and_holds_out_the_other(package: Path, tmp_
     pytest.importorskip("openrlhf")
     pytest.importorskip("vllm")
     world = make_world(tmp_path / "world")
-    first, second = python(PREPARE, world.settings, tmp_path / "a", tmp_path / "b").splitlines()[-2:]
+    prepared = extension.python(PREPARE, package, [world.settings, tmp_path / "a", tmp_path / "b"])
+    first, second = extension.finished(prepared).splitlines()[-2:]
     assert json.loads(first) == [list(CAPITALS)[:4], []]
     assert json.loads(second) == ["data.held_out: 4 questions are in the training data too"]

@@ -1,7 +1,5 @@
 """An algorithm and a watch rule of another package, as in CONTRIBUTING.md. Does not need training packages."""
 
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -12,11 +10,6 @@ def installed(folder: Path, heading: str, name: str) -> Path:
     blocks = extension.blocks(heading)
     entry_points = tomllib.loads(blocks[f"{name}.toml"])["project"]["entry-points"]
     return extension.install(folder, {name: blocks[f"{name}.py"]}, entry_points)
-
-
-def python(where: Path, code: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-c", code]
-    return subprocess.run(command, env=extension.environment(where), capture_output=True, text=True, check=False)
 
 
 FLAGS = """
@@ -38,10 +31,7 @@ except R1Error as error:
 
 
 def flags(where: Path, algorithm: str, samples: int) -> str:
-    code = f"import sys; sys.argv[1:] = [{algorithm!r}, {str(samples)!r}]\n{FLAGS}"
-    done = python(where, code)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return extension.finished(extension.python(FLAGS, where, [algorithm, samples]))
 
 
 def test_an_algorithm_is_a_value_of_the_setting(tmp_path: Path) -> None:
@@ -55,7 +45,8 @@ def test_an_algorithm_is_a_value_of_the_setting(tmp_path: Path) -> None:
 
 def test_an_entry_point_that_is_not_an_algorithm_is_one_sentence(tmp_path: Path) -> None:
     where = extension.install(tmp_path, {"mine": "GRPO = 'grpo'\n"}, {"r1searcher.algorithms": {"mine": "mine:GRPO"}})
-    assert "its entry point is not an Algorithm, but 'grpo'" in flags(where, "mine", 4)
+    said = "the algorithm 'mine' of the package stranger must be of type Algorithm, and mine:GRPO is of type str"
+    assert said in flags(where, "mine", 4)
 
 
 CHECK = """
@@ -73,10 +64,11 @@ except R1Error as error:
 def test_a_watch_rule_that_cannot_be_used_is_found_before_a_run(tmp_path: Path) -> None:
     groups = {"r1searcher.watch_rules": {"mine": "mine:rule"}}
     not_callable = extension.install(tmp_path / "a", {"mine": "rule = 5\n"}, groups)
-    assert "the watch rule 'mine' is not a function, but 5" in python(not_callable, CHECK).stdout
+    said = "the watch rule 'mine' of the package stranger must be of type Callable, and mine:rule is of type int"
+    assert said in extension.python(CHECK, not_callable).stdout
     broken = extension.install(tmp_path / "b", {"mine": "import no_such_module\n"}, groups)
-    assert "the watch rule 'mine' of the package stranger cannot be imported" in python(broken, CHECK).stdout
-    assert python(installed(tmp_path / "c", "Add a watch rule", "my_rules"), CHECK).stdout == ""
+    assert "the watch rule 'mine' of the package stranger cannot be imported" in extension.python(CHECK, broken).stdout
+    assert extension.python(CHECK, installed(tmp_path / "c", "Add a watch rule", "my_rules")).stdout == ""
 
 
 STEPS = """
@@ -97,5 +89,5 @@ except RunStopped as stopped:
 
 def test_a_watch_rule_is_asked_after_each_step(tmp_path: Path) -> None:
     where = installed(tmp_path, "Add a watch rule", "my_rules")
-    done = python(where, STEPS)
+    done = extension.python(STEPS, where)
     assert done.stdout == "step 3: the reward fell from 0.60 to 0.05\n", done.stderr

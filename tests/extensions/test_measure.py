@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import pytest
 
 from tests import extension
 from tests.evaluation.conftest import index, questions, searcher, serve, tokenizer_folder  # noqa: F401  # fixtures
+from tests.extension import finished
 
 BLOCKS = extension.blocks("Add a measure")
 NAME, LABEL = "answer_words", "words in the answer"
@@ -66,11 +65,6 @@ def package(tmp_path: Path) -> Path:
     return extension.install(tmp_path / "site", {"answer_words": BLOCKS["answer_words.py"]}, entry_points)
 
 
-def output(done: "subprocess.CompletedProcess[str]") -> str:
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def page(folder: Path) -> tuple[str, list[dict[str, Any]]]:
     """The page of a report, and the trajectories on it."""
     text = (folder / "report.html").read_text("utf-8")
@@ -80,9 +74,7 @@ def page(folder: Path) -> tuple[str, list[dict[str, Any]]]:
 
 
 def test_a_run_shows_it_in_live_view_curves_held_out_metrics_table_and_page(package: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", RECORD]
-    environment = extension.environment(package)
-    shown = output(subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False))
+    shown = finished(extension.python(RECORD, package, cwd=tmp_path))
     assert f"{LABEL} 2.000" in shown  # the live view's line of step 1
     [curve] = [line for line in shown.splitlines() if line.strip().startswith(f"{LABEL}  2.00")]
     assert curve.endswith("3.00")
@@ -91,7 +83,7 @@ def test_a_run_shows_it_in_live_view_curves_held_out_metrics_table_and_page(pack
     metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row[NAME] for row in metrics] == [2.0, 3.0]
 
-    table = output(extension.r1s(["report", "run"], package, cwd=tmp_path))
+    table = finished(extension.r1s(["report", "run"], package, cwd=tmp_path))
     [row] = [line for line in table.splitlines() if line.strip().startswith(LABEL)]
     assert row.split()[4::3] == ["2.000", "3.000"]
     text, trajectories = page(tmp_path / "run")
@@ -102,10 +94,10 @@ def test_a_run_shows_it_in_live_view_curves_held_out_metrics_table_and_page(pack
     report = json.loads((tmp_path / "run" / "report.json").read_text("utf-8"))
     assert report["steps"]["step 2"][NAME]["value"] == 3.0
 
-    compared = output(extension.r1s(["compare", "step-1.jsonl", "step-2.jsonl"], package, cwd=tmp_path))
+    compared = finished(extension.r1s(["compare", "step-1.jsonl", "step-2.jsonl"], package, cwd=tmp_path))
     [row] = [line for line in compared.splitlines() if line.strip().startswith(LABEL)]
     assert row.split()[4:7] == ["2.000", "3.000", "+1.000"]
-    scored = output(extension.r1s(["score", "step-1.jsonl", "--json"], package, cwd=tmp_path))
+    scored = finished(extension.r1s(["score", "step-1.jsonl", "--json"], package, cwd=tmp_path))
     assert json.loads(scored)[NAME]["value"] == 2.0
 
 
@@ -119,7 +111,7 @@ def test_an_evaluation_reports_it(
     (tmp_path / "prompt.txt").write_text("Question: {question}\n")
     settings = ["--set", f"model.prompt={tmp_path}/prompt.txt", "--set", "model.chat_template=false"]
     words = ["evaluate", searcher.url, "--dataset", str(questions), "--retriever", str(index), "--to", "to", *settings]
-    table = output(extension.r1s(words, package, cwd=tmp_path))
+    table = finished(extension.r1s(words, package, cwd=tmp_path))
     assert any(line.strip().startswith(f"{LABEL} ") and " 1.000 " in line for line in table.splitlines())
     _, trajectories = page(tmp_path / "to")
     assert [t["measures"][NAME] for t in trajectories] == [1.0] * 6
@@ -132,8 +124,7 @@ def test_it_is_one_statement_and_keeps_to_the_contract(package: Path) -> None:
         "from tests.rewards.test_measures import trajectories\n"
         "check_measure(answer_words.ANSWER_WORDS, trajectories())\n"
     )
-    command = [sys.executable, "-c", code]
-    output(subprocess.run(command, env=extension.environment(package), capture_output=True, text=True, check=False))
+    finished(extension.python(code, package))
     assert extension.code_lines(BLOCKS["answer_words.py"]) <= 12
 
 

@@ -3,8 +3,6 @@
 import importlib.util
 import io
 import json
-import subprocess
-import sys
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -22,6 +20,7 @@ from r1searcher.episodes.trajectory import Author, StopReason
 from r1searcher.runs.folder import RunFolder
 from tests import extension
 from tests.evaluation.conftest import index, questions, serve, tokenizer_folder  # noqa: F401  # fixtures
+from tests.extension import finished
 
 BLOCKS = extension.blocks("Add a protocol") | extension.blocks("Add a format rule")
 OPTIONS = ("--set", "episode.protocol=brackets")
@@ -45,11 +44,6 @@ def protocol(package: Path) -> EpisodeProtocol:
     found = module.BRACKETS
     assert isinstance(found, EpisodeProtocol)
     return found
-
-
-def finished(done: "subprocess.CompletedProcess[str]") -> str:
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_a_protocol_takes_at_most_60_lines() -> None:
@@ -155,11 +149,7 @@ for rules in [], ["no_thought"]:
 
 
 def test_a_format_rule_is_judged_where_the_settings_name_it(package: Path) -> None:
-    command = [sys.executable, "-c", JUDGED]
-    done = subprocess.run(
-        command, env=extension.environment(package), capture_output=True, text=True, check=False, cwd=package
-    )
-    judged = [json.loads(line) for line in finished(done).splitlines()]
+    judged = [json.loads(line) for line in finished(extension.python(JUDGED, package, cwd=package)).splitlines()]
     assert judged == [[0.5, []], [0.5, []], [0.0, ["format/no_thought"]], [0.5, []]]
 
 

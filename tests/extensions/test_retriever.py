@@ -3,8 +3,8 @@
 import json
 import re
 import subprocess
-import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +50,7 @@ def write(file: Path, rows: list[dict[str, str]]) -> Path:
 
 
 def output(package: Path, *arguments: object) -> str:
-    done = extension.r1s([str(argument) for argument in arguments], package)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return extension.finished(extension.r1s(arguments, package))
 
 
 def test_it_has_at_most_40_lines_of_code() -> None:
@@ -72,8 +70,7 @@ def test_it_keeps_the_contract(package: Path, corpus: Path) -> None:
         "from r1searcher.retrieval.contract import check_retriever\n"
         "asyncio.run(check_retriever(open_retriever(sys.argv[1]), 'capital of Peru'))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, f"mine:{corpus}"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    extension.finished(extension.python(code, package, [f"mine:{corpus}"]))
 
 
 def test_serve(package: Path, corpus: Path) -> None:
@@ -88,50 +85,45 @@ def test_recall(package: Path, corpus: Path, questions: Path) -> None:
     assert measured["at"]["1"]["recall"] == 1.0
 
 
-def evaluate(package: Path, model: Any, questions: Path, *words: object) -> "subprocess.CompletedProcess[str]":
+Evaluate = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def evaluate(package: Path, questions: Path, searcher: Any) -> Evaluate:  # noqa: F811
+    """Runs `r1s evaluate` on the capitals, with further arguments."""
     (package / "prompt.txt").write_text("Question: {question}\n")
     prompt = ("--set", f"model.prompt={package}/prompt.txt", "--set", "model.chat_template=false")
-    arguments = ("evaluate", model.url, "--dataset", questions, "--to", package / "report", *prompt, *words)
-    return extension.r1s([str(argument) for argument in arguments], package)
+    arguments = ("evaluate", searcher.url, "--dataset", questions, "--to", package / "report", *prompt)
+    return lambda *words: extension.r1s([*arguments, *words], package)
 
 
-def test_evaluate(package: Path, corpus: Path, questions: Path, searcher: Any) -> None:  # noqa: F811
-    done = evaluate(package, searcher, questions, "--retriever", f"mine:{corpus}")
-    assert done.returncode == 0, done.stderr
+def test_evaluate(package: Path, corpus: Path, evaluate: Evaluate) -> None:
+    extension.finished(evaluate("--retriever", f"mine:{corpus}"))
     report = json.loads((package / "report" / "report.json").read_text())
     assert report["datasets"]["capitals"]["em"]["value"] == 1.0
     retriever = report["manifest"]["retriever"]
     assert (retriever["kind"], retriever["name"], retriever["passages"]) == ("mine", str(corpus), len(CAPITALS))
 
 
-def test_its_settings_are_keys_of_the_settings_table(
-    package: Path,
-    corpus: Path,
-    questions: Path,
-    searcher: Any,  # noqa: F811
-) -> None:
-    table = ("--set", "retrieval.kind=mine", "--set", f"retrieval.url=mine:{corpus}")
-    done = evaluate(package, searcher, questions, *table, "--set", "retrieval.min_words=5")
-    assert done.returncode == 0, done.stderr
+def table_of(corpus: Path) -> tuple[str, ...]:
+    return ("--set", "retrieval.kind=mine", "--set", f"retrieval.url=mine:{corpus}")
+
+
+def test_its_settings_are_keys_of_the_settings_table(package: Path, corpus: Path, evaluate: Evaluate) -> None:
+    extension.finished(evaluate(*table_of(corpus), "--set", "retrieval.min_words=5"))
     rows = list(read_rows(package / "report" / "predictions.jsonl"))
     found = [[hit["title"] for hit in row["searches"][0]["hits"]] for row in rows]
     assert found == [[land] for land in CAPITALS], "every passage has `is the capital of`, one has the fifth word"
 
 
-def test_a_wrong_key_is_reported_as_other_settings_are(
-    package: Path,
-    corpus: Path,
-    questions: Path,
-    searcher: Any,  # noqa: F811
-) -> None:
-    table = ("--set", "retrieval.kind=mine", "--set", f"retrieval.url=mine:{corpus}")
-    done = evaluate(package, searcher, questions, *table, "--set", "retrieval.min_word=4")
+def test_a_wrong_key_is_reported_as_other_settings_are(corpus: Path, evaluate: Evaluate) -> None:
+    done = evaluate(*table_of(corpus), "--set", "retrieval.min_word=4")
     assert done.returncode == 2
     assert "retrieval.min_word = 4: did you mean retrieval.min_words?" in done.stderr
-    done = evaluate(package, searcher, questions, *table, "--set", "retrieval.min_words=many")
+    done = evaluate(*table_of(corpus), "--set", "retrieval.min_words=many")
     assert done.returncode == 2
     assert "retrieval.min_words = 'many': must be a valid integer" in done.stderr
-    done = evaluate(package, searcher, questions, "--set", "retrieval.kind=mime")
+    done = evaluate("--set", "retrieval.kind=mime")
     assert done.returncode == 2
     assert "retrieval.kind = 'mime': there is no retriever 'mime' (did you mean 'mine'?)" in done.stderr
 

@@ -48,13 +48,12 @@ def evaluate(package: Path, model: Any, *words: object) -> "subprocess.Completed
     (package / "prompt.txt").write_text("Question: {question}\n")
     prompt = ("--set", f"model.prompt={package}/prompt.txt", "--set", "model.chat_template=false")
     arguments = ("evaluate", model.url, "--to", package / "report", *prompt, *words)
-    return extension.r1s([str(argument) for argument in arguments], package)
+    return extension.r1s(arguments, package)
 
 
 def scores(package: Path, reward: str) -> dict[str, float]:
-    done = extension.r1s(["score", str(RELEASED), "--json", "--reward", reward], package)
-    assert done.returncode == 0, done.stderr
-    return {key: found["value"] for key, found in json.loads(done.stdout).items() if key.startswith("reward")}
+    scored = json.loads(extension.finished(extension.r1s(["score", RELEASED, "--json", "--reward", reward], package)))
+    return {key: found["value"] for key, found in scored.items() if key.startswith("reward")}
 
 
 def test_it_has_at_most_5_lines_of_code_and_keeps_the_contract() -> None:

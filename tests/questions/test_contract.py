@@ -23,6 +23,12 @@ def test_splits_of_files_and_functions(tmp_path: Path) -> None:
     check_dataset("mine", NamedDataset(splits))
 
 
+def test_a_spelling_is_in_lower_case_with_underscores() -> None:
+    check_dataset("My-Rivers", NamedDataset({"test": "https://h/f.jsonl"}, spelling="(my_)?rivers"))
+    with pytest.raises(AssertionError, match="spelling of My-Rivers matches its name"):
+        check_dataset("My-Rivers", NamedDataset({"test": "https://h/f.jsonl"}, spelling="(My-)?Rivers"))
+
+
 @pytest.mark.parametrize(
     ("dataset", "rule"),
     [

@@ -7,6 +7,7 @@ import pytest
 from r1searcher.corpora.readers import read_passages
 from r1searcher.retrieval.indexing.bm25 import build
 from tests.retrieval.nodes import Node, Server, running_server
+from tests.retrieval.serving import serving
 from tests.shared_data import DATA, shared
 
 Hits = dict[str, list[tuple[str, float]]]
@@ -54,6 +55,13 @@ def large_index(large_wikipedia: Path, tmp_path_factory: pytest.TempPathFactory)
     path = tmp_path_factory.mktemp("index") / "wikipedia"
     build(read_passages(large_wikipedia), path)
     return path
+
+
+@pytest.fixture(scope="module")
+def address(index: Path) -> Iterator[str]:
+    """The address of a server of the test module's own fixture `index`."""
+    with serving(str(index)) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ _ZEROS = 64
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """One damage: a bit turned over, 64 bytes set to zero, or the rest of the file cut off."""
+    """One damage: a flipped bit, 64 bytes set to zero, or the rest of the file removed."""
 
     file: Path
     kind: str
@@ -74,7 +74,7 @@ def damages(index: Path, positions: int, seed: int = 0) -> Iterator[Damage]:
 
 
 def ask(address: str, query: str) -> Any:
-    """The answer, or in a word why there is none. Raises `TimeoutError` after `LONGEST_ANSWER` seconds."""
+    """The answer, or a short reason why there is none. Raises `TimeoutError` after `LONGEST_ANSWER` seconds."""
     try:
         return post(f"{address}/retrieve", {"queries": [query], "return_scores": True}, LONGEST_ANSWER)["result"]
     except urllib.error.HTTPError as error:
@@ -91,7 +91,7 @@ def outcome(answer: Any, intact: Any) -> str:
 
 
 def attack(address: str, intact: dict[str, Any], cases: Sequence[Damage], tally: Counter[tuple[str, str, str]]) -> None:
-    """Damages, asks, restores, and waits until the server is back; counts what came of it by file, kind and answer."""
+    """Damages, asks, restores, and waits until the server is back; counts the outcomes by file, kind and answer."""
     for case in cases:
         case.do()
         for query in QUERIES:

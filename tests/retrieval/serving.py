@@ -1,4 +1,4 @@
-"""A retriever as tests ask it: through our interface, and through `r1s serve` in a process of its own."""
+"""Searches for tests: through our interface, and through `r1s serve` in a separate process."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ if __name__ == "__main__":
 def started(
     retriever: str, *options: str, before: Sequence[str] = ()
 ) -> AbstractContextManager[tuple["subprocess.Popen[str]", str]]:
-    """`r1s serve` on a free port that answers, and its address. It is the caller's to end.
+    """A ready `r1s serve` on a free port, and its address. It ends with the context, if the caller has not ended it.
 
     `before` is put in front of the command, such as a limit set by a shell.
     """

@@ -5,13 +5,13 @@ and agent/asearcher.py; R1-Searcher OpenRLHF-RAG/openrlhf/trainer/ppo_utils/expe
 """
 
 import re
-from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from r1searcher.corpora.passage import Passage
 from r1searcher.retrieval.indexing.bm25 import build
-from tests.retrieval.serving import post, serving
+from tests.retrieval.serving import post
 
 PASSAGES = [
     Passage("7", "Oslo", "Oslo is the capital of Norway."),
@@ -24,11 +24,10 @@ PASSAGES = [
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("clients") / "ix"
     build(PASSAGES, path)
-    with serving(str(path)) as url:
-        yield url
+    return path
 
 
 def test_search_r1s_trainer(address: str) -> None:

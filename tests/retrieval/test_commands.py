@@ -1,4 +1,4 @@
-"""The commands as a user meets them, each in a process of its own."""
+"""The commands as a user runs them, each in a separate process."""
 
 import json
 import os

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from r1searcher.retrieval.indexing.elasticsearch import load
 from r1searcher.retrieval.links.base import Link
 from r1searcher.retrieval.links.retry import RetryingRetriever
 from tests.retrieval.nodes import Server
-from tests.retrieval.serving import serving
 
 PASSAGES = [Passage(str(n), f"Town {n}", f"Town {n} lies on a river.") for n in range(20)]
 
@@ -29,12 +28,6 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("contract") / "ix"
     build(PASSAGES, path)
     return path
-
-
-@pytest.fixture(scope="module")
-def address(index: Path) -> Iterator[str]:
-    with serving(str(index)) as address:
-        yield address
 
 
 def test_the_embedded_index_keeps_it(index: Path) -> None:

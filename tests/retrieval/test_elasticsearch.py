@@ -70,7 +70,7 @@ def test_ranking_and_scores_are_those_of_the_embedded_index(
 ) -> None:
     """With three shards and four loading threads."""
     url = node.url(corpus)
-    manifest = load(read_passages(request.getfixturevalue(corpus)), url, shards=3, threads=4)
+    manifest = load(read_passages(request.getfixturevalue(corpus)), url, IndexOptions(shards=3), threads=4)
     embedded = EmbeddedIndex(request.getfixturevalue(place))
     assert manifest == embedded.manifest
     queries = list(request.getfixturevalue(hits))
@@ -137,15 +137,15 @@ def test_a_hostile_query_is_only_words(node: Server, query: str) -> None:
 
 def test_title_weight_k1_and_b_are_used(node: Server, tmp_path: Path) -> None:
     rows = [Passage("title", "Oslo", "a town"), Passage("text", "Some town", "Oslo, Oslo lies here among other ranks")]
-    settings = IndexSettings(title_weight=4.0)
-    build(rows, tmp_path / "ix", settings)
-    load(rows, node.url("weighted"), settings)
+    options = IndexOptions(settings=IndexSettings(title_weight=4.0))
+    build(rows, tmp_path / "ix", options)
+    load(rows, node.url("weighted"), options)
     for query in ("Oslo", "town ranks Oslo oslo"):
         ours = EmbeddedIndex(tmp_path / "ix").search_one(query, 5)
         theirs = search(node.url("weighted"), [query])[0]
         assert [hit.passage for hit in ours] == [hit.passage for hit in theirs]
         assert [hit.score for hit in ours] == pytest.approx([hit.score for hit in theirs], rel=1e-5)
-    load(rows, node.url("flat"), IndexSettings(k1=0.0))
+    load(rows, node.url("flat"), IndexOptions(settings=IndexSettings(k1=0.0)))
     first, second = search(node.url("flat"), ["Oslo"])[0]
     assert first.score == second.score, "k1 0 counts a term once and no length"
 
@@ -161,7 +161,7 @@ def test_the_old_index_answers_until_the_new_one_is_whole(node: Server) -> None:
 
     with pytest.raises(InputError, match="already filled: use it, choose another name, or add --overwrite"):
         load(passages(30, "village"), url)
-    load(watched(), url, overwrite=True)
+    load(watched(), url, IndexOptions(overwrite=True))
     check_whole(url, 30, "village")
     assert ids(url, "city") == []
     with Elasticsearch(node.server) as client:
@@ -171,13 +171,13 @@ def test_the_old_index_answers_until_the_new_one_is_whole(node: Server) -> None:
 
 def test_an_open_retriever_follows_the_switch(node: Server) -> None:
     url = node.url("followed")
-    load(passages(5), url, IndexSettings(k1=0.0))
+    load(passages(5), url, IndexOptions(settings=IndexSettings(k1=0.0)))
 
     async def run() -> tuple[Hit, Hit, bool]:
         retriever = open_retriever(url)
         before = await retriever.health()
         (flat,) = (await hits_of(retriever, ["number3"], 1))[0]
-        load(passages(5), url, IndexSettings(k1=3.0), overwrite=True)
+        load(passages(5), url, IndexOptions(settings=IndexSettings(k1=3.0), overwrite=True))
         (steep,) = (await hits_of(retriever, ["number3"], 1))[0]
         after = await retriever.health()
         await retriever.aclose()
@@ -324,7 +324,7 @@ def test_restart_throws_an_interrupted_load_away(node: Server) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         load(broken(), url)
-    load(passages(20, "village"), url, restart=True)
+    load(passages(20, "village"), url, IndexOptions(restart=True))
     check_whole(url, 20, "village")
 
 
@@ -335,7 +335,7 @@ def test_an_index_of_somebody_else_is_neither_searched_nor_touched(node: Server)
         with pytest.raises(InputError, match="is not from `r1s index-corpus`: choose another name"):
             ids(node.url("foreign"), "precious")
         with pytest.raises(InputError, match="is not from `r1s index-corpus`"):
-            load(passages(1), node.url("foreign"), overwrite=True, restart=True)
+            load(passages(1), node.url("foreign"), IndexOptions(overwrite=True, restart=True))
         assert client.count(index=node.name("foreign"))["count"] == 1
 
 

@@ -17,6 +17,7 @@ from r1searcher.errors import InputError
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.base import hits_of
 from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
+from r1searcher.retrieval.indexing.base import IndexOptions
 from r1searcher.retrieval.indexing.bm25 import build
 from r1searcher.retrieval.indexing.manifest import IndexSettings, is_index
 
@@ -79,7 +80,7 @@ def test_title_weight_keeps_title_and_text_apart(tmp_path: Path) -> None:
     rows = [Passage("title", "Oslo", "a town"), Passage("text", "Some town", "Oslo lies here among other ranks")]
     order = {}
     for weight in (0.01, 4.0):
-        build(rows, tmp_path / str(weight), IndexSettings(title_weight=weight))
+        build(rows, tmp_path / str(weight), IndexOptions(settings=IndexSettings(title_weight=weight)))
         order[weight] = ids(EmbeddedIndex(tmp_path / str(weight)), "Oslo")
     assert order == {0.01: ["text", "title"], 4.0: ["title", "text"]}
 
@@ -164,7 +165,7 @@ def test_a_finished_index_is_replaced_only_when_asked(tmp_path: Path) -> None:
     build(ATLAS, tmp_path / "ix")
     with pytest.raises(InputError, match="already contains an index"):
         build(ATLAS[:1], tmp_path / "ix")
-    build(ATLAS[:1], tmp_path / "ix", overwrite=True)
+    build(ATLAS[:1], tmp_path / "ix", IndexOptions(overwrite=True))
     assert EmbeddedIndex(tmp_path / "ix").manifest.passages == 1
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["ix"]
 
@@ -172,7 +173,7 @@ def test_a_finished_index_is_replaced_only_when_asked(tmp_path: Path) -> None:
 def test_nothing_of_the_users_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_text("precious")
     with pytest.raises(InputError, match=r"is not an index|current folder or one above"):
-        build(ATLAS, tmp_path, overwrite=True)
+        build(ATLAS, tmp_path, IndexOptions(overwrite=True))
     with pytest.raises(InputError, match=r"is not an index|current folder or one above"):
         build(ATLAS, tmp_path / "photo.jpg")
     assert (tmp_path / "photo.jpg").read_text() == "precious"
@@ -180,7 +181,7 @@ def test_nothing_of_the_users_is_overwritten(tmp_path: Path) -> None:
 
 def test_settings_that_tantivy_has_not_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"k1 1.2 and b 0.75 only, not 0.9 and 0.4: .*Elasticsearch"):
-        build(ATLAS, tmp_path / "ix", IndexSettings(k1=0.9, b=0.4))
+        build(ATLAS, tmp_path / "ix", IndexOptions(settings=IndexSettings(k1=0.9, b=0.4)))
 
 
 def test_an_empty_corpus_leaves_no_index(tmp_path: Path) -> None:
@@ -239,7 +240,7 @@ def test_an_interrupted_build_of_another_corpus_is_not_continued(tmp_path: Path)
         build(broken(), tmp_path / "ix", commit_every=2)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"other passages or settings: .*--restart"):
         build(ATLAS[::-1], tmp_path / "ix", commit_every=2)
-    build(ATLAS[::-1], tmp_path / "ix", commit_every=2, restart=True)
+    build(ATLAS[::-1], tmp_path / "ix", IndexOptions(restart=True), commit_every=2)
     assert EmbeddedIndex(tmp_path / "ix").manifest.passages == 3
 
 

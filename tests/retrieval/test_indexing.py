@@ -14,6 +14,7 @@ import pytest
 from r1searcher.corpora.passage import Passage
 from r1searcher.errors import FileError, InputError
 from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
+from r1searcher.retrieval.indexing.base import IndexOptions
 from r1searcher.retrieval.indexing.bm25 import build
 from r1searcher.retrieval.indexing.manifest import Manifest, is_index
 
@@ -57,7 +58,7 @@ def test_a_folder_that_another_process_builds_is_refused(
 ) -> None:
     sentence = rf"ix is being built by process {other_build.pid} on .* since .*: wait for it, end it, or choose another"
     with pytest.raises(InputError, match=sentence):
-        build(ATLAS, tmp_path / "ix", restart=restart)
+        build(ATLAS, tmp_path / "ix", IndexOptions(restart=restart))
     assert other_build.stdin is not None
     other_build.stdin.close()
     assert other_build.wait(60) == 0
@@ -68,7 +69,7 @@ def test_a_folder_that_another_process_builds_is_refused(
 def test_a_killed_build_holds_nothing(tmp_path: Path, other_build: subprocess.Popen[str]) -> None:
     other_build.send_signal(signal.SIGKILL)
     assert other_build.wait(60) == -signal.SIGKILL
-    assert build(ATLAS, tmp_path / "ix", restart=True).passages == 2
+    assert build(ATLAS, tmp_path / "ix", IndexOptions(restart=True)).passages == 2
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["ix"]
 
 
@@ -215,7 +216,7 @@ def test_a_damaged_progress_record_is_one_sentence(tmp_path: Path, junk: str) ->
     (tmp_path / "ix.building/progress.json").write_text(junk)
     with pytest.raises(InputError, match=r"progress.json is missing or damaged.*--restart"):
         build(ATLAS, tmp_path / "ix")
-    assert build(ATLAS, tmp_path / "ix", restart=True).passages == 2
+    assert build(ATLAS, tmp_path / "ix", IndexOptions(restart=True)).passages == 2
 
 
 @pytest.mark.parametrize("name", ["meta.json", ".managed.json"])

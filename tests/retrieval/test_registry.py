@@ -1,4 +1,4 @@
-"""From a URL to a kind of search engine, and what each kind says of itself."""
+"""Which kind of search engine a URL names, and what each kind declares."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Waiting out an outage: never an empty result, an end to the waiting, and a sentence at its beginning and end."""
+"""Waiting for the end of an outage: never an empty result, a time limit, and a sentence when it begins and ends."""
 
 import asyncio
 from collections.abc import Sequence

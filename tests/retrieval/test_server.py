@@ -1,4 +1,4 @@
-"""`r1s serve` as other people's clients meet it, in a process of its own, and a remote server as a retriever."""
+"""`r1s serve` in a separate process, as clients of other projects use it, and a remote server as a retriever."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
 from r1searcher.retrieval.indexing.bm25 import build
 from r1searcher.retrieval.processes import resolve
 from r1searcher.retrieval.server import make_app
-from tests.retrieval.serving import post, search, serving, started, started_service
+from tests.retrieval.serving import post, search, started, started_service
 
 ATLAS = [
     Passage("a", "Oslo", "Oslo is the capital of Norway."),
@@ -42,12 +42,6 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("serve") / "ix"
     build(ATLAS, path)
     return path
-
-
-@pytest.fixture(scope="module")
-def address(index: Path) -> Iterator[str]:
-    with serving(str(index)) as url:
-        yield url
 
 
 def refused(url: str, body: object) -> tuple[int, str]:

@@ -105,14 +105,13 @@ ALGORITHMS: Registry[Algorithm] = Registry(
             needs_critic=True,
         ),
     },
+    Algorithm,
 )
 
 
 def require_algorithm(rl: RL) -> Algorithm:
     """The algorithm that the settings name. Raises `InputError` for one that is unknown or does not fit them."""
     algorithm = ALGORITHMS.require(rl.algorithm, "rl.algorithm")
-    if not isinstance(algorithm, Algorithm):
-        raise InputError(f"rl.algorithm = {rl.algorithm!r}: its entry point is not an Algorithm, but {algorithm!r}")
     if algorithm.needs_group and rl.samples_per_question < 2:
         raise InputError(
             f"rl.samples_per_question = {rl.samples_per_question}: rl.algorithm = {rl.algorithm!r} compares samples of "
@@ -135,7 +134,7 @@ def require_algorithm(rl: RL) -> Algorithm:
 def has_critic(rl: RL) -> bool:
     """Whether a critic is trained. An unknown algorithm, which `require_algorithm` reports, has none."""
     algorithm = ALGORITHMS.get(rl.algorithm)
-    return isinstance(algorithm, Algorithm) and algorithm.needs_critic
+    return algorithm is not None and algorithm.needs_critic
 
 
 def algorithm_flags(rl: RL) -> Mapping[str, FlagValue]:

@@ -33,6 +33,7 @@ from r1searcher.retrieval.indexing.integrity import REMEDY, IndexFiles, has_chec
 from r1searcher.retrieval.indexing.manifest import (
     ENGINE,
     decode,
+    folder_of,
     is_index,
     read_manifest,
     refuse_unreadable,
@@ -57,7 +58,7 @@ class Settings(EngineSettings):
 
     @property
     def folder(self) -> Path:
-        return Path(self.url.removeprefix("file:").removeprefix("bm25:"))
+        return Path(folder_of(self.url))
 
     @property
     def absolute_url(self) -> str:

@@ -101,7 +101,7 @@ class ElasticsearchIndex:
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._client.close()
 
-    def _reload(self) -> "Label":
+    def _reload(self) -> Label:
         """The label of the index that the alias points to now."""
         with boundary(self._address):
             label = read_label(self._client, self._address)
@@ -134,7 +134,7 @@ class ElasticsearchIndex:
         except RetrieverError as error:
             return SearchResult(error=error, spans=spans)
 
-    def _body(self, label: "Label", query: str, top_k: int) -> Mapping[str, Any]:
+    def _body(self, label: Label, query: str, top_k: int) -> Mapping[str, Any]:
         text = clean_query(query)
         weight = label.manifest.settings.title_weight
         match: Mapping[str, Any] = {"match": {"contents": text}}

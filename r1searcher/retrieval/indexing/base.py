@@ -51,6 +51,7 @@ INDEXERS: Registry[Callable[[str, IndexOptions], Indexer]] = Registry(
         "bm25": "r1searcher.retrieval.indexing.bm25:Bm25Indexer",
         "es": "r1searcher.retrieval.indexing.elasticsearch:ElasticsearchIndexer",
     },
+    Callable,
 )
 """Indexers by the kind of their retriever."""
 

@@ -35,6 +35,7 @@ from r1searcher.retrieval.indexing.manifest import (
     IndexSettings,
     Manifest,
     encode,
+    folder_of,
     is_index,
     searched_fields,
     validated,
@@ -54,33 +55,31 @@ _PROBE_MB = 32
 def build(
     passages: Iterable[Passage],
     path: Path,
-    settings: IndexSettings | None = None,
+    options: IndexOptions | None = None,
     *,
-    overwrite: bool = False,
-    restart: bool = False,
     threads: int = 1,
     commit_every: int = COMMIT_EVERY,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> Manifest:
     """Index passages into the folder `path`, which appears only when it is complete.
 
-    An interrupted build of the same passages resumes at its last commit (`restart` discards it instead). A
-    finished index is replaced only with `overwrite`. `on_progress` gets the number of passages read so far. Raises
-    `InputError` for a path in use or being built, passages other than those of the interrupted build, or settings that
-    tantivy does not have, and `FileError` for a full disk or a missing permission; what is committed is kept.
+    An interrupted build of the same passages resumes at its last commit. `on_progress` gets the number of passages read
+    so far. Raises `InputError` for a path in use or being built, passages other than those of the interrupted build, or
+    settings that tantivy does not have, and `FileError` for a full disk or a missing permission; what is committed is
+    kept.
     """
-    settings = settings or IndexSettings()
+    options = options or IndexOptions()
     if path.is_symlink():
         path = path.resolve()
-    check_target(path, settings, overwrite)
+    check_target(path, options)
     building = path.with_name(path.name + ".building")
     with build_lock(building, path):
-        check_target(path, settings, overwrite)  # another build may have ended in the meantime
-        if restart:
+        check_target(path, options)  # another build may have ended in the meantime
+        if options.restart:
             _empty(building)
         fresh = not (building / ENGINE).exists()
         try:
-            work = _Build(building, settings, threads)
+            work = _Build(building, options.settings, threads)
             try:
                 manifest = work.run(passages, commit_every, on_progress)
             finally:
@@ -93,8 +92,9 @@ def build(
     return manifest
 
 
-def check_target(path: Path, settings: IndexSettings, overwrite: bool) -> None:
+def check_target(path: Path, options: IndexOptions) -> None:
     """Raises `InputError` if `build` could not create an index there; call it before large downloads."""
+    settings = options.settings
     if (settings.k1, settings.b) != (1.2, 0.75):
         raise InputError(
             f"The embedded index ranks with k1 1.2 and b 0.75 only, not {settings.k1:g} and {settings.b:g}: "
@@ -102,7 +102,7 @@ def check_target(path: Path, settings: IndexSettings, overwrite: bool) -> None:
         )
     _check_name(path)
     if is_index(path):
-        if not overwrite:
+        if not options.overwrite:
             raise InputError(f"{path} already contains an index: use it, choose another --to, or add --overwrite.")
     elif path.exists() and (not path.is_dir() or _holds_anything(path)):
         raise InputError(f"{path} exists and is not an index: choose another --to.")
@@ -141,26 +141,17 @@ class Bm25Indexer:
     """A folder, or `file:FOLDER`, to be filled."""
 
     def __init__(self, url: str, options: IndexOptions) -> None:
-        name = url.removeprefix("file:").removeprefix("bm25:")
+        name = folder_of(url)
         if not name.strip():
             raise InputError("--to is empty: give a folder, or es://host:9200/name.")
-        self.folder: Path | None = Path(name)
-        self._path = Path(name)
+        self.folder = Path(name)
         self._options = options
 
     def check(self) -> None:
-        check_target(self._path, self._options.settings, self._options.overwrite)
+        check_target(self.folder, self._options)
 
     def index(self, passages: Iterable[Passage], on_progress: Callable[[int], None]) -> Manifest:
-        options = self._options
-        return build(
-            passages,
-            self._path,
-            options.settings,
-            overwrite=options.overwrite,
-            restart=options.restart,
-            on_progress=on_progress,
-        )
+        return build(passages, self.folder, self._options, on_progress=on_progress)
 
 
 @contextmanager
@@ -268,7 +259,7 @@ class _Build:
         self._digests = {committed: corpus.hexdigest()}
         return committed
 
-    def _progress(self) -> "_Progress":
+    def _progress(self) -> _Progress:
         path = self._folder / PROGRESS
         try:
             return validated(_Progress, parse_json(read_text(path, "the record of the interrupted build")), str(path))

@@ -28,7 +28,7 @@ from r1searcher.retrieval.elasticsearch_client import (
     unfinished,
 )
 from r1searcher.retrieval.indexing.base import IndexOptions
-from r1searcher.retrieval.indexing.manifest import CorpusHash, IndexSettings, Manifest, encode
+from r1searcher.retrieval.indexing.manifest import CorpusHash, Manifest, encode
 
 T = TypeVar("T")
 
@@ -84,40 +84,28 @@ class ElasticsearchIndexer:
         check_target(self._url, self._options.overwrite)
 
     def index(self, passages: Iterable[Passage], on_progress: Callable[[int], None]) -> Manifest:
-        options = self._options
-        return load(
-            passages,
-            self._url,
-            options.settings,
-            overwrite=options.overwrite,
-            restart=options.restart,
-            shards=options.shards,
-            on_progress=on_progress,
-        )
+        return load(passages, self._url, self._options, on_progress=on_progress)
 
 
 def load(
     passages: Iterable[Passage],
     url: str,
-    settings: IndexSettings | None = None,
+    options: IndexOptions | None = None,
     *,
-    overwrite: bool = False,
-    restart: bool = False,
-    shards: int = 1,
     threads: int = 2,
     retry_timeout_s: float = 60.0,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> Manifest:
     """Index passages into Elasticsearch under the name in `url`, which can be searched only when it is complete.
 
-    An interrupted load of the same passages is resumed (`restart` discards it instead); a finished index is replaced
-    only with `overwrite`, and can be searched until the new one replaces it. If a server does not respond, requests are
-    retried for `retry_timeout_s` seconds. Raises `InputError` before anything is sent, then `RetrieverError`.
+    An interrupted load of the same passages is resumed. With `options.overwrite` the finished index can be searched
+    until the new one replaces it. If a server does not respond, requests are retried for `retry_timeout_s` seconds.
+    Raises `InputError` before anything is sent, then `RetrieverError`.
     """
+    options = options or IndexOptions()
     address = Address.parse(url)
     with boundary(address), address.connect() as client:
-        _refuse_name_in_use(client, address, overwrite)
-        options = IndexOptions(settings=settings or IndexSettings(), restart=restart, shards=shards)
+        _refuse_name_in_use(client, address, options.overwrite)
         target = _Load(client, address, options, retry_timeout_s)
         return target.run(passages, threads, on_progress)
 

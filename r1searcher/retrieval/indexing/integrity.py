@@ -17,10 +17,10 @@ from pydantic import BaseModel, Field, ValidationError
 
 from r1searcher.common.files import cause_of, parse_json, write_json
 from r1searcher.errors import InputError
+from r1searcher.retrieval.indexing.manifest import ENGINE, MANIFEST, PROGRESS
 
 CHECKSUMS = "checksums.json"
-_ENGINE = "tantivy"
-_TRANSIENT = (CHECKSUMS, "progress.json")
+_TRANSIENT = (CHECKSUMS, PROGRESS)
 _HASH_BLOCK = 1 << 20
 
 
@@ -118,7 +118,7 @@ def _read(folder: Path) -> dict[str, _File] | None:
     path = folder / CHECKSUMS
     try:
         files = _Checksums.model_validate(parse_json(path.read_bytes())).files
-        if "manifest.json" not in files:
+        if MANIFEST not in files:
             raise ValueError("incomplete")
         return files
     except FileNotFoundError:
@@ -128,7 +128,7 @@ def _read(folder: Path) -> dict[str, _File] | None:
 
 
 def _names(folder: Path) -> Iterator[str]:
-    for place in (folder, folder / _ENGINE):
+    for place in (folder, folder / ENGINE):
         for path in sorted(place.iterdir()):
             if path.is_file() and path.suffix != ".lock" and path.name not in _TRANSIENT:
                 yield str(path.relative_to(folder))

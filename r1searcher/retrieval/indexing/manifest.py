@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field, TypeAdapter, ValidationError
 
 from r1searcher.common.files import cause_of, parse_json, read_text
+from r1searcher.common.records import first_of
 from r1searcher.corpora.passage import Passage
 from r1searcher.errors import FileError, InputError
 from r1searcher.retrieval.indexing.analyzer import Analyzer
@@ -81,10 +82,9 @@ def validated(kind: type[T], row: object, where: str) -> T:
     try:
         return TypeAdapter(kind).validate_python(row, strict=False)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the whole"
+        place, message = first_of(error)
         raise InputError(
-            f"{where} is damaged ({place}: {first['msg']}): build it again with `r1s index-corpus`."
+            f"{where} is damaged ({place or 'the whole'}: {message}): build it again with `r1s index-corpus`."
         ) from None
 
 
@@ -112,6 +112,11 @@ def decode(encoded: bytes) -> Passage:
     lengths, _, content = encoded.decode().partition("\n")
     id_, title = map(int, lengths.split())
     return Passage(content[:id_], content[id_ : id_ + title], content[id_ + title :])
+
+
+def folder_of(url: str) -> str:
+    """The folder in a retriever URL of an embedded index, as it was given: `index/`, `file:index/`."""
+    return url.removeprefix("file:").removeprefix("bm25:")
 
 
 def is_index(path: Path) -> bool:

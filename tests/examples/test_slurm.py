@@ -1,6 +1,6 @@
-"""The SLURM script starts a cluster of two nodes and runs its four commands, with `srun` and `scontrol` of this machine.
+"""The SLURM script starts a cluster of two nodes and runs its four commands.
 
-Ray and the commands are real; only SLURM is not: both of its nodes are this machine.
+Ray and the commands are real; `srun` and `scontrol` are not: both nodes are this machine.
 """
 
 import os

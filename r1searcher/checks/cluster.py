@@ -1,6 +1,7 @@
 """Whether every node of the Ray cluster can run the stage."""
 
 import platform
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from r1searcher.checks.base import Check, Skip, StageInputs
@@ -59,7 +60,7 @@ def _needs(inputs: StageInputs, topology: Topology) -> Needs:
         model=model.resolve(),
         executor=executor_file(),
         python=platform.python_version(),
-        packages={name: version for name in ("r1searcher", *PACKAGES) if (version := installed_version(name))},
+        packages={name: version for name in _packages() if (version := installed_version(name))},
         model_files=sizes(model),
         gpus=topology.sft_processes if sft else topology.gpus,
         gpus_on_one_node=topology.sft_processes if sft else topology.tensor_parallel * bool(evaluates),
@@ -68,6 +69,12 @@ def _needs(inputs: StageInputs, topology: Topology) -> Needs:
         retriever="" if sft else settings.retrieval.engine.url,
         fingerprint=inputs.health.fingerprint if inputs.health else "",
     )
+
+
+def _packages() -> list[str]:
+    """The packages that decide what is trained, and those that add something to r1searcher."""
+    extensions = {entry.dist.name for entry in entry_points() if entry.dist and entry.group.startswith("r1searcher.")}
+    return ["r1searcher", *PACKAGES, *sorted(extensions - {"r1searcher"})]
 
 
 def _memory(inputs: StageInputs, topology: Topology) -> int:

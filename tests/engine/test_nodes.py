@@ -3,6 +3,8 @@
 import json
 import os
 import subprocess
+import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,6 +66,32 @@ def test_what_a_node_lacks_is_said_before_anything_is_started(world: World, node
     assert "1.0 instead of" in said[2]
     assert not world.folder_of("refused").path.exists()
     assert not list((world.folder / "runs").glob(".r1s-probe*"))
+
+
+KEYS = """
+import os, sys, time
+from pathlib import Path
+import ray
+from r1searcher.engine.cluster.join import joined, take_keys
+
+def seen():
+    lines = [file.read_bytes() for file in Path("/proc").glob("[0-9]*/cmdline")]
+    return os.environ["TEST_KEY"], [line for line in lines if os.environ["TEST_KEY"].encode() in line]
+
+with joined(sys.argv[1], {"PLAIN": "x"}, {"TEST_KEY": os.environ["TEST_KEY"]}, f"{take_keys.__module__}.take_keys"):
+    print(ray.get(ray.remote(num_cpus=0)(seen).remote()))
+"""
+
+
+def test_keys_reach_workers_and_are_on_no_command_line_and_in_no_file(nodes: Cluster) -> None:
+    """Ray writes the environment variables of workers into a command line, and into its log."""
+    secret = uuid.uuid4().hex
+    here = {**os.environ, "TEST_KEY": secret}
+    done = subprocess.run([sys.executable, "-c", KEYS, nodes.address], env=here, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == str((secret, [])), done.stderr
+    files = [file for file in (nodes.folder / "ray").rglob("*") if file.is_file()]
+    assert files
+    assert not [file for file in files if secret.encode() in file.read_bytes()]
 
 
 def test_sft_and_evaluation_run_on_a_node_of_the_cluster(world: World, nodes: Cluster) -> None:

@@ -1,7 +1,7 @@
 """Whether every node of the Ray cluster can run the stage."""
 
 import platform
-from importlib.metadata import entry_points
+from importlib.metadata import distributions
 from pathlib import Path
 
 from r1searcher.checks.base import Check, Skip, StageInputs
@@ -73,7 +73,11 @@ def _needs(inputs: StageInputs, topology: Topology) -> Needs:
 
 def _packages() -> list[str]:
     """The packages that decide what is trained, and those that add something to r1searcher."""
-    extensions = {entry.dist.name for entry in entry_points() if entry.dist and entry.group.startswith("r1searcher.")}
+    extensions = {
+        package.name
+        for package in distributions()
+        if any(entry.group.startswith("r1searcher.") for entry in package.entry_points)
+    }
     return ["r1searcher", *PACKAGES, *sorted(extensions - {"r1searcher"})]
 
 

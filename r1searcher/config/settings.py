@@ -19,7 +19,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from r1searcher.common.files import read_text
@@ -32,6 +32,9 @@ from r1searcher.retrieval.base import EngineSettings
 from r1searcher.retrieval.registry import RETRIEVERS, settings_of, settings_of_table
 from r1searcher.rewards.measures import MEASURES
 from r1searcher.rewards.recipes import RECIPES, Part
+from r1searcher.tracking.base import TRACKERS, TrackerSettings
+from r1searcher.tracking.trackio import Trackio
+from r1searcher.tracking.wandb import Wandb
 
 Stage = Literal["sft", "stage1", "stage2"]
 STAGES: tuple[Stage, ...] = ("sft", "stage1", "stage2")
@@ -433,6 +436,53 @@ class Evaluation(Section):
     """Held-out questions to evaluate on after each stage; 0 for none."""
 
 
+def _switch(value: Any) -> Any:
+    """A tracker's table: true is one without keys, false none."""
+    return ({} if value else None) if isinstance(value, bool) else value
+
+
+class Tracking(Section):
+    """Trackers beside TensorBoard (see docs/training.md): true, or a table of its keys, as in [tracking.wandb]."""
+
+    model_config = ConfigDict(extra="allow")  # trackers of other packages
+
+    wandb: Annotated[Wandb | None, BeforeValidator(_switch)] = None
+    """Weights & Biases: project, entity, mode, group, tags. The key comes from WANDB_API_KEY or `wandb login`."""
+
+    trackio: Annotated[Trackio | None, BeforeValidator(_switch)] = None
+    """Trackio: project, group, space_id."""
+
+    @property
+    def trackers(self) -> dict[str, TrackerSettings]:
+        """Those that are on, by name."""
+        named = {name: getattr(self, name) for name in type(self).model_fields}
+        others = {name: _tracker(name, _switch(table)) for name, table in (self.model_extra or {}).items()}
+        return {name: tracker for name, tracker in {**named, **others}.items() if tracker is not None}
+
+    @model_validator(mode="after")
+    def others_are_those_of_their_packages(self) -> "Tracking":
+        _ = self.trackers  # its errors are ours, at their keys
+        return self
+
+
+def _tracker(name: str, table: Any) -> TrackerSettings | None:
+    """The tracker of another package, checked by its class. Raises pydantic's `ValidationError`."""
+    try:
+        kind = TRACKERS.require(name, "tracking")
+        return None if table is None else kind.model_validate(table)
+    except InputError as error:
+        said = str(error).removeprefix("tracking: ")
+        problems = [
+            InitErrorDetails(type=PydanticCustomError("tracker", "{said}", {"said": said}), loc=(name,), input=table)
+        ]
+    except ValidationError as error:
+        problems = [
+            InitErrorDetails(type=PydanticCustomError(e["type"], e["msg"]), loc=(name, *e["loc"]), input=e["input"])
+            for e in error.errors(include_url=False)
+        ]
+    raise ValidationError.from_exception_data("Tracking", problems)
+
+
 class Settings(Section):
     """One stage, fully resolved."""
 
@@ -456,6 +506,7 @@ class Settings(Section):
     stop: Stop = Stop()
     checkpoint: Checkpoint = Checkpoint()
     engine: Engine = Engine()
+    tracking: Tracking = Tracking()
     evaluation: Evaluation = Evaluation()
 
     @field_validator("name", mode="after")

@@ -1,0 +1,1 @@
+"""Trackers of experiments beside TensorBoard: what the settings `[tracking]` name."""

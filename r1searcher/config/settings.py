@@ -14,7 +14,7 @@ A file has settings for all stages and, under `[sft]`, `[stage1]` and `[stage2]`
 import math
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -442,7 +442,7 @@ def _switch(value: Any) -> Any:
 
 
 class Tracking(Section):
-    """Trackers beside TensorBoard (see docs/training.md): true, or a table of its keys, as in [tracking.wandb]."""
+    """Trackers in addition to TensorBoard (see docs/training.md): true, or a table of its keys, as in [tracking.wandb]."""
 
     model_config = ConfigDict(extra="allow")  # trackers of other packages
 
@@ -456,31 +456,33 @@ class Tracking(Section):
     def trackers(self) -> dict[str, TrackerSettings]:
         """Those that are on, by name."""
         named = {name: getattr(self, name) for name in type(self).model_fields}
-        others = {name: _tracker(name, _switch(table)) for name, table in (self.model_extra or {}).items()}
+        others = {name: _tracker(name, table) for name, table in (self.model_extra or {}).items()}
         return {name: tracker for name, tracker in {**named, **others}.items() if tracker is not None}
 
     @model_validator(mode="after")
     def others_are_those_of_their_packages(self) -> "Tracking":
-        _ = self.trackers  # its errors are ours, at their keys
+        others = (self.model_extra or {}).items()
+        if problems := [problem for name, table in others for problem in _problems(name, table)]:
+            raise ValidationError.from_exception_data("Tracking", problems)
         return self
 
 
 def _tracker(name: str, table: Any) -> TrackerSettings | None:
-    """The tracker of another package, checked by its class. Raises pydantic's `ValidationError`."""
+    """The tracker of another package. Raises `InputError` for an unknown name, `ValidationError` for wrong keys."""
+    kind, keys = TRACKERS.require(name, "tracking"), _switch(table)
+    return None if keys is None else kind.model_validate(keys)
+
+
+def _problems(name: str, table: Any) -> Iterator[InitErrorDetails]:
     try:
-        kind = TRACKERS.require(name, "tracking")
-        return None if table is None else kind.model_validate(table)
-    except InputError as error:
-        said = str(error).removeprefix("tracking: ")
-        problems = [
-            InitErrorDetails(type=PydanticCustomError("tracker", "{said}", {"said": said}), loc=(name,), input=table)
-        ]
+        _tracker(name, table)
     except ValidationError as error:
-        problems = [
-            InitErrorDetails(type=PydanticCustomError(e["type"], e["msg"]), loc=(name, *e["loc"]), input=e["input"])
-            for e in error.errors(include_url=False)
-        ]
-    raise ValidationError.from_exception_data("Tracking", problems)
+        for found in error.errors(include_url=False):
+            kind = PydanticCustomError(found["type"], found["msg"])
+            yield InitErrorDetails(type=kind, loc=(name, *found["loc"]), input=found["input"])
+    except InputError as error:
+        kind = PydanticCustomError("tracker", "{said}", {"said": str(error).removeprefix("tracking: ")})
+        yield InitErrorDetails(type=kind, loc=(name,), input=table)
 
 
 class Settings(Section):
@@ -635,9 +637,12 @@ def _forget_engine(before: Any, now: Any) -> None:
 
 
 def _further_keys(values: Mapping[str, Any]) -> Iterable[str]:
-    """The keys that the chosen kind of search engine adds to `[retrieval]`, and the measures in `[stop]`."""
-    retrieval = values.get("retrieval")
+    """What the kind of search engine adds to `[retrieval]`, other trackers to `[tracking]`, measures to `[stop]`."""
+    retrieval, tracking = values.get("retrieval"), values.get("tracking")
     kind = retrieval.get("kind") if isinstance(retrieval, dict) else None
     if isinstance(kind, str) and kind in RETRIEVERS:
         yield from keys_of(RETRIEVERS[kind], "retrieval.")
+    for name in tracking if isinstance(tracking, dict) else ():
+        if name in TRACKERS:
+            yield from keys_of(TRACKERS[name], f"tracking.{name}.")
     yield from (f"stop.{name}" for name in MEASURES)

@@ -1,1 +1,1 @@
-"""Trackers of experiments beside TensorBoard: what the settings `[tracking]` name."""
+"""Trackers of experiments in addition to TensorBoard: what the settings `[tracking]` name."""

@@ -376,6 +376,10 @@ class Engine(Section):
     colocate: bool = False
     """Trained model, reference model, critic and vLLM share the same GPUs."""
 
+    async_steps: int = Field(0, ge=0, le=1000)
+    """Steps that rollouts may run ahead of training: a step trains on episodes of weights that are up to this many
+    updates old (`staleness`). More than 0 needs GPUs for vLLM alone (colocate = false)."""
+
     zero_stage: int = Field(2, ge=0, le=3)
     """DeepSpeed ZeRO stage."""
 

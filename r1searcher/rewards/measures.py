@@ -236,6 +236,15 @@ BUILT_IN = (
         range=COUNT,
         shown=_in(),
     ),
+    STALENESS := Measure(
+        name="staleness",
+        label="staleness",
+        meaning="updates between the weights that an episode was sampled from and the step that trains it; logged for "
+        "asynchronous rollouts",
+        unit="updates",
+        range=COUNT,
+        shown=_in(View.LIVE, View.CURVE),
+    ),
 )
 
 MEASURES: Registry[Measure] = Registry(

@@ -245,6 +245,15 @@ BUILT_IN = (
         range=COUNT,
         shown=_in(View.LIVE, View.CURVE),
     ),
+    LARGEST_STALENESS := Measure(
+        name="staleness_max",
+        label="largest staleness",
+        meaning="largest staleness of a step's episodes; a run stops where it is over engine.async_steps",
+        unit="updates",
+        range=COUNT,
+        aggregate=max,
+        shown=_in(View.LIVE),
+    ),
 )
 
 MEASURES: Registry[Measure] = Registry(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from r1searcher.common.registry import Registry
 from r1searcher.config.settings import Settings
 from r1searcher.errors import R1Error
-from r1searcher.rewards.measures import View, shown_in
+from r1searcher.rewards.measures import LARGEST_STALENESS, View, shown_in
 
 Rows = Sequence[Mapping[str, float]]
 """One mapping per step, oldest first: `step` and every reported number. Numbers that are not finite are only in the
@@ -49,9 +49,6 @@ VLLM_KL_LIMITS: Mapping[str, float] = {"fp32": 1e-3, "mixed": 1e-2, "bf16": 1e-2
 
 SYNC_KL = "sync_kl"
 """Of a step with asynchronous rollouts: `vllm_kl` of some tokens that were sampled from the weights just sent."""
-
-LARGEST_STALENESS = "staleness_max"
-"""Of a step: the largest staleness of its episodes."""
 
 
 def rollout_drift(rows: Rows, settings: Settings) -> Alarm | Notice | None:
@@ -92,11 +89,11 @@ def rollout_staleness(rows: Rows, settings: Settings) -> Alarm | None:
     weights no longer reach vLLM.
     """
     limit = settings.engine.async_steps
-    largest = rows[-1].get(LARGEST_STALENESS, math.inf if limit else 0.0)
+    largest = rows[-1].get(LARGEST_STALENESS.name, math.inf if limit else 0.0)
     if largest <= limit:
         return None
     if math.isinf(largest):
-        return Alarm(f"the engine did not report {LARGEST_STALENESS}: the age of the rollouts' weights is unknown")
+        return Alarm(f"the engine did not report {LARGEST_STALENESS.name}: the age of the rollouts' weights is unknown")
     return Alarm(
         f"rollouts come from weights of {largest:.0f} steps before, and engine.async_steps = {limit}: weights do not "
         "reach vLLM after each update"

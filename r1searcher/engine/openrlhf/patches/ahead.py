@@ -13,8 +13,8 @@ from typing import Any
 from r1searcher.engine.environment import run_of_this_process
 from r1searcher.engine.import_patches import Patch, after_import
 from r1searcher.engine.vllm.generator import as_generation
-from r1searcher.rewards.measures import STALENESS
-from r1searcher.watch.rules import LARGEST_STALENESS, SYNC_KL
+from r1searcher.rewards.measures import LARGEST_STALENESS, STALENESS
+from r1searcher.watch.rules import SYNC_KL
 
 PATCHES: list[Patch] = []
 
@@ -66,7 +66,7 @@ def engines_know_their_weights(module: ModuleType) -> None:
     "batch_vllm_engine_call",
 )
 def steps_report_staleness(module: ModuleType) -> None:
-    """OpenRLHF does not count how many updates lie between the weights of its samples and the step that trains them."""
+    """OpenRLHF does not count the updates between the weights of its samples and the step that trains them."""
     base = module.BasePPOTrainer
     restore, train, send = base.init_checkpoint_states, base.train_step, base.broadcast_to_vllm
     base.weights_step = 0  # of the trained model
@@ -105,7 +105,7 @@ def staleness(sampled_from: Sequence[int], updates: int) -> dict[str, float]:
     {'staleness': 0.5, 'staleness_max': 1.0}
     """
     ages = [updates - step for step in sampled_from]
-    return {STALENESS.name: fmean(ages), LARGEST_STALENESS: float(max(ages))}
+    return {STALENESS.name: fmean(ages), LARGEST_STALENESS.name: float(max(ages))}
 
 
 def sync_drift(trainer: Any, samples: Sequence[Any]) -> float:

@@ -191,11 +191,11 @@ def measures() -> str:
             m.label,
             m.meaning,
             unit(*m.range, m.unit),
-            ", ".join(v.value for v in View if v in m.shown) or "logs",
+            ", ".join([v.value for v in View if v in m.shown] + ["`[stop]`"] * m.is_in_training),
         )
         for m in (MEASURES[name] for name in MEASURES.builtin)
     )
-    return table(("name", "label", "meaning", "unit", "where it is shown"), rows)
+    return table(("name", "label", "meaning", "unit", "where it is used"), rows)
 
 
 REGIONS: Mapping[str, Callable[[], str]] = {

@@ -11,6 +11,7 @@ A file has settings for all stages and, under `[sft]`, `[stage1]` and `[stage2]`
 `load(...)` merges presets, file, stage table and command-line overrides, in this order, into one `Settings`.
 """
 
+import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -29,6 +30,7 @@ from r1searcher.errors import InputError
 from r1searcher.questions.datasets import DATASETS
 from r1searcher.retrieval.base import EngineSettings
 from r1searcher.retrieval.registry import RETRIEVERS, settings_of, settings_of_table
+from r1searcher.rewards.measures import MEASURES
 from r1searcher.rewards.recipes import RECIPES, Part
 
 Stage = Literal["sft", "stage1", "stage2"]
@@ -71,7 +73,7 @@ class Data(Section):
         "",
         description="File of questions with gold answers (JSON Lines, JSON, Parquet, CSV or TSV; see "
         "docs/evaluation.md), or the name of a dataset, whose training split is used: "
-        f'{", ".join(TRAINING_DATASETS)}. Choose a split with a colon, as in "nq:dev".',
+        f'{", ".join(TRAINING_DATASETS)}. Choose a split with a colon, as in "nq:dev" or "r1-searcher:stage1".',
     )
 
     held_out: str = Field(
@@ -320,16 +322,44 @@ class Lora(Section):
 
 
 class Stop(Section):
-    """End the stage early once the sampled rollouts of a step reach every rate that is set."""
+    """End the stage early once every measure named here reaches its threshold, as its mean over the sampled rollouts of
+    a step: retrieval = 0.95, format = 0.9, f1 = 0.9 and so on. The measures are in docs/evaluation.md."""
 
-    retrieval_rate: float | None = Field(None, ge=0, le=1)
-    """Share of rollouts with at least one search."""
-
-    format_rate: float | None = Field(None, ge=0, le=1)
-    """Share of rollouts with the right format."""
+    model_config = ConfigDict(extra="allow")  # a threshold for each measure
+    __pydantic_extra__: dict[str, float]
 
     patience: int = Field(1, ge=1, le=MANY)
-    """Consecutive steps that must reach the rates."""
+    """Consecutive steps that must reach the thresholds."""
+
+    @property
+    def thresholds(self) -> Mapping[str, float]:
+        """The least value of each measure, by its name."""
+        return dict(self.__pydantic_extra__)
+
+    @model_validator(mode="after")
+    def thresholds_are_for_measures(self) -> "Stop":
+        wrong = [
+            InitErrorDetails(type=problem, loc=(name,), input=value)
+            for name, value in self.thresholds.items()
+            if (problem := _threshold_problem(name, value))
+        ]
+        if wrong:
+            raise ValidationError.from_exception_data("Stop", wrong)
+        return self
+
+
+def _threshold_problem(name: str, value: float) -> "str | PydanticCustomError | None":
+    """The pydantic error of a threshold that no step can be compared with. Raises `InputError` for a measure that
+    cannot be imported."""
+    if name not in MEASURES:
+        return "extra_forbidden"
+    if not MEASURES[name].is_in_training:
+        return PydanticCustomError("measure", "steps of training do not report this measure")
+    low, high = MEASURES[name].range
+    if low <= value <= high:
+        return None
+    limits = f"between {low:g} and {high:g}" if math.isfinite(high) else f"at least {low:g}"
+    return PydanticCustomError("threshold", "must be {limits}", {"limits": limits})
 
 
 class Checkpoint(Section):
@@ -499,7 +529,7 @@ def _checked(values: Mapping[str, Any], source: str) -> Settings:
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        raise InputError(explain(error, source, Settings, more=_engine_keys(values))) from None
+        raise InputError(explain(error, source, Settings, more=_further_keys(values))) from None
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -557,8 +587,10 @@ def _forget_engine(before: Any, now: Any) -> None:
             del before[key]
 
 
-def _engine_keys(values: Mapping[str, Any]) -> Iterable[str]:
-    """The keys that the chosen kind of search engine adds to `[retrieval]`."""
+def _further_keys(values: Mapping[str, Any]) -> Iterable[str]:
+    """The keys that the chosen kind of search engine adds to `[retrieval]`, and the measures in `[stop]`."""
     retrieval = values.get("retrieval")
     kind = retrieval.get("kind") if isinstance(retrieval, dict) else None
-    return keys_of(RETRIEVERS[kind], "retrieval.") if isinstance(kind, str) and kind in RETRIEVERS else ()
+    if isinstance(kind, str) and kind in RETRIEVERS:
+        yield from keys_of(RETRIEVERS[kind], "retrieval.")
+    yield from (f"stop.{name}" for name in MEASURES)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from r1searcher.common.registry import Registry
 from r1searcher.config.settings import Settings
 from r1searcher.errors import R1Error
-from r1searcher.rewards.measures import LARGEST_STALENESS, View, shown_in
+from r1searcher.rewards.measures import LARGEST_STALENESS
 
 Rows = Sequence[Mapping[str, float]]
 """One mapping per step, oldest first: `step` and every reported number. Numbers that are not finite are only in the
@@ -100,31 +100,33 @@ def rollout_staleness(rows: Rows, settings: Settings) -> Alarm | None:
     )
 
 
-def rates_passed(rows: Rows, settings: Settings) -> Stop | None:
-    """Whether every rate in `[stop]` was reached in the last `stop.patience` steps.
+def thresholds_reached(rows: Rows, settings: Settings) -> Stop | None:
+    """Whether every measure in `[stop]` reached its threshold in each of the last `stop.patience` steps.
 
-    Raises `R1Error` for a rate that no step reports.
+    Raises `R1Error` for a measure that no step reports.
     """
-    stop = settings.stop
-    wanted = {measure.name: getattr(stop, f"{measure.name}_rate", None) for measure in shown_in(View.STOP)}
-    rates = {name: rate for name, rate in wanted.items() if rate is not None}
-    recent = rows[-stop.patience :]
-    if not rates or len(recent) < stop.patience:
+    thresholds, patience = settings.stop.thresholds, settings.stop.patience
+    recent = rows[-patience:]
+    if not thresholds or len(recent) < patience:
         return None
-    for name, rate in rates.items():
+    for name, threshold in thresholds.items():
         if all(name not in row for row in recent):
             raise R1Error(
                 f"the stage should end by {name!r}, but no metric has this name: {', '.join(map(str, recent[-1]))}"
             )
-        if not all(row.get(name, -math.inf) >= rate for row in recent):
+        if not all(row.get(name, -math.inf) >= threshold for row in recent):
             return None
-    return Stop("rates passed", ", ".join(f"{name} {recent[-1][name]:.2f}" for name in rates))
+    return Stop("thresholds reached", ", ".join(f"{name} {recent[-1][name]:.2f}" for name in thresholds))
 
 
 RULES: Registry[Rule] = Registry(
     "watch rule",
     "r1searcher.watch_rules",
-    {"rollout_drift": rollout_drift, "rollout_staleness": rollout_staleness, "rates_passed": rates_passed},
+    {
+        "rollout_drift": rollout_drift,
+        "rollout_staleness": rollout_staleness,
+        "thresholds_reached": thresholds_reached,
+    },
     Callable,
 )
 """Evaluated in this order: built-in alarms first."""

@@ -56,12 +56,12 @@ def check_places(run: RunFolder) -> set[int]:
 
 def test_rollouts_run_ahead_within_the_bound_and_the_stage_ends_with_the_step_that_decides(world: World) -> None:
     words = ("--steps", "20", "--set", f"engine.async_steps={AHEAD}", "--set", "checkpoint.every=100")
-    run = world.stage1("ahead", *words, "--set", "stop.retrieval_rate=0", "--set", "stop.patience=5")
+    run = world.stage1("ahead", *words, "--set", "stop.retrieval=0", "--set", "stop.patience=5")
     rows = list(read_rows(run.metrics))
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
     ending = read_ending(run)
     assert isinstance(ending, StopDecision)
-    assert (ending.reason, ending.step) == ("rates passed", 5)
+    assert (ending.reason, ending.step) == ("thresholds reached", 5)
     assert checkpoint_step(run) == 5, "the last step is saved, whatever checkpoint.every is"
     assert (run.model / "model.safetensors").exists()
     recorded = check_places(run)

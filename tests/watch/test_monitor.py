@@ -88,25 +88,25 @@ def test_a_notice_is_shown_once_and_the_run_goes_on(tmp_path: Path) -> None:
     assert shown.message.startswith("step 2: vllm_kl is 0.05, over the limit of 0.01")
 
 
-def test_a_stage_ends_when_all_its_rates_were_reached_for_patience_steps(tmp_path: Path) -> None:
-    here = monitor(tmp_path, stop={"retrieval_rate": 0.9, "format_rate": 0.8, "patience": 2})
-    rows = [(0.95, 0.85), (0.95, 0.7), (0.9, 0.8), (0.92, 0.9)]
+def test_a_stage_ends_when_all_its_thresholds_were_reached_for_patience_steps(tmp_path: Path) -> None:
+    here = monitor(tmp_path, stop={"f1": 0.8, "searches": 1.5, "patience": 2})
+    rows = [(0.85, 1.6), (0.7, 1.6), (0.8, 1.5), (0.9, 2.25)]
     decisions = [
-        here.step(step, {"vllm_kl": 0.0, "retrieval": retrieval, "format": format_})
-        for step, (retrieval, format_) in enumerate(rows, start=1)
+        here.step(step, {"vllm_kl": 0.0, "f1": f1, "searches": searches})
+        for step, (f1, searches) in enumerate(rows, start=1)
     ]
-    expected = StopDecision(reason="rates passed", step=4, detail="format 0.90, retrieval 0.92")
+    expected = StopDecision(reason="thresholds reached", step=4, detail="f1 0.90, searches 2.25")
     assert decisions == [None, None, None, expected]
     assert read_ending(RunFolder(tmp_path)) == expected
 
 
-def test_a_stage_that_is_to_end_by_a_rate_nobody_reports_says_so(tmp_path: Path) -> None:
+def test_a_stage_that_is_to_end_by_a_measure_that_no_step_reports_says_so(tmp_path: Path) -> None:
     with pytest.raises(R1Error, match="'retrieval'"):
-        monitor(tmp_path, stop={"retrieval_rate": 0.9}).step(1, {"vllm_kl": 0.0})
+        monitor(tmp_path, stop={"retrieval": 0.9}).step(1, {"vllm_kl": 0.0})
 
 
-def test_a_rate_that_was_not_a_number_was_not_reached(tmp_path: Path) -> None:
-    here = monitor(tmp_path, stop={"retrieval_rate": 0.9, "patience": 2})
+def test_a_threshold_is_not_reached_by_what_is_not_a_number(tmp_path: Path) -> None:
+    here = monitor(tmp_path, stop={"retrieval": 0.9, "patience": 2})
     for step, rate in enumerate((0.95, float("nan"), 0.95), start=1):
         assert here.step(step, {"vllm_kl": 0.0, "retrieval": rate}) is None
     assert here.step(4, {"vllm_kl": 0.0, "retrieval": 0.95}) is not None

@@ -593,4 +593,5 @@ def _further_keys(values: Mapping[str, Any]) -> Iterable[str]:
     kind = retrieval.get("kind") if isinstance(retrieval, dict) else None
     if isinstance(kind, str) and kind in RETRIEVERS:
         yield from keys_of(RETRIEVERS[kind], "retrieval.")
-    yield from (f"stop.{name}" for name in MEASURES)
+    not_in_training = {name for name in MEASURES.builtin if not MEASURES[name].is_in_training}
+    yield from (f"stop.{name}" for name in MEASURES if name not in not_in_training)

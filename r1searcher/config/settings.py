@@ -409,6 +409,10 @@ class Engine(Section):
     colocate: bool = False
     """Trained model, reference model, critic and vLLM share the same GPUs."""
 
+    async_steps: int = Field(0, ge=0, le=1000)
+    """Steps that rollouts may run ahead of training: a step trains on episodes of weights that are up to this many
+    updates old (`staleness`). More than 0 needs GPUs for vLLM alone (colocate = false)."""
+
     zero_stage: int = Field(2, ge=0, le=3)
     """DeepSpeed ZeRO stage."""
 
@@ -442,7 +446,7 @@ def _switch(value: Any) -> Any:
 
 
 class Tracking(Section):
-    """Trackers in addition to TensorBoard (see docs/training.md): true, or a table of its keys, as in [tracking.wandb]."""
+    """Trackers in addition to TensorBoard (see docs/training.md): true, or a table of keys, such as [tracking.wandb]."""
 
     model_config = ConfigDict(extra="allow")  # trackers of other packages
 
@@ -645,4 +649,5 @@ def _further_keys(values: Mapping[str, Any]) -> Iterable[str]:
     for name in tracking if isinstance(tracking, dict) else ():
         if name in TRACKERS:
             yield from keys_of(TRACKERS[name], f"tracking.{name}.")
-    yield from (f"stop.{name}" for name in MEASURES)
+    not_in_training = {name for name in MEASURES.builtin if not MEASURES[name].is_in_training}
+    yield from (f"stop.{name}" for name in MEASURES if name not in not_in_training)

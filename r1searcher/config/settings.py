@@ -446,7 +446,7 @@ def _switch(value: Any) -> Any:
 
 
 class Tracking(Section):
-    """Trackers in addition to TensorBoard (see docs/training.md): true, or a table of keys, such as [tracking.wandb]."""
+    """Trackers in addition to TensorBoard (see docs/training.md): true, or a table such as [tracking.wandb]."""
 
     model_config = ConfigDict(extra="allow")  # trackers of other packages
 

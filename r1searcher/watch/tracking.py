@@ -19,7 +19,7 @@ from typing import Any
 from r1searcher.common.files import open_log, write_json
 from r1searcher.common.last_resort import without_secrets
 from r1searcher.common.records import Record, read_record_if_there
-from r1searcher.common.terminal import SafeConsole
+from r1searcher.common.terminal import SafeConsole, error_line
 from r1searcher.config.settings import Settings
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import read_metrics, read_summary
@@ -141,7 +141,7 @@ def main() -> int:
         follow(RunFolder(Path(sys.argv[1])), sys.argv[2])
     except Exception as error:  # whatever a tracker's library raises
         first = (str(error).strip().splitlines() or [""])[0]
-        print(without_secrets(f"{type(error).__name__}: {first}"), flush=True)
+        error_line(without_secrets(f"{type(error).__name__}: {first}"))
         return 1
     return 0
 

@@ -4,7 +4,6 @@ The SFT's `launch.sh` starts it: the node with the GPUs may be another one than 
 is `python ARGUMENTS...`, and ends with this one, whatever ends it.
 """
 
-import contextlib
 import os
 import subprocess
 import sys
@@ -44,19 +43,20 @@ def main() -> int:
     except R1Error as error:
         sys.exit(line_of(error))
     if returncode:
-        print(last, flush=True)
+        with open(1, "wb", closefd=False) as log:
+            log.write(last)
     return returncode
 
 
-def _on_a_node(gpus: int, arguments: Sequence[str]) -> tuple[int, str]:
+def _on_a_node(gpus: int, arguments: Sequence[str]) -> tuple[int, bytes]:
     import ray
 
     task = ray.remote(num_gpus=gpus, num_cpus=1, max_retries=0)(run_here)
-    found: tuple[int, str] = ray.get(task.remote(arguments))
+    found: tuple[int, bytes] = ray.get(task.remote(arguments))
     return found
 
 
-def run_here(arguments: Sequence[str]) -> tuple[int, str]:
+def run_here(arguments: Sequence[str]) -> tuple[int, bytes]:
     """In a worker: run `python ARGUMENTS...` to its end; its exit code and its last lines."""
     take_keys()
     alone: Mapping[str, str] = {} if "torch.distributed.run" in arguments else one_process()
@@ -66,17 +66,15 @@ def run_here(arguments: Sequence[str]) -> tuple[int, str]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
     )
-    last: deque[str] = deque(maxlen=LAST_LINES)
+    last: deque[bytes] = deque(maxlen=LAST_LINES)
     assert child.stdout is not None
-    for line in child.stdout:
-        sys.stdout.write(line)
-        last.append(line)
-    with contextlib.suppress(OSError):
-        sys.stdout.flush()
-    return child.wait(), "".join(last)
+    with open(1, "wb", closefd=False) as log:  # Ray passes it on to the run's log
+        for line in child.stdout:
+            log.write(line)
+            log.flush()
+            last.append(line)
+    return child.wait(), b"".join(last)
 
 
 if __name__ == "__main__":

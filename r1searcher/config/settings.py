@@ -406,6 +406,10 @@ class Engine(Section):
     colocate: bool = False
     """Trained model, reference model, critic and vLLM share the same GPUs."""
 
+    async_steps: int = Field(0, ge=0, le=1000)
+    """Steps that rollouts may run ahead of training: a step trains on episodes of weights that are up to this many
+    updates old (`staleness`). More than 0 needs GPUs for vLLM alone (colocate = false)."""
+
     zero_stage: int = Field(2, ge=0, le=3)
     """DeepSpeed ZeRO stage."""
 
@@ -589,4 +593,5 @@ def _further_keys(values: Mapping[str, Any]) -> Iterable[str]:
     kind = retrieval.get("kind") if isinstance(retrieval, dict) else None
     if isinstance(kind, str) and kind in RETRIEVERS:
         yield from keys_of(RETRIEVERS[kind], "retrieval.")
-    yield from (f"stop.{name}" for name in MEASURES)
+    not_in_training = {name for name in MEASURES.builtin if not MEASURES[name].is_in_training}
+    yield from (f"stop.{name}" for name in MEASURES if name not in not_in_training)

@@ -64,6 +64,9 @@ def _train(
             console.print("resuming from the last checkpoint")
         ended = describe(run_engine(run, view.refresh, console.print))
     rows = read_metrics(run)
+    ahead = [step for step, _ in run.recorded_steps() if rows and step > rows[-1]["step"]]
+    if settings.engine.async_steps and ahead:
+        console.print(f"sampled ahead and not trained: the rollouts of {len(ahead)} steps, from step {ahead[0]}")
     curve = run.path / "curve.png"
     save_curves({TITLES[stage]: rows}, curve, run.path.name)
     console.print(terminal_curves(rows))

@@ -136,7 +136,15 @@ def main() -> None:
     os.dup2(2, 1)  # what libraries print does not come between the answers
     workers.setup()
     with tempfile.TemporaryDirectory(prefix="r1s-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        ray.init("local", num_gpus=GPUS, num_cpus=GPUS, include_dashboard=False, _temp_dir=folder, log_to_driver=False)
+        ray.init(
+            "local",
+            num_gpus=GPUS,
+            num_cpus=GPUS,
+            include_dashboard=False,
+            log_to_driver=False,
+            _temp_dir=folder,
+            _system_config={"prestart_worker_first_driver": False},  # it would start 64 processes
+        )
         for line in sys.stdin:
             answers.write(json.dumps(answer(json.loads(line))) + "\n")
             answers.flush()

@@ -1,4 +1,4 @@
-"""The optimizer on GPUs: torch's own AdamW, which needs no compiler, as DeepSpeed builds it from OpenRLHF's settings."""
+"""The optimizer on GPUs: torch's own AdamW, which is not compiled, as DeepSpeed builds it from OpenRLHF's settings."""
 
 import subprocess
 import sys

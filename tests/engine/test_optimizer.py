@@ -33,7 +33,7 @@ print("on the host:", "torch_adam" in config(True)["optimizer"]["params"])
 
 
 def test_adam_on_gpus_is_torchs_fused_one_and_is_not_compiled() -> None:
-    """DeepSpeed's own fused Adam would be compiled by nvcc when the first run starts. Adam on the host stays its own."""
+    """DeepSpeed's fused Adam would be compiled by nvcc when the first run starts. Adam on the host stays its own."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
     assert "torch.optim.adamw AdamW True" in done.stdout, done.stderr[-2000:]
     assert "on the host: False" in done.stdout

@@ -103,20 +103,6 @@ def check(one: Case, said: Said) -> None:
     assert said.gpus == topology_of(one.settings).gpus, name
 
 
-@pytest.mark.training
-def test_what_we_accept_the_engine_accepts_with_equal_shares(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the engine's refusals are ours, said earlier."""
-    monkeypatch.setenv("R1S_ALLOW_UNTESTED_VERSIONS", "1")  # either environment has the parser
-    cases = [case(preset, cards) for preset in presets() for cards in CARDS]
-    cases += [case("paper-qwen-7b", cards, variant) for variant in VARIANTS for cards in CARDS]
-    refused_by_ours = 0
-    for one, said in zip(cases, asked(cases), strict=True):
-        refused_by_ours += bool(one.problems)
-        if not one.problems:
-            check(one, said)
-    assert 5 < refused_by_ours < len(cases) - 10  # the cases reach both answers
-
-
 ALL_SETTINGS = {
     "rl.kl_coef": 0.01,
     "rl.kl_estimator": "k2",
@@ -128,17 +114,41 @@ ALL_SETTINGS = {
 }
 
 
-@pytest.mark.training
-def test_the_engine_accepts_every_algorithm_on_one_and_on_eight_cards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("R1S_ALLOW_UNTESTED_VERSIONS", "1")
-    cases = [
+@pytest.fixture(scope="module")
+def engine() -> dict[str, list[tuple[Case, Said]]]:
+    """Cases by what they vary, with the engine's answers, all from one Ray session."""
+    by_preset = [case(preset, cards) for preset in presets() for cards in CARDS]
+    by_preset += [case("paper-qwen-7b", cards, variant) for variant in VARIANTS for cards in CARDS]
+    by_algorithm = [
         case("paper-qwen-7b", cards, overrides={"rl.algorithm": name, **more})
         for name in ALGORITHMS.builtin
         for cards in ((1, 1), (1, 8))
         for more in ({}, ALL_SETTINGS)
     ]
-    assert [one.problems for one in cases if one.problems] == []
-    for one, said in zip(cases, asked(cases), strict=True):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("R1S_ALLOW_UNTESTED_VERSIONS", "1")  # either environment has the parser
+        said = asked([*by_preset, *by_algorithm])
+    pairs = list(zip([*by_preset, *by_algorithm], said, strict=True))
+    return {"presets": pairs[: len(by_preset)], "algorithms": pairs[len(by_preset) :]}
+
+
+@pytest.mark.training
+def test_what_we_accept_the_engine_accepts_with_equal_shares(engine: dict[str, list[tuple[Case, Said]]]) -> None:
+    """And the engine's refusals are ours, said earlier."""
+    refused_by_ours = 0
+    for one, said in engine["presets"]:
+        refused_by_ours += bool(one.problems)
+        if not one.problems:
+            check(one, said)
+    assert 5 < refused_by_ours < len(engine["presets"]) - 10  # the cases reach both answers
+
+
+@pytest.mark.training
+def test_the_engine_accepts_every_algorithm_on_one_and_on_eight_cards(
+    engine: dict[str, list[tuple[Case, Said]]],
+) -> None:
+    assert [one.problems for one, _ in engine["algorithms"] if one.problems] == []
+    for one, said in engine["algorithms"]:
         check(one, said)
 
 

@@ -27,19 +27,23 @@ class Batcher:
         self._most_workers = most_searches or os.cpu_count() or 1
 
     async def search(self, queries: Sequence[str], top_k: int) -> list[SearchResult]:
-        """One result per query. A `RetrieverError` of the retriever is in the results of the queries that it affects; it
-        is raised if it affects all of them, and so is any other exception."""
+        """One result per query. A `RetrieverError` of the retriever is in the results of the queries that it affects,
+        and raised if it affects all of them; so is any other exception."""
         loop = asyncio.get_running_loop()
         answers: list[asyncio.Future[SearchResult]] = [loop.create_future() for _ in queries]
         self._waiting.setdefault(top_k, deque()).extend(zip(queries, answers, strict=True))
         if len(self._workers) < self._most_workers:
             self._workers.add(asyncio.create_task(self._work()))
         outcomes = await asyncio.gather(*answers, return_exceptions=True)
-        errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-        for error in errors:
-            if len(errors) == len(queries) or not isinstance(error, RetrieverError):
-                raise error
-        return [SearchResult(error=one) if isinstance(one, RetrieverError) else one for one in outcomes]
+        failed = sum(isinstance(outcome, BaseException) for outcome in outcomes)
+        results = []
+        for outcome in outcomes:
+            if isinstance(outcome, RetrieverError) and failed < len(queries):
+                outcome = SearchResult(error=outcome)
+            if isinstance(outcome, BaseException):
+                raise outcome
+            results.append(outcome)
+        return results
 
     async def health(self) -> Health:
         return await self._retriever.health()

@@ -171,6 +171,17 @@ def retrievers() -> str:
     return table(("kind", "URL", "further keys", "environment variables"), rows)
 
 
+def trackers() -> str:
+    from r1searcher.tracking.base import TRACKERS
+
+    def keys(name: str) -> str:
+        fields = TRACKERS[name].model_fields.items()
+        return "; ".join(f"`{key}`: {(field.description or '').rstrip('.')}" for key, field in fields)
+
+    rows = ((code(name), code(TRACKERS[name].package), keys(name)) for name in TRACKERS.builtin)
+    return table(("tracker", "package", "keys"), rows)
+
+
 def settings() -> str:
     from r1searcher.config.template import template
 
@@ -191,11 +202,11 @@ def measures() -> str:
             m.label,
             m.meaning,
             unit(*m.range, m.unit),
-            ", ".join(v.value for v in View if v in m.shown) or "logs",
+            ", ".join([v.value for v in View if v in m.shown] + ["`[stop]`"] * m.is_in_training),
         )
         for m in (MEASURES[name] for name in MEASURES.builtin)
     )
-    return table(("name", "label", "meaning", "unit", "where it is shown"), rows)
+    return table(("name", "label", "meaning", "unit", "where it is used"), rows)
 
 
 REGIONS: Mapping[str, Callable[[], str]] = {
@@ -211,6 +222,7 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "watch-rules": watch_rules,
     "checks": checks,
     "retrievers": retrievers,
+    "trackers": trackers,
     "settings": settings,
     "measures": measures,
 }

@@ -152,6 +152,7 @@ PATHS: dict[str, tuple[str, ...]] = {
     "model of a stage": (*STAGE, "--name", "new", "--model", "{}"),
     "model of evaluate": ("evaluate", "./{}", "--dataset", "questions.jsonl", "--retriever", "index"),
     "data folder": (*EVALUATE, "--dataset", "bamboogle", "--data-dir", "{}"),
+    "folder of the release": ("data", "r1-searcher", "--to", "new", "--from", "{}"),
 }
 """Commands that read from a given path."""
 
@@ -192,8 +193,10 @@ SETTINGS = (
     "reward.parts=[{name=\"partial_credit\", params={wrong=nan}}]", "reward.parts=[{name=\"f1\", params={x=1}}]",
     "reward.parts=[{name=\"f1\", params=3}]", "reward.parts=[{name=\"nope\"}]",
     "reward.parts=[{name=\"f1\"}, {name=\"f1\"}]", "reward.parts=[{}]",
-    "reward.parts=[3]", "reward.parts=3", "reward.parts=f1", "reward.max_answer_words=0", "stop.retrieval_rate=1.5",
-    "stop.retrieval_rate=nan", "stop.format_rate=-0.1", "stop.patience=0", "checkpoint.every=0", "checkpoint.keep=-1",
+    "reward.parts=[3]", "reward.parts=3", "reward.parts=f1", "reward.max_answer_words=0", "stop.retrieval=1.5",
+    "stop.retrieval=nan", "stop.retrieval=true", "stop.retrieval=\"0.9\"", "stop.retrieval_rate=0.9",
+    "stop.format=-0.1", "stop.searches=-1", "stop.official_f1=0.5", "stop.=1", "stop.x\u0000=1", "stop.patience=0",
+    "checkpoint.every=0", "checkpoint.keep=-1",
     "engine.device=tpu", "engine.gpus=0", "engine.gpus=" + "9" * 20, "engine.precision=fp64", "engine.zero_stage=4",
     "engine.gpu_memory_utilization=0", "engine.gpu_memory_utilization=nan", "engine.attention=flash_attention_2",
     "engine.vllm_kl_limit=0", "engine.vllm_kl_limit=inf", "evaluation.questions=-1", "retrieval.retry_timeout_s=0",

@@ -12,8 +12,8 @@ def from_assignments(assignments: Iterable[str]) -> dict[str, Any]:
 
     Raises `InputError` for a text without a key or without an equals sign.
 
-    >>> from_assignments(["rl.steps=4", "name=first", "stop.format_rate = 0.9"])
-    {'rl.steps': 4, 'name': 'first', 'stop.format_rate': 0.9}
+    >>> from_assignments(["rl.steps=4", "name=first", "stop.format = 0.9"])
+    {'rl.steps': 4, 'name': 'first', 'stop.format': 0.9}
     """
     overrides: dict[str, Any] = {}
     for assignment in assignments:

@@ -1,7 +1,7 @@
 """The table of measures: every number that is logged, shown or compared, what it means and where it is shown.
 
 A measure of an episode has a function; the others are given by an engine, a dataset's own scorer or a judge. Live view,
-curves, tables, the page, comparisons, held-out metrics, the demo and stop rates all read this table. Another package
+curves, tables, the page, comparisons, held-out metrics, the demo and `[stop]` all read this table. Another package
 adds a measure by an entry point of the group `r1searcher.measures`, named like the measure.
 """
 
@@ -43,9 +43,6 @@ class View(StrEnum):
     HELD_OUT = "held-out metrics"
     DEMO = "demo"
 
-    STOP = "stop rates"
-    """A rate of `[stop]`: the setting `<name>_rate`."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
@@ -64,12 +61,17 @@ class Measure:
     unit: str = ""
     range: tuple[float, float] = (0.0, 1.0)
     aggregate: Callable[[Sequence[float]], float] = fmean
-    shown: frozenset[View] = frozenset(View) - {View.INTERVAL, View.DEMO, View.STOP}
+    shown: frozenset[View] = frozenset(View) - {View.INTERVAL, View.DEMO}
     compute: Callable[[RewardContext], float | None] | None = None
 
     @property
     def heading(self) -> str:
         return self.short or self.label
+
+    @property
+    def is_in_training(self) -> bool:
+        """Whether each step of training reports it, so that `[stop]` can name it."""
+        return self.compute is not None or self in (REWARD, EPISODE_SECONDS)
 
 
 def _in(*views: View) -> frozenset[View]:
@@ -171,7 +173,7 @@ BUILT_IN = (
         label="format right",
         short="format rate",
         meaning="no format rule is broken",
-        shown=_ANYWHERE | {View.STOP},
+        shown=_ANYWHERE,
         compute=lambda context: not context.violations,
     ),
     RETRIEVAL := Measure(
@@ -179,7 +181,7 @@ BUILT_IN = (
         label="searched at least once",
         short="retrieval rate",
         meaning="at least one search was run",
-        shown=(_ANYWHERE | {View.STOP}) - {View.COMPARISON},
+        shown=_ANYWHERE - {View.COMPARISON},
         compute=lambda context: bool(context.trajectory.searches),
     ),
     SEARCHES := Measure(
@@ -235,6 +237,24 @@ BUILT_IN = (
         unit="seconds",
         range=COUNT,
         shown=_in(),
+    ),
+    STALENESS := Measure(
+        name="staleness",
+        label="staleness",
+        meaning="updates between the weights that an episode was sampled from and the step that trains it; logged for "
+        "asynchronous rollouts",
+        unit="updates",
+        range=COUNT,
+        shown=_in(View.LIVE, View.CURVE),
+    ),
+    LARGEST_STALENESS := Measure(
+        name="staleness_max",
+        label="largest staleness",
+        meaning="largest staleness of a step's episodes; a run stops where it is over engine.async_steps",
+        unit="updates",
+        range=COUNT,
+        aggregate=max,
+        shown=_in(View.LIVE),
     ),
 )
 

@@ -144,7 +144,7 @@ class StopDecision(Record):
     """`ending.json`: why the training loop ended. `step` is the last trained one."""
 
     reason: Str
-    """"finished", "asked", or what a watch rule says, such as "rates passed"."""
+    """"finished", "asked", or what a watch rule says, such as "thresholds reached"."""
 
     step: Count
     detail: Str = ""

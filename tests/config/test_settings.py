@@ -1,5 +1,6 @@
 """Settings: one file, every mistake at once. No GPU, no server."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,32 @@ def test_a_clip_range_is_two_positive_numbers() -> None:
     for wrong in ([0.2], [0.2, -0.1], 0.2, [0.1, 0.2, 0.3]):
         with pytest.raises(InputError, match=r"rl\.clip_range"):
             load("stage1", overrides={"rl.clip_range": wrong})
+
+
+def test_a_stage_ends_by_any_measure_of_its_steps(tmp_path: Path) -> None:
+    file = write(tmp_path, "[stop]\npatience = 2\n[stage1.stop]\nretrieval = 1\n[stage2.stop]\nf1 = 0.9\nreward = -1.5")
+    assert load("stage1", file).stop.thresholds == {"retrieval": 1.0}
+    stop = load("stage2", file, overrides={"stop.searches": 2.5}).stop
+    assert (stop.thresholds, stop.patience) == ({"f1": 0.9, "reward": -1.5, "searches": 2.5}, 2)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("retrieval_rate", 0.9, "retrieval_rate = 0.9: did you mean stop.retrieval?"),
+        ("retrieval", 1.5, "retrieval = 1.5: must be between 0 and 1"),
+        ("retrieval", True, "retrieval = True: must be a valid number"),
+        ("retrieval", float("nan"), "retrieval = nan: must be a finite number"),
+        ("searches", -1, "searches = -1.0: must be at least 0"),
+        ("official_f1", 0.5, "official_f1 = 0.5: steps of training do not report this measure"),
+        ("f1_one_hop", 0.5, "f1_one_hop = 0.5: steps of training do not report this measure"),
+        ("happiness", 1, "happiness = 1.0: there is no such setting"),
+        ("patiense", 1, "patiense = 1.0: did you mean stop.patience?"),
+    ],
+)
+def test_a_threshold_that_no_step_can_be_compared_with_is_refused(key: str, value: float, said: str) -> None:
+    with pytest.raises(InputError, match=re.escape(f"stop.{said}")):
+        load("stage1", overrides={f"stop.{key}": value})
 
 
 def test_a_stages_own_table_and_flags_override_the_shared_settings(tmp_path: Path) -> None:

@@ -128,6 +128,21 @@ def test_it_is_one_statement_and_keeps_to_the_contract(package: Path) -> None:
     assert extension.code_lines(BLOCKS["answer_words.py"]) <= 12
 
 
+def test_a_stage_can_end_by_it(package: Path, tmp_path: Path) -> None:
+    code = (
+        "from r1searcher.config.settings import load\n"
+        "from r1searcher.watch.rules import thresholds_reached\n"
+        "settings = load('stage2', overrides={'stop.answer_words': 3})\n"
+        "for words in (2.5, 3.5):\n"
+        "    print(thresholds_reached([{'step': 1, 'answer_words': words}], settings))\n"
+    )
+    printed = finished(extension.python(code, package)).splitlines()
+    assert printed == ["None", "Stop(reason='thresholds reached', detail='answer_words 3.50')"]
+    done = extension.r1s(["stage1", "--set", "stop.answer_words=-1"], package, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "stop.answer_words = -1.0: must be at least 0" in done.stderr
+
+
 def test_another_name_than_its_entry_point_is_refused(tmp_path: Path) -> None:
     where = extension.install(
         tmp_path / "site",

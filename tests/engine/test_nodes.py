@@ -120,7 +120,7 @@ def test_a_run_on_two_nodes_survives_the_kill_of_one(world: World, nodes: Cluste
     assert "Traceback" not in said
     saved = checkpoint_step(run)
     assert 1 <= saved < steps
-    wait_for(lambda: not list(nodes.nodes[0].workers()))  # nothing goes on training on the other node
+    wait_for(lambda: not list(nodes.nodes[0].workers()))  # nothing continues training on the other node
 
     with cluster(tmp_path) as new:
         done = ended(words(world, "two", new.address, f"rl.steps={steps}"))

@@ -16,7 +16,7 @@ SYS_PTRACE = 19
 
 
 def facts(folder: str, token: str, node: str, model: str, executor: str, packages: list[str]) -> dict[str, Any]:
-    """The fields of `problems.NodeFacts` that need no package.
+    """The fields of `problems.NodeFacts` that are known without any package.
 
     `folder` has a file named `token`, with `token` in it; the reply is a file next to it, named `token.node`.
     """

@@ -11,6 +11,8 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from tests.processes import with_variable
+
 HEAD, WORKER = "127.0.0.1", "127.0.0.2"
 """Both are this machine's loopback interface; they are two addresses for Ray."""
 
@@ -46,20 +48,15 @@ class Node:
 
     def kill(self) -> None:
         """kill -9 of the raylet, its workers and everything else of the node."""
-        while pids := list(self.processes()):
+        while pids := self.processes():
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.05)
         self.process.wait()
 
-    def processes(self) -> Iterator[int]:
-        wanted = f"{MARK}={self.mark}".encode()
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                with contextlib.suppress(OSError):
-                    if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                        yield int(entry.name)
+    def processes(self) -> list[int]:
+        return with_variable(f"{MARK}={self.mark}")
 
     def workers(self) -> Iterator[str]:
         """The names of Ray's tasks and actors that run on the node."""

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from tests.processes import with_variable
 
-HEAD, WORKER = "127.0.0.1", "127.0.0.2"
-"""Both are this machine's loopback interface; they are two addresses for Ray."""
+HEAD, WORKER, THIRD = "127.0.0.2", "127.0.0.3", "127.0.0.4"
+"""All are this machine's loopback interface; Ray replaces 127.0.0.1, and takes these for three machines."""
 
 MARK = "R1S_TEST_NODE"
 """Environment variable that marks the processes of one node."""
@@ -29,7 +29,6 @@ class Node:
         environment = {
             **os.environ,
             "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # despite its name: the head stays on the loopback interface
             **variables,
             MARK: self.mark,
         }

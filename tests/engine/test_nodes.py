@@ -14,7 +14,7 @@ from r1searcher.common.files import read_rows
 from r1searcher.engine.openrlhf.checkpoints import checkpoint_step
 from r1searcher.evaluation.predictions import read_predictions
 from tests import extension
-from tests.engine.nodes import Cluster, cluster
+from tests.engine.nodes import THIRD, Cluster, cluster
 from tests.engine.test_training import ids, until_step, wait_for
 from tests.engine.toy import HANG, World, one_thread
 
@@ -53,13 +53,13 @@ def test_what_a_node_lacks_is_said_before_anything_is_started(world: World, node
     path = os.pathsep.join([str(other), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = words(world, "refused", nodes.address, f'model.path="{world.folder / "model"}"')
     command = [word for word in command if word not in ("--from", str(world.folder_of("sft").path))]
-    with nodes.another("127.0.0.3", inside, PYTHONPATH=path):
+    with nodes.another(THIRD, inside, PYTHONPATH=path):
         refused = ended(command)
     lines = refused.stderr.strip().splitlines()
     assert refused.returncode == 2
     assert lines[0] == "r1s: nothing was started:"
     host = os.uname().nodename
-    said = [line.strip().removeprefix(f"node 127.0.0.3 ({host}): ") for line in lines[1:]]
+    said = [line.strip().removeprefix(f"node {THIRD} ({host}): ") for line in lines[1:]]
     assert [line.partition(" ")[0] for line in said] == [str(world.folder / "runs" / "refused"), "the", "tantivy"], said
     assert "is another folder there; put `output`" in said[0]
     assert f"model {world.folder / 'model'} is not there" in said[1]

@@ -97,6 +97,17 @@ def test_rollouts_run_ahead_within_the_bound_through_a_kill_and_an_early_end(wor
 
 
 @pytest.mark.long
+def test_episodes_continue_with_newer_weights(world: World) -> None:
+    words = ("--set", f"engine.async_steps={AHEAD}", "--set", "engine.partial_rollouts=true")
+    run = world.stage1("partial", "--steps", "6", *words)
+    rows = list(read_rows(run.metrics))
+    assert [row["step"] for row in rows] == list(range(1, 7))
+    assert all(row["staleness_max"] <= AHEAD for row in rows), "of the weights that an episode starts with"
+    assert all(abs(row["sync_kl"]) < 1e-3 for row in rows)
+    assert check_places(run) == set(range(1, 7))
+
+
+@pytest.mark.long
 def test_filtering_drops_by_the_reward_and_files_by_the_label(world: World, package: None) -> None:
     run = world.stage1("filtered", "--steps", "6", "--set", "rl.algorithm=filtered")
     trained = list(read_rows(run.metrics))

@@ -104,6 +104,7 @@ def test_flags_follow_the_placement() -> None:
         vllm_engines=4,
         tensor_parallel=2,
         colocate=False,
+        async_steps=0,
     )
     assert wanted.gpus == 16 * 3 + 8
     found = flags(settings({"gpu_memory_utilization": 0.5}), wanted)

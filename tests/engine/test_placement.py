@@ -39,7 +39,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "tensor parallel 3": {"engine.tensor_parallel": 3, "engine.vllm_engines": 3},
     "separate": {"engine.colocate": False, "rl.kl_coef": 0.01},
     "ahead": {"engine.async_steps": 2},
-    "ahead, separate": {"engine.async_steps": 2, "engine.colocate": False},
+    "ahead, separate": {"engine.async_steps": 2, "engine.colocate": False, "engine.partial_rollouts": True},
+    "partial, not ahead": {"engine.partial_rollouts": True, "engine.colocate": False},
     "one sample": {"rl.samples_per_question": 1, "rl.algorithm": "reinforce++", "rl.batch_size": 64},
 }
 

@@ -57,8 +57,7 @@ def rl_flags(this: EngineRun, executor: Path | None = None) -> Flags:
     return {
         "actor.model_name_or_path": str(this.model.resolve()),
         **_placement(this.topology),
-        "train.async_enable": settings.engine.async_steps > 0,
-        "train.async_queue_size": settings.engine.async_steps or None,
+        "train.partial_rollout_enable": settings.engine.partial_rollouts,
         "vllm.gpu_memory_utilization": settings.engine.gpu_memory_utilization,
         **_strategy(settings, this.topology),
         "actor.gradient_checkpointing_enable": settings.engine.gradient_checkpointing,
@@ -132,6 +131,8 @@ def _placement(topology: Topology) -> Flags:
         "vllm.enable_sleep": topology.colocate and not cpu,
         "ds.enable_sleep": topology.colocate and not cpu,
         "train.colocate_all": topology.colocate,
+        "train.async_enable": topology.async_steps > 0,
+        "train.async_queue_size": topology.async_steps or None,
     }
 
 

@@ -91,6 +91,7 @@ def test_what_we_accept_the_engine_accepts_with_equal_shares(monkeypatch: pytest
     monkeypatch.setenv("R1S_ALLOW_UNTESTED_VERSIONS", "1")  # either environment has the parser
     cases = [case(preset, cards) for preset in presets() for cards in CARDS]
     cases += [case("paper-qwen-7b", cards, variant) for variant in VARIANTS for cards in CARDS]
+    cases += [case(preset, (1, 8), "ahead, separate") for preset in presets()]
     refused_by_ours = 0
     for one, (accepted, message, shares) in zip(cases, asked(cases), strict=True):
         refused_by_ours += bool(one.problems)

@@ -211,6 +211,13 @@ class RL(Section):
     """The same for passes without training, which compute the log-probabilities before an update; `micro_batch_size` if
     not set."""
 
+    dynamic_batch: bool = False
+    """Pack as many trajectories into a forward and backward pass as max_tokens_per_gpu allows, instead of a fixed number:
+    less time where their lengths differ. micro_batch_size then only sets that limit's default."""
+
+    max_tokens_per_gpu: int | None = Field(None, ge=16, le=1000 * MANY)
+    """dynamic_batch only: tokens per pass on each device; micro_batch_size x episode.max_context if not set."""
+
     learning_rate: float = Field(2e-6, gt=0, le=1)
     """Adam's learning rate, without warmup."""
 
@@ -386,7 +393,7 @@ class Engine(Section):
     """CPU only: the embeddings and the lowest N layers are not trained."""
 
     head_on_action_tokens: bool = True
-    """CPU only: compute logits only where a trained token is predicted; the result is the same."""
+    """Compute logits only where a trained token is predicted; the result is the same, with less memory and time."""
 
     nodes: int = Field(1, ge=1, le=10_000)
     """Nodes with GPUs for the trained model. More than one need a Ray cluster (ray_address)."""
@@ -419,6 +426,17 @@ class Engine(Section):
     attention: Literal["eager", "sdpa", "flash_attention_2", "flash_attention_4"] = "sdpa"
     """Attention implementation of the trainer. flash_attention_4 comes with the GPU environment; flash_attention_2 has
     to be compiled (package flash-attn)."""
+
+    packing: bool = False
+    """Leave out the padding between the trajectories of a pass; on GPUs it needs attention = "flash_attention_4" or
+    "flash_attention_2". rl.dynamic_batch always does."""
+
+    adam_offload: bool = False
+    """GPUs only: keep gradients and Adam's state in host memory and update the weights there; takes less GPU memory and
+    more time. Needs ZeRO stage 1, 2 or 3."""
+
+    reference_offload: bool = False
+    """GPUs only: keep the reference model in host memory between its passes; needs ZeRO stage 3."""
 
     ray_address: str | None = None
     """Address of an existing Ray cluster; a local one is started if not set."""
@@ -468,6 +486,11 @@ class Settings(Section):
         if len(value.encode()) > LONGEST_NAME:
             raise PydanticCustomError("name", f"must not be longer than {LONGEST_NAME} bytes")
         return value
+
+    @property
+    def tokens_per_pass(self) -> int:
+        """The most tokens in a forward and backward pass of RL, on each device."""
+        return self.rl.max_tokens_per_gpu or self.rl.micro_batch_size * self.episode.max_context
 
     @field_validator("output", mode="after")
     @classmethod

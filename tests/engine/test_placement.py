@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from r1searcher.config.overrides import toml_value
 from r1searcher.config.settings import Settings, presets
 from r1searcher.config.source import SettingsSource
 from r1searcher.engine.openrlhf.algorithms import ALGORITHMS
@@ -38,6 +39,29 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "tensor parallel 4": {"engine.tensor_parallel": 4, "engine.vllm_engines": 2},
     "tensor parallel 3": {"engine.tensor_parallel": 3, "engine.vllm_engines": 3},
     "separate": {"engine.colocate": False, "rl.kl_coef": 0.01},
+    "Adam offload": {"engine.adam_offload": True},
+    "Adam offload without ZeRO": {"engine.adam_offload": True, "engine.zero_stage": 0, "engine.colocate": False},
+    "reference offload": {"engine.reference_offload": True, "rl.kl_coef": 0.01},
+    "reference offload at ZeRO 2": {"engine.reference_offload": True, "rl.kl_coef": 0.01, "engine.zero_stage": 2},
+    "offload of no reference": {"engine.reference_offload": True},
+    "packing": {"engine.packing": True, "engine.attention": "flash_attention_4"},
+    "packing with sdpa": {"engine.packing": True},
+    "dynamic batch": {"rl.dynamic_batch": True, "engine.attention": "flash_attention_2"},
+    "dynamic batch with sdpa": {"rl.dynamic_batch": True, "rl.max_tokens_per_gpu": 16384},
+    "dynamic batch of few tokens": {
+        "rl.dynamic_batch": True,
+        "rl.max_tokens_per_gpu": 4096,
+        "engine.attention": "flash_attention_4",
+    },
+    "dynamic batch, uneven": {
+        "rl.dynamic_batch": True,
+        "rl.questions_per_step": 3,
+        "rl.samples_per_question": 4,
+        "rl.batch_size": 12,
+        "rl.forward_micro_batch_size": 4,
+        "engine.attention": "flash_attention_4",
+    },
+    "limit of no dynamic batch": {"rl.max_tokens_per_gpu": 16384},
     "one sample": {"rl.samples_per_question": 1, "rl.algorithm": "reinforce++", "rl.batch_size": 64},
 }
 
@@ -148,11 +172,11 @@ def test_what_a_refusal_says_to_set_is_accepted(variant: str, cards: tuple[int, 
         problems = placement_problems(settings, topology_of(settings), "stage2")
         if not problems:
             return
-        found = re.findall(r"(\w+)\.(\w+) = (\d+)", problems[0].rpartition("set ")[2].split(", or ")[0])
+        found = re.findall(r"(\w+)\.(\w+) = (\S+)", problems[0].rpartition("set ")[2].split(", or ")[0])
         assert found, problems[0]
         changed = settings.model_dump()
         for section, key, value in found:
-            changed[section][key] = int(value)
+            changed[section][key] = toml_value(value)
         settings = Settings.model_validate(changed)
     pytest.fail(problems[0])
 

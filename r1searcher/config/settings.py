@@ -212,8 +212,8 @@ class RL(Section):
     not set."""
 
     dynamic_batch: bool = False
-    """Pack as many trajectories into a forward and backward pass as max_tokens_per_gpu allows, instead of a fixed number:
-    less time where their lengths differ. micro_batch_size then only sets that limit's default."""
+    """Pack as many trajectories into a forward and backward pass as max_tokens_per_gpu allows, instead of a fixed
+    number: less time where their lengths differ. micro_batch_size then only sets that limit's default."""
 
     max_tokens_per_gpu: int | None = Field(None, ge=16, le=1000 * MANY)
     """dynamic_batch only: tokens per pass on each device; micro_batch_size x episode.max_context if not set."""

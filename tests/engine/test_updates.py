@@ -1,4 +1,4 @@
-"""What OpenRLHF's strategy gives DeepSpeed, and what DeepSpeed makes of it: updates of dynamic batches, offloaded Adam."""
+"""What OpenRLHF's strategy gives DeepSpeed, and what follows: updates of dynamic batches, Adam in host memory."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""OpenRLHF's updates of weights, on both devices: Adam without a compiler, and dynamic batches of which none is lost."""
+"""OpenRLHF's updates of weights, on both devices: Adam without a compiler, and gradients of all dynamic batches."""
 
 from types import ModuleType
 from typing import Any

@@ -31,11 +31,11 @@ def _host_memory(inputs: StageInputs) -> None:
         raise Skip("nothing leaves a GPU")
     if inputs.settings.engine.ray_address:
         raise Skip("the run is trained on a Ray cluster")
-    needed = host_memory(topology, _shape(inputs), inputs.settings.lora)
+    needed = host_memory(inputs.settings, topology, _shape(inputs))
     present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > present:
         raise InputError(
-            f"engine.colocate: states that leave the GPUs take about {needed / GIB:.0f} GiB of this machine's memory, "
+            f"engine.colocate: states outside the GPUs take about {needed / GIB:.0f} GiB of this machine's memory, "
             f"which has {present / GIB:.0f} GiB; use more nodes, a smaller model, or lora.rank"
         )
 

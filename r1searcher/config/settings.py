@@ -47,6 +47,13 @@ LARGEST_SEED = 2**31 - 1
 """NumPy accepts 32 bits, and each vLLM engine adds its number to the seed."""
 
 
+class _Derived:
+    """Marks a setting that, on GPUs and where it is not set, follows from the model and the GPUs; its default is the
+    value without GPUs. See `planning.derive`."""
+
+
+DERIVED = _Derived()
+
 TRAINING_DATASETS = tuple(name for name in DATASETS.builtin if "train" in DATASETS[name].splits)
 
 
@@ -204,7 +211,7 @@ class RL(Section):
     batch_size: int = Field(256, ge=1, le=MANY)
     """Trajectories per optimizer update."""
 
-    micro_batch_size: int = Field(4, ge=1, le=MANY)
+    micro_batch_size: Annotated[int, DERIVED] = Field(4, ge=1, le=MANY)
     """Trajectories per forward and backward pass, on each device."""
 
     forward_micro_batch_size: int | None = Field(None, ge=1, le=MANY)
@@ -295,7 +302,7 @@ class Sft(Section):
     batch_size: int = Field(8, ge=1, le=MANY)
     """Rows per update; each segment that the model writes is one row."""
 
-    micro_batch_size: int = Field(8, ge=1, le=MANY)
+    micro_batch_size: Annotated[int, DERIVED] = Field(8, ge=1, le=MANY)
     """Rows per forward and backward pass."""
 
     steps: int | None = Field(None, ge=1, le=MANY)
@@ -401,22 +408,25 @@ class Engine(Section):
     gpus: int = Field(1, ge=1, le=100_000)
     """GPUs per node for the trained model, and as many each for reference model and critic unless colocated."""
 
+    gpu_memory: float | None = Field(None, ge=1, le=MANY)
+    """Memory per GPU in GB (10^9 bytes), from which settings that are not set are derived; the driver's if not set."""
+
     vllm_engines: int | None = Field(None, ge=1, le=100_000)
     """vLLM engines for the rollouts. None: with colocate as many as the GPUs of the trained model hold, otherwise 1."""
 
     tensor_parallel: int = Field(1, ge=1, le=100_000)
     """GPUs per vLLM engine."""
 
-    gpu_memory_utilization: float = Field(0.6, gt=0, le=1)
+    gpu_memory_utilization: Annotated[float, DERIVED] = Field(0.6, gt=0, le=1)
     """Share of a GPU's memory that vLLM may use."""
 
-    colocate: bool = False
+    colocate: Annotated[bool, DERIVED] = False
     """Trained model, reference model, critic and vLLM share the same GPUs."""
 
-    zero_stage: int = Field(2, ge=0, le=3)
+    zero_stage: Annotated[int, DERIVED] = Field(2, ge=0, le=3)
     """DeepSpeed ZeRO stage."""
 
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Annotated[bool, DERIVED] = False
     """Recompute activations: takes less memory and more time."""
 
     gradient_accumulation: Literal["bf16", "fp32"] | None = None
@@ -431,11 +441,11 @@ class Engine(Section):
     """Leave out the padding between the trajectories of a pass; on GPUs it needs attention = "flash_attention_4" or
     "flash_attention_2". rl.dynamic_batch always does."""
 
-    adam_offload: bool = False
+    adam_offload: Annotated[bool, DERIVED] = False
     """GPUs only: keep gradients and Adam's state in host memory and update the weights there; takes less GPU memory and
     more time. Needs ZeRO stage 1, 2 or 3."""
 
-    reference_offload: bool = False
+    reference_offload: Annotated[bool, DERIVED] = False
     """GPUs only: keep the reference model in host memory between its passes; needs ZeRO stage 3."""
 
     ray_address: str | None = None
@@ -507,6 +517,29 @@ class Settings(Section):
                 f"episode.max_context = {self.episode.max_context}"
             )
         return self
+
+
+def derived_keys(settings: Settings) -> tuple[str, ...]:
+    """The settings that follow from model and GPUs if they are not set, and are not set here: "engine.zero_stage"."""
+    sections = ((name, getattr(settings, name)) for name in Settings.model_fields)
+    return tuple(
+        f"{name}.{key}"
+        for name, section in sections
+        if isinstance(section, Section)
+        for key, field in type(section).model_fields.items()
+        if DERIVED in field.metadata and key not in section.model_fields_set
+    )
+
+
+def replaced(settings: Settings, values: Mapping[str, Any]) -> Settings:
+    """The settings with other values ("rl.steps" -> 4), which are not checked."""
+    sections: dict[str, dict[str, Any]] = {}
+    for key, value in values.items():
+        section, _, name = key.partition(".")
+        sections.setdefault(section, {})[name] = value
+    return settings.model_copy(
+        update={name: getattr(settings, name).model_copy(update=changed) for name, changed in sections.items()}
+    )
 
 
 def presets() -> list[str]:

@@ -19,6 +19,8 @@ from r1searcher.engine.openrlhf.algorithms import ALGORITHMS
 from r1searcher.engine.openrlhf.arithmetic import placement_problems
 from r1searcher.engine.openrlhf.flags import EngineRun, argv, rl_flags
 from r1searcher.engine.topology import topology_of
+from r1searcher.planning.derive import Machine, derive
+from r1searcher.planning.shapes import shape_of
 from r1searcher.runs.folder import RunFolder
 
 CARDS = ((1, 1), (1, 4), (1, 8), (2, 8))
@@ -93,6 +95,8 @@ def case(
     own = {"engine.ray_address": "auto", "engine.precision": "bf16", "engine.freeze_lower_layers": 0}
     chosen = {**own, **placement, **VARIANTS.get(variant, {}), **overrides}
     settings = SettingsSource(preset=preset, overrides=chosen).load("stage2")
+    if settings.model.path:  # not set by the demo's preset
+        settings = derive(settings, "stage2", shape_of(settings.model.path), Machine(card=int(80e9))).settings
     return Case(f"{preset} on {nodes} x {gpus}{': ' * bool(variant)}{variant}", settings)
 
 

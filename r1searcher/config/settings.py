@@ -80,7 +80,7 @@ class Data(Section):
         "",
         description="File of questions with gold answers (JSON Lines, JSON, Parquet, CSV or TSV; see "
         "docs/evaluation.md), or the name of a dataset, whose training split is used: "
-        f'{", ".join(TRAINING_DATASETS)}. Choose a split with a colon, as in "nq:dev".',
+        f'{", ".join(TRAINING_DATASETS)}. Choose a split with a colon, as in "nq:dev" or "r1-searcher:stage1".',
     )
 
     held_out: str = Field(
@@ -423,6 +423,10 @@ class Engine(Section):
     colocate: Annotated[bool, DERIVED] = False
     """Trained model, reference model, critic and vLLM share the same GPUs."""
 
+    async_steps: int = Field(0, ge=0, le=1000)
+    """Steps that rollouts may run ahead of training: a step trains on episodes of weights that are up to this many
+    updates old (`staleness`). More than 0 needs GPUs for vLLM alone (colocate = false)."""
+
     zero_stage: Annotated[int, DERIVED] = Field(2, ge=0, le=3)
     """DeepSpeed ZeRO stage."""
 
@@ -645,4 +649,5 @@ def _further_keys(values: Mapping[str, Any]) -> Iterable[str]:
     kind = retrieval.get("kind") if isinstance(retrieval, dict) else None
     if isinstance(kind, str) and kind in RETRIEVERS:
         yield from keys_of(RETRIEVERS[kind], "retrieval.")
-    yield from (f"stop.{name}" for name in MEASURES)
+    not_in_training = {name for name in MEASURES.builtin if not MEASURES[name].is_in_training}
+    yield from (f"stop.{name}" for name in MEASURES if name not in not_in_training)

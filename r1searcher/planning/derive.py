@@ -170,6 +170,8 @@ class _Search:
 
     def _placements(self) -> Sequence[bool]:
         """Colocated, where the processes allow it; separate too, where there are cards for it."""
+        if self.settings.engine.async_steps:
+            return (False,)
         shared = self._topology(replaced(self.settings, {"engine.colocate": True}))
         separate = self._topology(replaced(self.settings, {"engine.colocate": False}))
         cards = self.machine.cards

@@ -55,13 +55,16 @@ def train_stage(stage: Stage, settings: Settings, run: RunFolder, console: SafeC
 def _train(stage: Stage, run: RunFolder, prepared: Prepared, console: SafeConsole) -> dict[str, Any]:
     for note in (*prepared.derived, *prepared.warnings):
         console.print(note, soft_wrap=True)
-    rl = prepared.settings.rl
-    steps = lines_in(run.questions) // rl.questions_per_step
-    with RunView(run, TITLES[stage], steps, rl.rollouts, console) as view:
+    settings = prepared.settings
+    steps = lines_in(run.questions) // settings.rl.questions_per_step
+    with RunView(run, TITLES[stage], steps, settings.rl.rollouts, console) as view:
         if prepared.resuming:
             console.print("resuming from the last checkpoint")
         ended = describe(run_engine(run, view.refresh, console.print))
     rows = read_metrics(run)
+    ahead = [step for step, _ in run.recorded_steps() if rows and step > rows[-1]["step"]]
+    if settings.engine.async_steps and ahead:
+        console.print(f"sampled ahead and not trained: the rollouts of {len(ahead)} steps, from step {ahead[0]}")
     curve = run.path / "curve.png"
     save_curves({TITLES[stage]: rows}, curve, run.path.name)
     console.print(terminal_curves(rows))

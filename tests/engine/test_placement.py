@@ -64,6 +64,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "engine.attention": "flash_attention_4",
     },
     "limit of no dynamic batch": {"rl.max_tokens_per_gpu": 16384},
+    "ahead": {"engine.async_steps": 2},
+    "ahead, separate": {"engine.async_steps": 2, "engine.colocate": False},
     "one sample": {"rl.samples_per_question": 1, "rl.algorithm": "reinforce++", "rl.batch_size": 64},
 }
 
@@ -181,6 +183,11 @@ def test_what_a_refusal_says_to_set_is_accepted(variant: str, cards: tuple[int, 
         changed = settings.model_dump()
         for section, key, value in found:
             changed[section][key] = toml_value(value)
+        found = re.findall(r"(\w+)\.(\w+) = (\d+|true|false)", problems[0].rpartition("set ")[2].split(", or ")[0])
+        assert found, problems[0]
+        changed = settings.model_dump()
+        for section, key, value in found:
+            changed[section][key] = json.loads(value)
         settings = Settings.model_validate(changed)
     pytest.fail(problems[0])
 

@@ -86,9 +86,10 @@ def test_models_in_host_memory_leave_the_cards() -> None:
 
 
 def test_a_dynamic_batch_is_counted_by_its_tokens() -> None:
-    fixed = plan("paper-qwen-7b", GB80, engine__head_on_action_tokens=False).memory.training
+    every = {"engine__head_on_action_tokens": False}
+    fixed = plan("paper-qwen-7b", GB80, rl__micro_batch_size=2, **every).memory.training
     dynamic = plan("paper-qwen-7b", GB80, rl__dynamic_batch=True, rl__max_tokens_per_gpu=3 * 8192).memory.training
-    for item in ("activations", "logits"):  # preset: micro-batches of two
+    for item in ("activations", "logits"):
         assert dynamic[item] == pytest.approx(1.5 * fixed[item], rel=1e-6)
 
 
@@ -151,9 +152,9 @@ def test_a_change_that_takes_host_memory_comes_before_a_shorter_context() -> Non
 
 def test_logits_of_long_contexts_are_counted() -> None:
     """Two rows of 8,192 tokens and 152,064 words: 30.8 GiB, as measured with the same peak per byte."""
-    items = plan("paper-qwen-7b", GB80, engine__head_on_action_tokens=False).memory.training
+    items = plan("paper-qwen-7b", GB80, rl__micro_batch_size=2, engine__head_on_action_tokens=False).memory.training
     assert items["logits"] / GIB == pytest.approx(30.8, rel=0.01)
-    written = plan("paper-qwen-7b", GB80).memory.training  # nine turns of 512 tokens
+    written = plan("paper-qwen-7b", GB80, rl__micro_batch_size=2).memory.training  # nine turns of 512 tokens
     assert written["logits"] / GIB == pytest.approx(30.8 * 9 * 512 / 8192, rel=0.01)
 
 

@@ -31,6 +31,7 @@ def placement_problems(settings: Settings, topology: Topology, stage: Stage) -> 
     problems += _state_problems(settings, topology) + _packing_problems(settings, topology, packs=dynamic)
     if settings.engine.reference_offload:
         problems += _reference_problems(settings, topology)
+    problems += _ahead_problems(settings, topology)
     if topology.critic and settings.lora.rank:
         problems.append(
             f"lora.rank = {settings.lora.rank}: with rl.algorithm = {settings.rl.algorithm!r} a critic would get "
@@ -100,6 +101,17 @@ def _dynamic_problems(settings: Settings) -> list[str]:
             f"rl.forward_micro_batch_size = {rl.forward_micro_batch_size}: has no effect; set rl.dynamic_batch = false"
         )
     return problems
+
+
+def _ahead_problems(settings: Settings, topology: Topology) -> list[str]:
+    """vLLM samples while the model is trained, so it cannot sleep on the same GPUs."""
+    steps = settings.engine.async_steps
+    if not (steps and topology.colocate):
+        return []
+    return [
+        f"engine.async_steps = {steps}: rollouts that run ahead of training need GPUs of their own; set "
+        "engine.colocate = false, or engine.async_steps = 0"
+    ]
 
 
 def _batch_problems(settings: Settings, section: Literal["rl", "sft"], processes: int) -> list[str]:

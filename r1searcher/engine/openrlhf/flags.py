@@ -62,6 +62,8 @@ def rl_flags(this: EngineRun, executor: Path | None = None) -> Flags:
         and this.topology.device == "gpu"
         and not settings.engine.adam_offload,
         "ref.offload": this.topology.reference and settings.engine.reference_offload,
+        "train.async_enable": settings.engine.async_steps > 0,
+        "train.async_queue_size": settings.engine.async_steps or None,
         "vllm.gpu_memory_utilization": settings.engine.gpu_memory_utilization,
         **_strategy(settings, this.topology),
         "actor.gradient_checkpointing_enable": settings.engine.gradient_checkpointing,

@@ -17,6 +17,7 @@ from r1searcher.runs.records import StopDecision, read_metrics, read_summary
 from r1searcher.stages.held_out import evaluate_held_out
 from r1searcher.stages.prepare import Prepared, prepare_stage
 from r1searcher.stages.training import TITLES, run_folder, train_once
+from r1searcher.watch.tracking import tracked
 
 
 def run_stage(
@@ -80,7 +81,10 @@ def evaluate_stage(settings: Settings, run: RunFolder, console: SafeConsole) -> 
     if not (settings.data.held_out and questions):
         return
     metrics = evaluate_held_out(run, run.model, questions, console)
-    write_json(run.summary, {**(read_summary(run) or {}), "held_out": metrics})
+    summary = read_summary(run) or {}
+    if summary.get("held_out") != metrics:
+        with tracked(run, settings, console):
+            write_json(run.summary, {**summary, "held_out": metrics})
     shown = " · ".join(f"{key} {value:.3f}" for key, value in metrics.items() if isinstance(value, float))
     console.print(f"held out, sampled: {shown}", soft_wrap=True)
 

@@ -199,3 +199,17 @@ def test_states_that_do_not_fit_the_host_are_refused(tmp_path: Path, monkeypatch
         space("host-memory", colocated, tmp_path)
     with pytest.raises(Skip):
         space("host-memory", {**colocated, "ray_address": "auto"}, tmp_path)
+
+
+@pytest.mark.training
+def test_an_environment_whose_torch_is_built_for_cpus_is_refused() -> None:
+    """pip takes a CPU build where an index offers one, and vLLM's pin accepts it."""
+    torch = pytest.importorskip("torch")
+    if torch.version.cuda is not None:
+        pytest.skip("torch is a CUDA build here")
+    command = [sys.executable, "-m", "r1searcher.engine.import_check", "gpu"]
+    environment = {**os.environ, "R1S_ALLOW_UNTESTED_VERSIONS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 1
+    assert "is built for CPUs: remove this environment, then run `scripts/install-training gpu`" in done.stderr
+    assert "Traceback" not in done.stderr

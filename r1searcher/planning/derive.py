@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from r1searcher.config.settings import Settings, Stage, derived_keys, replaced
+from r1searcher.engine.cluster.address import cluster_address
 from r1searcher.engine.topology import Topology, device_of, gpu_count, topology_of
 from r1searcher.errors import InputError, R1Error
 from r1searcher.planning.memory import (
@@ -79,7 +80,7 @@ def complete(settings: Settings, stage: Stage) -> Derived:
             f"engine.gpu_memory: the driver on this machine does not say how much memory a GPU has, and "
             f"{', '.join(keys)} follow from it; set engine.gpu_memory to its GB, or set these"
         )
-    here = not settings.engine.ray_address
+    here = cluster_address(settings) is None
     host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     machine = Machine(card=card, cards=gpu_count() if here else None, host=host if here else None)
     return derive(settings, stage, shape, machine)

@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from r1searcher.common.files import read_rows, read_text, write_rows, write_text, writing
 from r1searcher.config.settings import Settings
@@ -17,7 +18,8 @@ from r1searcher.engine.environment import environment
 from r1searcher.engine.openrlhf import main
 from r1searcher.engine.openrlhf.flags import EngineRun, argv, rl_flags, sft_flags
 from r1searcher.engine.topology import topology_of
-from r1searcher.engine.training_rows import by_length_within_updates
+from r1searcher.engine.training_rows import by_length_within_updates, trace_tokens
+from r1searcher.episodes.tokens import HuggingFaceTokenizer, load_tokenizer
 from r1searcher.errors import InputError
 from r1searcher.models.folder import local_model, require_layers
 from r1searcher.runs.folder import RunFolder
@@ -37,12 +39,12 @@ def prepare_rl(settings: Settings, run: RunFolder, model: Path, executor: Path |
 
 
 def prepare_sft(settings: Settings, run: RunFolder, model: Path, max_len: int) -> None:
-    """Write `launch.sh` for the SFT. The run folder must have its configuration and the rows.
+    """Write `launch.sh` for the SFT. The run folder must have its configuration and the traces.
 
-    The rows of `run.questions` are trained in their order, `sft.batch_size` per update; the file is rewritten with
-    rows of similar length together inside each update.
+    The traces of `run.questions` are trained in their order, `sft.batch_size` per update; the file is rewritten with
+    traces of similar length together inside each update.
 
-    Raises `InputError` for rows longer than `max_len` tokens: cutting a turn would teach the model to stop there.
+    Raises `InputError` for traces longer than `max_len` tokens: cutting a turn would teach the model to stop there.
     """
     topology = topology_of(settings)
     model = _start(settings, model)
@@ -51,7 +53,7 @@ def prepare_sft(settings: Settings, run: RunFolder, model: Path, max_len: int) -
     long = [number for number, length in enumerate(lengths, start=1) if length > max_len]
     if long:
         raise InputError(
-            f"{len(long)} SFT rows (first: number {long[0]}) have more than {max_len} tokens: shorten those traces "
+            f"data.traces: {len(long)} traces (first: number {long[0]}) have more than {max_len} tokens: shorten them "
             "or raise episode.max_context"
         )
     write_rows(run.questions, by_length_within_updates(rows, settings.sft.batch_size, lengths))
@@ -62,7 +64,7 @@ def prepare_sft(settings: Settings, run: RunFolder, model: Path, max_len: int) -
         python = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={topology.sft_processes}", *python]
     else:
         variables |= _one_process()
-    _write_launch_script(run, variables, python, argv(sft_flags(this, max_len)))
+    _write_launch_script(run, variables, python, argv(sft_flags(this)))
 
 
 def _start(settings: Settings, model: Path) -> Path:
@@ -85,12 +87,9 @@ def _one_process() -> dict[str, str]:
     return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
 
 
-def _token_counts(rows: Sequence[Mapping[str, str]], model: Path, trust_remote_code: bool) -> list[int]:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=trust_remote_code)
-    texts = [row["input"] + row["output"] for row in rows]
-    return [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+def _token_counts(rows: Sequence[Mapping[str, Any]], model: Path, trust_remote_code: bool) -> list[int]:
+    encode = HuggingFaceTokenizer(load_tokenizer(model, trust_remote_code)).encode
+    return [len(trace_tokens(row["segments"], encode)[0]) for row in rows]
 
 
 def _write_launch_script(

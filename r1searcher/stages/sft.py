@@ -17,7 +17,7 @@ from r1searcher.engine.launch import prepare_sft
 from r1searcher.engine.process import run_engine
 from r1searcher.engine.reserved_tokens import assign_tag_tokens
 from r1searcher.models.demo import model_folder
-from r1searcher.questions.traces import SftRow
+from r1searcher.questions.traces import Trace
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import finished_steps, last_metrics
 from r1searcher.runs.resolved import protocol_of
@@ -43,8 +43,8 @@ def train_sft(settings: Settings, run: RunFolder, console: SafeConsole) -> dict[
     _prepare(inputs, run)
 
     def train() -> dict[str, Any]:
-        console.print(f"{TITLES['sft']} · {len(inputs.traces)} segments · files in {run.path}")
-        return {"rows": len(inputs.traces), "ended": _run(settings, run, console)}
+        console.print(f"{TITLES['sft']} · {len(inputs.traces)} traces · files in {run.path}")
+        return {"traces": len(inputs.traces), "ended": _run(settings, run, console)}
 
     return train_once("sft", settings, run, console, train)
 
@@ -55,16 +55,16 @@ def _prepare(inputs: StageInputs, run: RunFolder) -> None:
     manifest = {**manifest_of("sft", settings), "traces_sha256": sha256_of(Path(settings.data.traces))}
     if check_resumable(run, manifest):
         return
-    write_rows(run.questions, _repeated(inputs.traces, settings))
+    write_rows(run.questions, ({"segments": trace} for trace in _repeated(inputs.traces, settings)))
     prepare_sft(settings, run, start_model(settings, run), settings.episode.max_context)
     write_run_metadata(run, settings, manifest)
 
 
-def _repeated(rows: Sequence[SftRow], settings: Settings) -> list[SftRow]:
-    """As many rows as the updates take: in order, repeated from the first one if there are too few."""
+def _repeated(traces: Sequence[Trace], settings: Settings) -> list[Trace]:
+    """As many traces as the updates take: in order, repeated from the first one if there are too few."""
     size = settings.sft.batch_size
-    updates = settings.sft.steps or len(rows) // size
-    return [rows[number % len(rows)] for number in range(updates * size)]
+    updates = settings.sft.steps or len(traces) // size
+    return [traces[number % len(traces)] for number in range(updates * size)]
 
 
 def _run(settings: Settings, run: RunFolder, console: SafeConsole) -> str:

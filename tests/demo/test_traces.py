@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import pytest
@@ -82,10 +81,6 @@ async def test_guesses_are_no_better_than_chance(traces: list[Trace]) -> None:
     assert len(right) < len(guessed) / 4
 
 
-async def test_the_warm_up_reads_them_and_learns_no_document(traces: list[Trace], tmp_path: Path) -> None:
+async def test_the_sft_reads_them(traces: list[Trace], tmp_path: Path) -> None:
     write_traces(traces, tmp_path / "traces.jsonl")
-    rows = list(read_traces(tmp_path / "traces.jsonl"))
-    assert len(rows) == sum(author is Author.MODEL for trace in traces for author, _ in trace.segments)
-    assert not any("Title:" in row["output"] for row in rows)
-    first = json.loads((tmp_path / "traces.jsonl").read_text("utf-8").splitlines()[0])
-    assert rows[0] == {"input": first["segments"][0][1], "output": first["segments"][1][1]}
+    assert list(read_traces(tmp_path / "traces.jsonl")) == [trace.segments for trace in traces]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from r1searcher import __version__
-from r1searcher.commands import evaluate, search, train
+from r1searcher.commands import data, evaluate, search, train
 from r1searcher.common import last_resort
 from r1searcher.common.terminal import text_line
 from r1searcher.errors import InputError
@@ -19,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for part in (train, search, evaluate):
+for part in (train, data, search, evaluate):
     app.add_typer(part.app)
 
 

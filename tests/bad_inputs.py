@@ -152,6 +152,7 @@ PATHS: dict[str, tuple[str, ...]] = {
     "model of a stage": (*STAGE, "--name", "new", "--model", "{}"),
     "model of evaluate": ("evaluate", "./{}", "--dataset", "questions.jsonl", "--retriever", "index"),
     "data folder": (*EVALUATE, "--dataset", "bamboogle", "--data-dir", "{}"),
+    "folder of the release": ("data", "r1-searcher", "--to", "new", "--from", "{}"),
 }
 """Commands that read from a given path."""
 

@@ -61,6 +61,7 @@ OPTIONS = {
     "train": RL,
     "plan": f"{RUN} --nodes --gpus --gpu-memory --json",
     "demo": "--output --seed --contrast --set",
+    "data r1-searcher": "--to --from",
     "index-corpus": "--to --format --limit --overwrite --restart --rejects --bad-rows"
     " --analyzer --k1 --b --title-weight --shards",
     "search": "--queries --top-k --json",
@@ -78,12 +79,12 @@ OPTIONS = {
 def test_every_command_is_listed_in_the_help(tmp_path: Path) -> None:
     shown = r1s("--help", folder=tmp_path).stdout
     listed = re.findall(r"^│ ([a-z][a-z0-9-]+) ", shown, re.MULTILINE)
-    assert sorted(listed) == sorted(OPTIONS)
+    assert sorted(listed) == sorted({command.split()[0] for command in OPTIONS})
 
 
 @pytest.mark.parametrize("command", OPTIONS)
 def test_a_command_lists_the_options_that_it_shares_with_others_and_its_own(command: str, tmp_path: Path) -> None:
-    shown = r1s(command, "--help", folder=tmp_path).stdout
+    shown = r1s(*command.split(), "--help", folder=tmp_path).stdout
     listed = {word for line in shown.splitlines() for word in line.strip("│* ").split()[:1] if word.startswith("--")}
     assert listed == {*OPTIONS[command].split(), "--help"}
 

@@ -73,7 +73,7 @@ class Data(Section):
         "",
         description="File of questions with gold answers (JSON Lines, JSON, Parquet, CSV or TSV; see "
         "docs/evaluation.md), or the name of a dataset, whose training split is used: "
-        f'{", ".join(TRAINING_DATASETS)}. Choose a split with a colon, as in "nq:dev".',
+        f'{", ".join(TRAINING_DATASETS)}. Choose a split with a colon, as in "nq:dev" or "r1-searcher:stage1".',
     )
 
     held_out: str = Field(

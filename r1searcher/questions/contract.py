@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from r1searcher.common.contract import rule
-from r1searcher.questions.datasets import NamedDataset, Source
+from r1searcher.questions.datasets import NamedDataset, PublishedFile, Source
 from r1searcher.questions.read import Questions, read_question_file, read_question_rows
 from r1searcher.questions.scorers import spelled, spelling_of
 from r1searcher.rewards.official import SCORERS, OfficialScorer
@@ -30,16 +30,26 @@ def check_dataset(name: str, dataset: NamedDataset) -> None:
 
 def _check_source(split: str, source: Source) -> None:
     if isinstance(source, str):
-        parts = urlsplit(source)
-        rule(parts.scheme in ("https", "hf"), f"the URL of {split} begins with https:// or hf://")
-        whole = parts.netloc and (parts.scheme == "https" or parts.path.count("/") >= 3)
-        rule(whole, f"the URL of {split} names a file: hf://datasets/OWNER/NAME/FILE for the hub")
+        _check_url(split, source)
+        return
+    if isinstance(source, PublishedFile):
+        rule(source.urls, f"the published file of {split} has at least one URL")
+        for url in source.urls:
+            _check_url(split, url)
+        rule(re.fullmatch("[0-9a-f]{64}", source.sha256), f"the sha256 of {split} has 64 hexadecimal digits")
         return
     read = _read(source, split)
     rule(not read.refused, f"every row of {split} is a question: {next(iter(read.refused), '')}")
     ids = [question.id for question in read.questions]
     rule(len(set(ids)) == len(ids), f"the ids of {split} are unique")
     rule(_read(source, split).sha256 == read.sha256, f"{split} is the same every time")
+
+
+def _check_url(split: str, url: str) -> None:
+    parts = urlsplit(url)
+    rule(parts.scheme in ("https", "hf"), f"the URL of {split} begins with https:// or hf://")
+    whole = parts.netloc and (parts.scheme == "https" or parts.path.count("/") >= 3)
+    rule(whole, f"the URL of {split} names a file: hf://datasets/OWNER/NAME/FILE for the hub")
 
 
 def _read(source: Source, split: str) -> Questions:

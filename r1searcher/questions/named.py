@@ -11,13 +11,13 @@ from r1searcher.common.download import download
 from r1searcher.common.files import cache_folder
 from r1searcher.common.hub import hub_file
 from r1searcher.errors import InputError, ServiceError
-from r1searcher.questions.datasets import DATASETS, Source
+from r1searcher.questions.datasets import DATASETS, PublishedFile, Source
 from r1searcher.questions.quality import quality_warnings
 from r1searcher.questions.question import Question
 from r1searcher.questions.read import Questions, read_question_file, read_question_rows
 
 _MOST_BYTES = 4 << 30
-_INSTEAD = "give a folder with the file (--data-dir, data.folder)"
+_INSTEAD = "give a folder with the file (--data-dir, data.folder; --from of `r1s data`)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,8 @@ def open_dataset(
     training split and everything else the one for evaluation. `strict` rejects a file with a bad row; the rows of a
     named dataset are its publisher's, so bad ones are skipped there and listed in the warnings.
 
-    Raises `InputError` for what is neither a file nor a name and if no row can be used, and `R1Error` if a download
-    fails.
+    Raises `InputError` for what is neither a file nor a name, if no row can be used, and for a changed copy of a
+    published file; `R1Error` if a download fails.
     """
     split = _split(name, training)
     place = _place(name, split, folder)
@@ -54,6 +54,7 @@ def open_dataset(
         source, read = _described(place), _called(place, limit)
     else:
         source, read = str(place), read_question_file(place, limit=limit, strict=strict and split is None)
+        _check_content(split, place, read.sha256)
     warnings = quality_warnings(read.questions)
     if read.refused:
         rows = "1 unusable row" if len(read.refused) == 1 else f"{len(read.refused)} unusable rows"
@@ -64,6 +65,16 @@ def open_dataset(
 def is_here(name: str, folder: Path | str | None = None, *, training: bool = False) -> bool:
     """Whether `open_dataset` can read it without a download."""
     return _without_download(name, _split(name, training), folder) is not None
+
+
+def _check_content(split: "_Split | None", file: Path, sha256: str) -> None:
+    """Raises `InputError` if a published file was changed."""
+    published = split.source if split else None
+    if split and isinstance(published, PublishedFile) and published.sha256 != sha256:
+        raise InputError(
+            f"{file} is not the published file of {split.dataset}:{split.name}: its SHA-256 is {sha256[:12]}… and not "
+            f"{published.sha256[:12]}…; remove it, or give it as a file instead of by that name"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +136,7 @@ def _without_download(name: str, split: _Split | None, folder: Path | str | None
         places = [Path(name)] if name.strip() else []
     else:
         places = [*_candidates(split, Path(folder))] if folder else []
-        if not isinstance(split.source, str):
+        if not isinstance(split.source, (str, PublishedFile)):
             places.append(split.source)
         elif not folder:
             places.append(_cached(split))
@@ -147,7 +158,9 @@ def _label(name: str, split: _Split | None) -> str:
 
 
 def _candidates(split: _Split, folder: Path) -> list[Path]:
-    names = DATASETS[split.dataset].files if split.is_evaluated else ()
+    names: tuple[str, ...] = DATASETS[split.dataset].files if split.is_evaluated else ()
+    if isinstance(published := split.source, PublishedFile):
+        names = (*names, published.path, Path(published.path).name)
     return [*(folder / name for name in names), folder / split.dataset / f"{split.name}.jsonl"]
 
 
@@ -156,10 +169,17 @@ def _cached(split: _Split) -> Path:
 
 
 def _downloaded(split: _Split) -> Path:
-    try:
-        return download(_url(str(split.source)), _cached(split), most=_MOST_BYTES)
-    except ServiceError as error:
-        raise ServiceError(f"{error}; {_INSTEAD}", transient=error.transient) from error
+    source = split.source
+    published = source if isinstance(source, PublishedFile) else None
+    checksum = f"sha256:{published.sha256}" if published else None
+    failures: list[ServiceError] = []
+    for url in published.urls if published else (str(source),):
+        try:
+            return download(_url(url), _cached(split), checksum=checksum, most=_MOST_BYTES)
+        except ServiceError as error:
+            failures.append(error)
+    transient = all(error.transient for error in failures)
+    raise ServiceError(f"{'; '.join(map(str, failures))}; {_INSTEAD}", transient=transient) from failures[-1]
 
 
 def _url(source: str) -> str:

@@ -1,12 +1,12 @@
 """Traces: example episodes for the SFT, one per line of a JSONL file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ValidationError
 
-from r1searcher.common.files import parse_json, read_text, split_lines
+from r1searcher.common.files import parse_json, read_text, split_lines, write_rows
 from r1searcher.episodes.trajectory import Author
 from r1searcher.errors import InputError
 from r1searcher.questions.rows import check_characters
@@ -46,3 +46,8 @@ def _trace(line: str) -> Trace:
     if next(author for author, text in segments if text) is Author.MODEL:
         raise ValueError("there is no prompt before the text of the model")
     return segments
+
+
+def write_traces(file: Path, traces: Iterable[tuple[str, Trace]]) -> None:
+    """Write (id of the question, trace) pairs, one JSON object per line. Raises `FileError`."""
+    write_rows(file, ({"id": id_, "segments": segments} for id_, segments in traces))

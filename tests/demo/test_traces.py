@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 
 from r1searcher.demo.atlas import Atlas, make_atlas
-from r1searcher.demo.traces import Mixture, Trace, make_traces, write_traces
+from r1searcher.demo.traces import Mixture, Trace, make_traces
 from r1searcher.episodes.protocol import Query
 from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
 from r1searcher.episodes.trajectory import Author, Segment, StopReason, Trajectory
-from r1searcher.questions.traces import read_traces
+from r1searcher.questions.traces import read_traces, write_traces
 from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
 from r1searcher.retrieval.indexing.bm25 import build
 from r1searcher.rewards.format import answer_of_trajectory, violations
@@ -82,5 +82,5 @@ async def test_guesses_are_no_better_than_chance(traces: list[Trace]) -> None:
 
 
 async def test_the_sft_reads_them(traces: list[Trace], tmp_path: Path) -> None:
-    write_traces(traces, tmp_path / "traces.jsonl")
+    write_traces(tmp_path / "traces.jsonl", [(trace.question.id, trace.segments) for trace in traces])
     assert list(read_traces(tmp_path / "traces.jsonl")) == [trace.segments for trace in traces]

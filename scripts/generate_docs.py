@@ -171,6 +171,17 @@ def retrievers() -> str:
     return table(("kind", "URL", "further keys", "environment variables"), rows)
 
 
+def trackers() -> str:
+    from r1searcher.tracking.base import TRACKERS
+
+    def keys(name: str) -> str:
+        fields = TRACKERS[name].model_fields.items()
+        return "; ".join(f"`{key}`: {(field.description or '').rstrip('.')}" for key, field in fields)
+
+    rows = ((code(name), code(TRACKERS[name].package), keys(name)) for name in TRACKERS.builtin)
+    return table(("tracker", "package", "keys"), rows)
+
+
 def settings() -> str:
     from r1searcher.config.template import template
 
@@ -211,6 +222,7 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "watch-rules": watch_rules,
     "checks": checks,
     "retrievers": retrievers,
+    "trackers": trackers,
     "settings": settings,
     "measures": measures,
 }

@@ -17,6 +17,7 @@ CHECKS: Registry[Check] = Registry(
         "questions-per-step": "r1searcher.checks.data:questions_per_step",
         "algorithm": "r1searcher.checks.reward:algorithm",
         "watch-rules": "r1searcher.checks.watch:rules",
+        "tracking": "r1searcher.checks.tracking:tracking",
         "device": "r1searcher.checks.machine:device",
         "versions": "r1searcher.checks.machine:versions",
         "attention": "r1searcher.checks.machine:attention",

@@ -14,12 +14,12 @@ A file has settings for all stages and, under `[sft]`, `[stage1]` and `[stage2]`
 import math
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from r1searcher.common.files import read_text
@@ -32,6 +32,9 @@ from r1searcher.retrieval.base import EngineSettings
 from r1searcher.retrieval.registry import RETRIEVERS, settings_of, settings_of_table
 from r1searcher.rewards.measures import MEASURES
 from r1searcher.rewards.recipes import RECIPES, Part
+from r1searcher.tracking.base import TRACKERS, TrackerSettings
+from r1searcher.tracking.trackio import Trackio
+from r1searcher.tracking.wandb import Wandb
 
 Stage = Literal["sft", "stage1", "stage2"]
 STAGES: tuple[Stage, ...] = ("sft", "stage1", "stage2")
@@ -406,6 +409,10 @@ class Engine(Section):
     colocate: bool = False
     """Trained model, reference model, critic and vLLM share the same GPUs."""
 
+    async_steps: int = Field(0, ge=0, le=1000)
+    """Steps that rollouts may run ahead of training: a step trains on episodes of weights that are up to this many
+    updates old (`staleness`). More than 0 needs GPUs for vLLM alone (colocate = false)."""
+
     zero_stage: int = Field(2, ge=0, le=3)
     """DeepSpeed ZeRO stage."""
 
@@ -433,6 +440,55 @@ class Evaluation(Section):
     """Held-out questions to evaluate on after each stage; 0 for none."""
 
 
+def _switch(value: Any) -> Any:
+    """A tracker's table: true is one without keys, false none."""
+    return ({} if value else None) if isinstance(value, bool) else value
+
+
+class Tracking(Section):
+    """Trackers in addition to TensorBoard (see docs/training.md): true, or a table such as [tracking.wandb]."""
+
+    model_config = ConfigDict(extra="allow")  # trackers of other packages
+
+    wandb: Annotated[Wandb | None, BeforeValidator(_switch)] = None
+    """Weights & Biases: project, entity, mode, group, tags. The key comes from WANDB_API_KEY or `wandb login`."""
+
+    trackio: Annotated[Trackio | None, BeforeValidator(_switch)] = None
+    """Trackio: project, group, space_id."""
+
+    @property
+    def trackers(self) -> dict[str, TrackerSettings]:
+        """Those that are on, by name."""
+        named = {name: getattr(self, name) for name in type(self).model_fields}
+        others = {name: _tracker(name, table) for name, table in (self.model_extra or {}).items()}
+        return {name: tracker for name, tracker in {**named, **others}.items() if tracker is not None}
+
+    @model_validator(mode="after")
+    def others_are_those_of_their_packages(self) -> "Tracking":
+        others = (self.model_extra or {}).items()
+        if problems := [problem for name, table in others for problem in _problems(name, table)]:
+            raise ValidationError.from_exception_data("Tracking", problems)
+        return self
+
+
+def _tracker(name: str, table: Any) -> TrackerSettings | None:
+    """The tracker of another package. Raises `InputError` for an unknown name, `ValidationError` for wrong keys."""
+    kind, keys = TRACKERS.require(name, "tracking"), _switch(table)
+    return None if keys is None else kind.model_validate(keys)
+
+
+def _problems(name: str, table: Any) -> Iterator[InitErrorDetails]:
+    try:
+        _tracker(name, table)
+    except ValidationError as error:
+        for found in error.errors(include_url=False):
+            kind = PydanticCustomError(found["type"], found["msg"])
+            yield InitErrorDetails(type=kind, loc=(name, *found["loc"]), input=found["input"])
+    except InputError as error:
+        kind = PydanticCustomError("tracker", "{said}", {"said": str(error).removeprefix("tracking: ")})
+        yield InitErrorDetails(type=kind, loc=(name,), input=table)
+
+
 class Settings(Section):
     """One stage, fully resolved."""
 
@@ -456,6 +512,7 @@ class Settings(Section):
     stop: Stop = Stop()
     checkpoint: Checkpoint = Checkpoint()
     engine: Engine = Engine()
+    tracking: Tracking = Tracking()
     evaluation: Evaluation = Evaluation()
 
     @field_validator("name", mode="after")
@@ -584,9 +641,13 @@ def _forget_engine(before: Any, now: Any) -> None:
 
 
 def _further_keys(values: Mapping[str, Any]) -> Iterable[str]:
-    """The keys that the chosen kind of search engine adds to `[retrieval]`, and the measures in `[stop]`."""
-    retrieval = values.get("retrieval")
+    """What the kind of search engine adds to `[retrieval]`, other trackers to `[tracking]`, measures to `[stop]`."""
+    retrieval, tracking = values.get("retrieval"), values.get("tracking")
     kind = retrieval.get("kind") if isinstance(retrieval, dict) else None
     if isinstance(kind, str) and kind in RETRIEVERS:
         yield from keys_of(RETRIEVERS[kind], "retrieval.")
-    yield from (f"stop.{name}" for name in MEASURES)
+    for name in tracking if isinstance(tracking, dict) else ():
+        if name in TRACKERS:
+            yield from keys_of(TRACKERS[name], f"tracking.{name}.")
+    not_in_training = {name for name in MEASURES.builtin if not MEASURES[name].is_in_training}
+    yield from (f"stop.{name}" for name in MEASURES if name not in not_in_training)

@@ -126,7 +126,8 @@ class RunView(AbstractContextManager["RunView"]):
         beats = read_heartbeats(self.run)
         if beats and time.time() - beats[-1].time < 30:
             parts.append(outside(beats[-1].message, "yellow"))
-        latest = latest_trajectory(self.run, step + 1) or (latest_trajectory(self.run, step) if step else None)
+        recorded = self.run.recorded_steps()  # with asynchronous rollouts some steps ahead of training
+        latest = latest_trajectory(self.run, recorded[-1][0]) if recorded else None
         if latest:
             parts.append(Panel(trajectory_text(latest), title="latest trajectory", title_align="left"))
         return Group(*parts)

@@ -12,6 +12,8 @@ from r1searcher.runs.resolved import read_run
 def records_of_run(run: RunFolder, steps: Sequence[int] = ()) -> Records:
     """The metrics of all steps, and the trajectories of `steps`; without any, of the first and the last one recorded.
 
+    Steps that were sampled ahead of training and not trained are chosen only if `steps` names them, or if no step was.
+
     Raises `InputError` for a damaged file, and if no step or one of `steps` was not recorded.
     """
     stage, settings = read_run(run)
@@ -23,14 +25,16 @@ def records_of_run(run: RunFolder, steps: Sequence[int] = ()) -> Records:
         )
     if missing := [step for step in steps if step not in recorded]:
         raise InputError(f"{run.path} has no trajectories of step {missing[0]}: it has {_spans(list(recorded))}")
-    chosen = sorted(set(steps or (min(recorded), max(recorded))))
+    metrics = read_metrics(run)
+    trained = [step for step in recorded if metrics and step <= metrics[-1]["step"]] or list(recorded)
+    chosen = sorted(set(steps or (min(trained), max(trained))))
     manifest = read_manifest(run)
     return Records(
         title=str(run.path),
         manifest=manifest.model_dump() if manifest else {},
         trajectories=[{**row, "step": step} for step in chosen for row in trajectory_rows(recorded[step])],
         grouped_by="step",
-        metrics=read_metrics(run),
+        metrics=metrics,
         max_answer_words=settings.reward.max_answer_words,
         format_rules=settings.reward.format_rules,
     )

@@ -80,9 +80,10 @@ def as_markdown(report: Report) -> str:
 
 
 def step_cells(rows: Sequence[Mapping[str, float]]) -> tuple[list[str], list[list[str]]]:
-    """The table of a run's steps as text, headings and rows: measures, reward parts and speed."""
+    """The table of a run's steps as text, headings and rows: measures that were logged, reward parts and speed."""
     parts = sorted({key for row in rows for key in row if key.startswith(PART)})
-    columns = {m.name: m.heading for m in shown_in(View.LIVE)} | {p: f"{p.removeprefix(PART)} part" for p in parts}
+    logged = [m for m in shown_in(View.LIVE) if any(m.name in row for row in rows)]
+    columns = {m.name: m.heading for m in logged} | {p: f"{p.removeprefix(PART)} part" for p in parts}
     body = [
         [
             str(row["step"]),

@@ -238,6 +238,24 @@ BUILT_IN = (
         range=COUNT,
         shown=_in(),
     ),
+    STALENESS := Measure(
+        name="staleness",
+        label="staleness",
+        meaning="updates between the weights that an episode was sampled from and the step that trains it; logged for "
+        "asynchronous rollouts",
+        unit="updates",
+        range=COUNT,
+        shown=_in(View.LIVE, View.CURVE),
+    ),
+    LARGEST_STALENESS := Measure(
+        name="staleness_max",
+        label="largest staleness",
+        meaning="largest staleness of a step's episodes; a run stops where it is over engine.async_steps",
+        unit="updates",
+        range=COUNT,
+        aggregate=max,
+        shown=_in(View.LIVE),
+    ),
 )
 
 MEASURES: Registry[Measure] = Registry(

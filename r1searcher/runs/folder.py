@@ -48,6 +48,11 @@ class RunFolder:
         return self.path / "tensorboard"
 
     @property
+    def tracking(self) -> Path:
+        """What the trackers of the settings write: a log, a note and their own files each."""
+        return self.path / "tracking"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 

@@ -17,6 +17,7 @@ from r1searcher.runs.records import StopDecision, read_metrics, read_summary
 from r1searcher.stages.held_out import evaluate_held_out
 from r1searcher.stages.prepare import Prepared, prepare_stage
 from r1searcher.stages.training import TITLES, run_folder, train_once
+from r1searcher.watch.tracking import tracked
 
 
 def run_stage(
@@ -64,6 +65,9 @@ def _train(
             console.print("resuming from the last checkpoint")
         ended = describe(run_engine(run, view.refresh, console.print))
     rows = read_metrics(run)
+    ahead = [step for step, _ in run.recorded_steps() if rows and step > rows[-1]["step"]]
+    if settings.engine.async_steps and ahead:
+        console.print(f"sampled ahead and not trained: the rollouts of {len(ahead)} steps, from step {ahead[0]}")
     curve = run.path / "curve.png"
     save_curves({"": [StageCurve(name=TITLES[stage], rows=rows)]}, curve, run.path.name)
     console.print(terminal_curves(rows))
@@ -79,7 +83,10 @@ def evaluate_stage(settings: Settings, run: RunFolder, console: SafeConsole) -> 
     if not (settings.data.held_out and questions):
         return
     metrics = evaluate_held_out(run, run.model, questions, console)
-    write_json(run.summary, {**(read_summary(run) or {}), "held_out": metrics})
+    summary = read_summary(run) or {}
+    if summary.get("held_out") != metrics:
+        with tracked(run, settings, console):
+            write_json(run.summary, {**summary, "held_out": metrics})
     shown = " · ".join(f"{key} {value:.3f}" for key, value in metrics.items() if isinstance(value, float))
     console.print(f"held out, sampled: {shown}", soft_wrap=True)
 

@@ -10,6 +10,7 @@ from r1searcher.common.terminal import SafeConsole
 from r1searcher.config.settings import Settings, Stage
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import read_summary
+from r1searcher.watch.tracking import tracked
 
 TITLES: Mapping[Stage, str] = {
     "sft": "SFT",
@@ -32,12 +33,13 @@ def train_once(
         console.print(f"{run.path} is finished; its model is in {run.model}")
         return finished
     started = time.monotonic()
-    summary = {
-        "stage": stage,
-        **train(),
-        "seconds": round(time.monotonic() - started, 1),
-        "model": str(run.model),
-        "seed": settings.seed,
-    }
-    write_json(run.summary, summary)
+    with tracked(run, settings, console):
+        summary = {
+            "stage": stage,
+            **train(),
+            "seconds": round(time.monotonic() - started, 1),
+            "model": str(run.model),
+            "seed": settings.seed,
+        }
+        write_json(run.summary, summary)
     return summary

@@ -9,7 +9,7 @@ from r1searcher.common.files import append_row, write_json, write_text
 from r1searcher.config.settings import Settings
 from r1searcher.errors import R1Error, RunStopped
 from r1searcher.runs.folder import RunFolder
-from r1searcher.runs.records import StopDecision, read_ending, read_metrics
+from r1searcher.runs.records import StopDecision, read_metrics
 from r1searcher.watch.rules import RULES, Alarm, Notice, Rows, Rule, Stop
 
 
@@ -22,14 +22,10 @@ class StepMonitor:
         self._noticed: set[str] = set()  # rules whose notice was shown
 
     def step(self, step: int, metrics: Mapping[str, Any]) -> StopDecision | None:
-        """Record one step; returns a `StopDecision` if the stage should end with it. Raises `RunStopped` for an alarm.
-
-        If rollouts run ahead of training, steps generated before a decision are trained after it: they update its
-        `step`, without another decision.
-        """
+        """Record one step; returns a `StopDecision` if the stage ends with it. Raises `RunStopped` for an alarm."""
         earlier = read_metrics(self.run)
         row = record(self.run, step, metrics)
-        decision = read_ending(self.run) or self._asked()
+        decision = self._asked(step)
         for name in self.rules:
             found = self._ask(name, [*earlier, row])
             if isinstance(found, Alarm):
@@ -40,10 +36,8 @@ class StepMonitor:
                 self._show(name, f"step {step}: {found.message}")
             elif found is not None and decision is None:
                 decision = StopDecision(reason=found.reason, step=step, detail=found.detail)
-        if decision is None:
-            return None
-        decision = decision.model_copy(update={"step": step})
-        write_json(self.run.ending, decision.model_dump())
+        if decision is not None:
+            write_json(self.run.ending, decision.model_dump())
         return decision
 
     def _show(self, name: str, sentence: str) -> None:
@@ -62,8 +56,8 @@ class StepMonitor:
             return found
         raise R1Error(f"the watch rule {name!r} returned {found!r}; a rule returns an Alarm, a Notice, a Stop or None")
 
-    def _asked(self) -> StopDecision | None:
-        return StopDecision(reason="asked", step=0) if self.run.stop_request.exists() else None
+    def _asked(self, step: int) -> StopDecision | None:
+        return StopDecision(reason="asked", step=step) if self.run.stop_request.exists() else None
 
 
 def record(run: RunFolder, step: int, metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from r1searcher.common.registry import Registry
 from r1searcher.config.settings import Settings
 from r1searcher.errors import R1Error
+from r1searcher.rewards.measures import LARGEST_STALENESS
 
 Rows = Sequence[Mapping[str, float]]
 """One mapping per step, oldest first: `step` and every reported number. Numbers that are not finite are only in the
@@ -46,33 +47,57 @@ VLLM_KL_LIMITS: Mapping[str, float] = {"fp32": 1e-3, "mixed": 1e-2, "bf16": 1e-2
 """Largest |vllm_kl| by precision: at least ten times the values of synchronous runs."""
 
 
+SYNC_KL = "sync_kl"
+"""Of a step with asynchronous rollouts: `vllm_kl` of some tokens that were sampled from the weights just sent."""
+
+
 def rollout_drift(rows: Rows, settings: Settings) -> Alarm | Notice | None:
     """Whether the rollouts still come from the trained weights.
 
     `vllm_kl` is the mean, over the tokens of a step, of the log-probability that vLLM sampled a token with, minus the
     one that the trainer gives it before its update. With the same weights on both sides it is rounding noise; only this
-    metric shows when weights no longer reach vLLM. On GPUs (`engine.device` = "gpu" in the settings of a run there) the
-    noise was never measured: the result past the default limit is a notice.
+    metric shows when weights no longer reach vLLM. Asynchronous rollouts are of older weights, so there the rule reads
+    `sync_kl`, the same number for tokens sampled from the weights of the last sync. On GPUs (`engine.device` = "gpu" in
+    the settings of a run there) the noise was never measured: the result past the default limit is a notice.
 
     >>> rollout_drift([{"step": 1, "vllm_kl": 0.2}], Settings())
     Alarm(message='vllm_kl is 0.2, over the limit of 0.01: the rollouts no longer come from the trained weights')
     """
     engine = settings.engine
     limit = VLLM_KL_LIMITS[engine.precision] if engine.vllm_kl_limit is None else engine.vllm_kl_limit
-    kl = rows[-1].get("vllm_kl")
+    name = SYNC_KL if engine.async_steps else "vllm_kl"
+    kl = rows[-1].get(name)
     if kl is None:
         return Alarm(
-            "the engine did not report vllm_kl, so it is unknown whether the rollouts come from the trained weights"
+            f"the engine did not report {name}, so it is unknown whether the rollouts come from the trained weights"
         )
     if math.isfinite(kl) and abs(kl) <= limit:
         return None
-    over = f"vllm_kl is {kl:.3g}, over the limit of {limit:g}"
+    over = f"{name} is {kl:.3g}, over the limit of {limit:g}"
     if math.isfinite(kl) and engine.device == "gpu" and engine.vllm_kl_limit is None:
         return Notice(
             f"{over}: the rollouts may no longer come from the trained weights. The limit was not measured on GPUs; "
             "set engine.vllm_kl_limit to stop there"
         )
     return Alarm(f"{over}: the rollouts no longer come from the trained weights")
+
+
+def rollout_staleness(rows: Rows, settings: Settings) -> Alarm | None:
+    """Whether the rollouts come from weights that are no older than `engine.async_steps` allows.
+
+    The engine reports the staleness of asynchronous rollouts, and of others if it is not 0. It grows with every step if
+    weights no longer reach vLLM.
+    """
+    limit = settings.engine.async_steps
+    largest = rows[-1].get(LARGEST_STALENESS.name, math.inf if limit else 0.0)
+    if largest <= limit:
+        return None
+    if math.isinf(largest):
+        return Alarm(f"the engine did not report {LARGEST_STALENESS.name}: the age of the rollouts' weights is unknown")
+    return Alarm(
+        f"rollouts come from weights of {largest:.0f} steps before, and engine.async_steps = {limit}: weights do not "
+        "reach vLLM after each update"
+    )
 
 
 def thresholds_reached(rows: Rows, settings: Settings) -> Stop | None:
@@ -97,7 +122,11 @@ def thresholds_reached(rows: Rows, settings: Settings) -> Stop | None:
 RULES: Registry[Rule] = Registry(
     "watch rule",
     "r1searcher.watch_rules",
-    {"rollout_drift": rollout_drift, "thresholds_reached": thresholds_reached},
+    {
+        "rollout_drift": rollout_drift,
+        "rollout_staleness": rollout_staleness,
+        "thresholds_reached": thresholds_reached,
+    },
     Callable,
 )
 """Evaluated in this order: built-in alarms first."""

@@ -1,6 +1,7 @@
 """What the executor hands to OpenRLHF, where it files it, and how the generator learns that the stage is over."""
 
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from r1searcher.common.files import write_json
 from r1searcher.config.settings import Settings
 from r1searcher.engine import environment
 from r1searcher.engine.openrlhf.patches import recording
+from r1searcher.engine.openrlhf.patches.ahead import UntilTheEnd
 from r1searcher.episodes.trajectory import Author, Segment, StopReason, Trajectory
 from r1searcher.errors import R1Error
 from r1searcher.runs.folder import RunFolder
@@ -72,6 +74,20 @@ def test_the_generator_stops_when_a_decision_is_in_the_run_folder(run: RunFolder
     assert generator.generate_samples(n=1) == {"n": 1}
     write_json(run.ending, {"reason": "asked", "step": 1})
     assert generator.generate_samples(n=1) == ([], None, 0, True)
+
+
+def test_what_was_sampled_ahead_is_not_trained_after_the_decision(run: RunFolder) -> None:
+    """And the generator gets a slot for each step that is dropped: without it, it would wait and never say "done"."""
+    rollouts: Queue[Any] = Queue()
+    slots: Queue[int] = Queue()
+    for payload in ("step 1", "step 2", "step 3", "done"):
+        rollouts.put(payload)
+    trainer = UntilTheEnd(rollouts, slots, run.ending)
+    assert trainer.get(block=True) == "step 1"
+    assert slots.empty()  # OpenRLHF's loop returns the slot of what it trains
+    write_json(run.ending, {"reason": "asked", "step": 1})
+    assert trainer.get(block=True) == "done"
+    assert slots.qsize() == 2
 
 
 def test_a_process_without_a_run_says_how_it_is_started(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -191,11 +191,26 @@ def test_a_critic_has_gpus_and_settings_of_its_own() -> None:
     assert not [name for name in argv(flags(settings(algorithm="rloo"))) if "critic" in name]
 
 
-def test_an_algorithm_without_log_probabilities_of_vllm_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    off = Algorithm(estimator="reinforce", description="", flags={"algo.advantage.is_correction_level": "off"})
-    monkeypatch.setattr(algorithms, "ALGORITHMS", Registry("algorithm", "none", {"off": off}))
-    with pytest.raises(InputError, match="vLLM then reports no log-probabilities"):
-        require_algorithm(RL(algorithm="off"))
+@pytest.mark.parametrize(
+    ("flag", "value", "said"),
+    [
+        ("algo.advantage.is_correction_level", "off", "vLLM then reports no log-probabilities"),
+        ("train.async_enable", True, "set engine.async_steps instead"),
+    ],
+)
+def test_an_algorithm_whose_flags_switch_a_guard_off_is_refused(
+    monkeypatch: pytest.MonkeyPatch, flag: str, value: str | bool, said: str
+) -> None:
+    mine = Algorithm(estimator="reinforce", description="", flags={flag: value})
+    monkeypatch.setattr(algorithms, "ALGORITHMS", Registry("algorithm", "none", {"mine": mine}))
+    with pytest.raises(InputError, match=said):
+        require_algorithm(RL(algorithm="mine"))
+
+
+def test_rollouts_run_ahead_as_far_as_the_settings_say() -> None:
+    found = flags(settings({"async_steps": 3}))
+    assert (found["train.async_enable"], found["train.async_queue_size"]) == (True, 3)
+    assert not [word for word in argv(flags(settings())) if word.startswith("--train.async")]
 
 
 def test_an_unknown_algorithm_is_one_sentence_with_the_nearest() -> None:

@@ -38,6 +38,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "tensor parallel 4": {"engine.tensor_parallel": 4, "engine.vllm_engines": 2},
     "tensor parallel 3": {"engine.tensor_parallel": 3, "engine.vllm_engines": 3},
     "separate": {"engine.colocate": False, "rl.kl_coef": 0.01},
+    "ahead": {"engine.async_steps": 2},
+    "ahead, separate": {"engine.async_steps": 2, "engine.colocate": False},
     "one sample": {"rl.samples_per_question": 1, "rl.algorithm": "reinforce++", "rl.batch_size": 64},
 }
 
@@ -148,11 +150,11 @@ def test_what_a_refusal_says_to_set_is_accepted(variant: str, cards: tuple[int, 
         problems = placement_problems(settings, topology_of(settings), "stage2")
         if not problems:
             return
-        found = re.findall(r"(\w+)\.(\w+) = (\d+)", problems[0].rpartition("set ")[2].split(", or ")[0])
+        found = re.findall(r"(\w+)\.(\w+) = (\d+|true|false)", problems[0].rpartition("set ")[2].split(", or ")[0])
         assert found, problems[0]
         changed = settings.model_dump()
         for section, key, value in found:
-            changed[section][key] = int(value)
+            changed[section][key] = json.loads(value)
         settings = Settings.model_validate(changed)
     pytest.fail(problems[0])
 

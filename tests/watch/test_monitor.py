@@ -12,7 +12,7 @@ from r1searcher.errors import R1Error, RunStopped
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import StopDecision, read_ending, read_heartbeats
 from r1searcher.watch.monitor import StepMonitor
-from r1searcher.watch.rules import Alarm, Notice, Rows, Stop, rollout_drift
+from r1searcher.watch.rules import Alarm, Notice, Rows, Stop, rollout_drift, rollout_staleness
 
 
 def monitor(folder: Path, **settings: Any) -> StepMonitor:
@@ -58,6 +58,28 @@ def test_on_gpus_only_a_limit_that_was_set_stops_a_run() -> None:
     assert isinstance(drift(0.05, device="cpu"), Alarm)
 
 
+def test_asynchronous_rollouts_are_judged_by_the_tokens_of_the_last_sync() -> None:
+    """Those of a step are of older weights: with drift, which is no fault."""
+    engine = {"precision": "fp32", "async_steps": 2}
+    settings = Settings.model_validate({"engine": engine})
+    row = {"step": 4, "vllm_kl": 0.5, "staleness": 1.0, "staleness_max": 2.0}
+    assert rollout_drift([{**row, "sync_kl": 1e-5}], settings) is None
+    alarm = rollout_drift([{**row, "sync_kl": -0.5}], settings)
+    assert isinstance(alarm, Alarm)
+    assert alarm.message.startswith("sync_kl is -0.5, over the limit of 0.001")
+    assert isinstance(rollout_drift([row], settings), Alarm), "a drift that nobody measured"
+
+
+@pytest.mark.parametrize(
+    ("allowed", "largest", "stops"), [(0, 0, False), (0, 1, True), (2, 2, False), (2, 3, True), (2, None, True)]
+)
+def test_rollouts_of_older_weights_than_allowed_are_an_alarm(allowed: int, largest: int | None, stops: bool) -> None:
+    settings = Settings.model_validate({"engine": {"async_steps": allowed}})
+    row = {"step": 9} if largest is None else {"step": 9, "staleness_max": float(largest)}
+    assert isinstance(rollout_staleness([row], settings), Alarm) is stops
+    assert rollout_staleness([{"step": 9}], Settings()) is None, "synchronous rollouts report it only if it is not 0"
+
+
 def test_a_notice_is_shown_once_and_the_run_goes_on(tmp_path: Path) -> None:
     here = monitor(tmp_path, engine={"device": "gpu"})
     for step, kl in enumerate((0.001, 0.05, 0.06), start=1):
@@ -95,17 +117,6 @@ def test_a_stop_request_ends_the_run_after_the_step(tmp_path: Path) -> None:
     assert here.step(1, {"vllm_kl": 0.0}) is None
     here.run.stop_request.touch()
     assert here.step(2, {"vllm_kl": 0.0}) == StopDecision(reason="asked", step=2)
-
-
-def test_steps_that_were_generated_before_a_decision_move_its_step_and_decide_nothing(tmp_path: Path) -> None:
-    """In asynchronous training the generator is some steps ahead of the trainer when the decision is made."""
-    here = monitor(tmp_path, stop={"retrieval": 0.9})
-    assert here.step(1, {"vllm_kl": 0.0, "retrieval": 0.95}) is not None
-    here.run.stop_request.touch()
-    after = here.step(2, {"vllm_kl": 0.0, "retrieval": 0.1})
-    assert after == read_ending(here.run) == StopDecision(reason="thresholds reached", step=2, detail="retrieval 0.95")
-    with pytest.raises(RunStopped):  # what is trained is still watched
-        here.step(3, {"vllm_kl": 1.0, "retrieval": 0.1})
 
 
 def test_rules_see_all_steps_until_now_and_alarms_come_before_decisions(tmp_path: Path) -> None:

@@ -123,6 +123,8 @@ def require_algorithm(rl: RL) -> Algorithm:
         raise InputError(
             f'rl.loss_aggregation = "token": rl.algorithm = {rl.algorithm!r} weights trajectories; set "trajectory"'
         )
+    if "train.async_enable" in algorithm.flags:
+        raise InputError(f"rl.algorithm = {rl.algorithm!r} sets train.async_enable: set engine.async_steps instead")
     if algorithm.flags.get("algo.advantage.is_correction_level") == "off":
         raise InputError(
             f"rl.algorithm = {rl.algorithm!r} sets is_correction_level = off: vLLM then reports no log-probabilities, "

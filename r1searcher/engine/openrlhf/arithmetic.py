@@ -27,6 +27,7 @@ def placement_problems(settings: Settings, topology: Topology, stage: Stage) -> 
     problems += _rollout_problems(settings, topology)
     problems += _colocation_problems(settings, topology)
     problems += _accumulation_problems(settings, topology)
+    problems += _ahead_problems(settings, topology)
     if topology.critic and settings.lora.rank:
         problems.append(
             f"lora.rank = {settings.lora.rank}: with rl.algorithm = {settings.rl.algorithm!r} a critic would get "
@@ -45,6 +46,17 @@ def _accumulation_problems(settings: Settings, topology: Topology) -> list[str]:
     if topology.device == "cpu" or engine.gradient_accumulation != "fp32" or engine.zero_stage == 3:
         return []
     return [f'engine.gradient_accumulation = "fp32": needs engine.zero_stage = 3, and it is {engine.zero_stage}']
+
+
+def _ahead_problems(settings: Settings, topology: Topology) -> list[str]:
+    """vLLM samples while the model is trained, so it cannot sleep on the same GPUs."""
+    steps = settings.engine.async_steps
+    if not (steps and topology.colocate):
+        return []
+    return [
+        f"engine.async_steps = {steps}: rollouts that run ahead of training need GPUs of their own; set "
+        "engine.colocate = false, or engine.async_steps = 0"
+    ]
 
 
 def _batch_problems(settings: Settings, section: Literal["rl", "sft"], processes: int) -> list[str]:

@@ -16,6 +16,7 @@ from openrlhf.utils.agent import AgentExecutorBase
 from r1searcher.common.files import append_row, parse_json, write_text
 from r1searcher.common.records import as_record
 from r1searcher.engine.environment import run_of_this_process
+from r1searcher.engine.openrlhf.patches.ahead import WEIGHTS_STEP
 from r1searcher.engine.vllm.generator import VllmGenerator
 from r1searcher.episodes.loop import EpisodeRequest, run_episode
 from r1searcher.episodes.tokens import HuggingFaceTokenizer
@@ -66,6 +67,7 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
     ) -> dict[str, Any]:
         """Run, score and record one episode; see OpenRLHF's `MultiTurnAgentExecutor` for the fields returned."""
         started = time.perf_counter()
+        weights_step: int = llm_engine.weights_step  # of the first turn; the sync waits for the others
         try:
             row = as_record(parse_json(label), EpisodeLabel, f"a label in {self.run.questions}")
             trajectory = await run_episode(
@@ -93,6 +95,7 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
                     id=row.id,
                     step=row.step,
                     epoch=row.epoch,
+                    weights_step=weights_step,
                     reward=reward.total,
                     parts=dict(reward.parts),
                     logs=logs,
@@ -106,7 +109,7 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
                 reason = str(error) if isinstance(error, R1Error) else f"{type(error).__name__}: {error}"
                 write_text(self.run.stop_note, reason + "\n")
             raise
-        return as_openrlhf(prompt, label, trajectory, reward.total, logs)
+        return as_openrlhf(prompt, label, trajectory, reward.total, {**logs, WEIGHTS_STEP: weights_step})
 
     def _file_of(self, label: EpisodeLabel) -> Path:
         """This actor's own file in the folder of the label's step, or of the engine's evaluations."""

@@ -57,6 +57,8 @@ def rl_flags(this: EngineRun, executor: Path | None = None) -> Flags:
     return {
         "actor.model_name_or_path": str(this.model.resolve()),
         **_placement(this.topology),
+        "train.async_enable": settings.engine.async_steps > 0,
+        "train.async_queue_size": settings.engine.async_steps or None,
         "vllm.gpu_memory_utilization": settings.engine.gpu_memory_utilization,
         **_strategy(settings, this.topology),
         "actor.gradient_checkpointing_enable": settings.engine.gradient_checkpointing,

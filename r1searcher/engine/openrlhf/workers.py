@@ -11,8 +11,8 @@ from importlib.metadata import entry_points
 from r1searcher.engine import cpu, environment, import_patches
 from r1searcher.engine.cuda import use_packaged_toolkit
 from r1searcher.engine.import_patches import Patch
+from r1searcher.engine.openrlhf.patches import ahead, flash_attention, gpu, lora, order, recording
 from r1searcher.engine.openrlhf.patches import cpu as cpu_patches
-from r1searcher.engine.openrlhf.patches import flash_attention, gpu, lora, order, recording
 from r1searcher.engine.openrlhf.versions import require_tested_versions
 from r1searcher.engine.topology import Device
 from r1searcher.engine.vllm import patches as vllm_patches
@@ -26,7 +26,7 @@ PATCHES: Mapping[Device, Sequence[Patch]] = {
     "cpu": [*_ON_BOTH, *_CPU_PATCHES],
     "gpu": [*_ON_BOTH, *gpu.PATCHES],
 }
-"""Patches per device. The processes of a run need those of `recording` too."""
+"""Patches per device. The processes of a run need those of `recording` and `ahead` too."""
 
 VLLM_GROUP, VLLM_ENTRY = "vllm.general_plugins", "r1searcher_cpu"
 """The entry point through which vLLM's processes find `install_cpu_patches`; `cpu.ENVIRONMENT` allows it."""
@@ -40,7 +40,7 @@ def setup() -> None:
         use_packaged_toolkit()
     import_patches.install(PATCHES[device])
     if os.environ.get(environment.RUN):
-        import_patches.install(recording.PATCHES)
+        import_patches.install([*recording.PATCHES, *ahead.PATCHES])
 
 
 def require_vllm_entry_point() -> None:

@@ -1,0 +1,1 @@
+"""Trackers of experiments in addition to TensorBoard: what the settings `[tracking]` name."""

@@ -1,7 +1,7 @@
 """A run while it trains: a live panel in a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -122,7 +122,7 @@ class RunView(AbstractContextManager["RunView"]):
         parts.append(outside(self._now(step, episodes), "dim"))
         if rows := self._rows()[-ROWS_SHOWN:]:
             parts.append(steps_table(rows))
-        parts.append(outside(explained(), "dim"))
+        parts.append(outside(explained(rows), "dim"))
         beats = read_heartbeats(self.run)
         if beats and time.time() - beats[-1].time < 30:
             parts.append(outside(beats[-1].message, "yellow"))
@@ -133,9 +133,10 @@ class RunView(AbstractContextManager["RunView"]):
         return Group(*parts)
 
 
-def explained() -> str:
-    """What the columns of the live view mean, in one sentence."""
-    measures = "; ".join(f"{m.heading}: {m.meaning.partition(';')[0]}" for m in shown_in(View.LIVE))
+def explained(rows: Sequence[Mapping[str, float]] = ()) -> str:
+    """What the columns of the table of `rows` mean, in one sentence; without rows, those of any run."""
+    shown = [m for m in shown_in(View.LIVE) if (any(m.name in row for row in rows) if rows else m.is_in_training)]
+    measures = "; ".join(f"{m.heading}: {m.meaning.partition(';')[0]}" for m in shown)
     return f"means over the episodes of a step: {measures}; tokens/s: tokens sampled per second; s: seconds of the step"
 
 

@@ -13,7 +13,7 @@ from r1searcher.episodes.trajectory import Author, Search, Segment, StopReason, 
 from r1searcher.report.live import RunView, trajectory_text
 from r1searcher.report.plots import StageCurve, draw_curves, save_curves, sparkline
 from r1searcher.retrieval.base import Hit
-from r1searcher.rewards.measures import View, shown_in
+from r1searcher.rewards.measures import F1, RETRIEVAL, REWARD, SEARCHES, View, shown_in
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import to_row
 
@@ -83,19 +83,21 @@ def test_the_view_explains_its_numbers_and_says_what_the_engine_does(tmp_path: P
     run = RunFolder(tmp_path)
 
     def shown() -> str:
-        console = terminal.console(record=True, width=400, force_terminal=True)
+        console = terminal.console(record=True, width=2000, force_terminal=True)
         console.print(view._panel())
         return console.export_text()
 
     view = RunView(run, "stage 1", 2, 2, terminal.console(record=True, force_terminal=True))
-    for m in shown_in(View.LIVE):
-        assert f"{m.heading}: {m.meaning.split(';')[0]}" in shown()
+    for m in (REWARD, F1, RETRIEVAL, SEARCHES):
+        assert f"{m.heading}: {m.meaning.split(';')[0]};" in shown()
     assert "starting vLLM and the trainer" in shown()
     append_row(run.trajectories(1) / "a.jsonl", to_row(HOSTILE))
     assert "sampling episodes: 1 of 2" in shown()
     append_row(run.trajectories(1) / "a.jsonl", to_row(HOSTILE))
     assert "training on the 2 episodes" in shown()
     append_row(run.metrics, {"step": 1, **ROW})
+    assert "tokens: " in shown()
+    assert "staleness" not in shown(), "no step reports it"
     assert "sampling episodes" in shown()
     append_row(run.metrics, {"step": 2, **ROW})
     assert "saving the model" in shown()

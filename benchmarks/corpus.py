@@ -1,17 +1,19 @@
 """A benchmark corpus of any size: real passages as templates, their words redrawn from a Zipfian vocabulary.
 
-Without real passages (`shared/data/retrieval/c20k.jsonl` next to the checkout), templates use only the vocabulary. The
-same seed gives the same corpus.
+Without real passages (`data/retrieval/c20k.jsonl` in the folder that R1S_TEST_SHARED names, or in `shared` next to the
+checkout), templates use only the vocabulary. The same seed gives the same corpus.
 """
 
 import json
+import os
 import random
 from bisect import bisect
 from collections import Counter
 from itertools import accumulate
 from pathlib import Path
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "retrieval"
+_SHARED = Path(os.environ.get("R1S_TEST_SHARED") or Path(__file__).resolve().parents[2] / "shared")
+SHARED = _SHARED / "data" / "retrieval"
 _ONSETS = ["b", "br", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "st", "t", "tr", "v", "z"]
 _SYLLABLES = [onset + vowel + coda for onset in _ONSETS for vowel in "aeiou" for coda in ("", "n", "r", "s")]
 _COMMON = ["the", "of", "and", "in", "a", "to", "was", "is", "for", "on", "as", "by", "with", "he", "at", "from", "his"]

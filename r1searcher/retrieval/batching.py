@@ -1,4 +1,4 @@
-"""Searches queries of different requests together; each gets its own outcome."""
+"""Searches queries of different requests or episodes together; each gets its own outcome."""
 
 import asyncio
 import os
@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from r1searcher.errors import RetrieverError
-from r1searcher.retrieval.base import Retriever, SearchResult, is_outage, search_all
+from r1searcher.retrieval.base import Health, Retriever, SearchResult, is_outage, search_all
 
 BATCH = 64
 _Waiting = tuple[str, asyncio.Future[SearchResult]]
@@ -14,25 +14,50 @@ _Outcome = SearchResult | BaseException
 
 
 class Batcher:
-    """Collects queries that arrive while a search runs into the next search, at most `BATCH` at once."""
+    """A retriever that sends queries of another one together, at most `BATCH` at once.
 
-    def __init__(self, retriever: Retriever) -> None:
+    While `most_searches` of its searches run (one per core unless given), queries that arrive wait for the next one.
+    Not for a retriever that needs the episode, which it does not pass on.
+    """
+
+    def __init__(self, retriever: Retriever, most_searches: int | None = None) -> None:
         self._retriever = retriever
         self._waiting: dict[int, deque[_Waiting]] = {}
         self._workers: set[asyncio.Task[None] | None] = set()
-        self._most_workers = os.cpu_count() or 1
+        self._most_workers = most_searches or os.cpu_count() or 1
 
     async def search(self, queries: Sequence[str], top_k: int) -> list[SearchResult]:
-        """One result per query. A `RetrieverError` of the retriever is in the results of the affected queries; other
-        exceptions are raised."""
+        """One result per query. A `RetrieverError` of the retriever is in the results of the queries that it affects,
+        and raised if it affects all of them; so is any other exception."""
         loop = asyncio.get_running_loop()
         answers: list[asyncio.Future[SearchResult]] = [loop.create_future() for _ in queries]
         self._waiting.setdefault(top_k, deque()).extend(zip(queries, answers, strict=True))
         if len(self._workers) < self._most_workers:
             self._workers.add(asyncio.create_task(self._work()))
-        return await asyncio.gather(*answers)
+        outcomes = await asyncio.gather(*answers, return_exceptions=True)
+        failed = sum(isinstance(outcome, BaseException) for outcome in outcomes)
+        results = []
+        for outcome in outcomes:
+            if isinstance(outcome, RetrieverError) and failed < len(queries):
+                outcome = SearchResult(error=outcome)
+            if isinstance(outcome, BaseException):
+                raise outcome
+            results.append(outcome)
+        return results
+
+    async def health(self) -> Health:
+        return await self._retriever.health()
+
+    async def aclose(self) -> None:
+        await self._retriever.aclose()
 
     async def _work(self) -> None:
+        try:
+            await self._search_waiting()
+        finally:  # and not in a later callback: queries that arrive in between would wait forever
+            self._workers.discard(asyncio.current_task())
+
+    async def _search_waiting(self) -> None:
         while self._waiting:
             top_k, queue = next(iter(self._waiting.items()))
             batch = [queue.popleft() for _ in range(min(BATCH, len(queue)))]
@@ -42,13 +67,10 @@ class Batcher:
             try:
                 outcomes = await self._outcomes([query for query, _ in batch], top_k)
             except BaseException:  # canceled: the server ends
-                interrupted = SearchResult(error=RetrieverError("The search was interrupted.", transient=True))
-                outcomes = [interrupted] * len(batch)
+                outcomes = [RetrieverError("The search was interrupted.", transient=True)] * len(batch)
                 raise
             finally:
                 _settle([answer for _, answer in batch], outcomes)
-        # Here and not in a later callback: queries that arrive in between would wait forever.
-        self._workers.discard(asyncio.current_task())
 
     async def _outcomes(self, queries: Sequence[str], top_k: int) -> list[_Outcome]:
         """A result or an exception per query. One bad query must not fail the others of its batch: if the call fails as
@@ -58,14 +80,10 @@ class Batcher:
             return list(await search_all(self._retriever, queries, top_k))
         except Exception as error:
             if is_outage(error) or len(queries) == 1:
-                return [_outcome(error)] * len(queries)
+                return [error] * len(queries)
         alone = (search_all(self._retriever, [query], top_k) for query in queries)
         outcomes = await asyncio.gather(*alone, return_exceptions=True)
-        return [_outcome(outcome) if isinstance(outcome, BaseException) else outcome[0] for outcome in outcomes]
-
-
-def _outcome(error: BaseException) -> _Outcome:
-    return SearchResult(error=error) if isinstance(error, RetrieverError) else error
+        return [outcome if isinstance(outcome, BaseException) else outcome[0] for outcome in outcomes]
 
 
 def _settle(answers: Sequence[asyncio.Future[SearchResult]], outcomes: Sequence[_Outcome]) -> None:

@@ -25,7 +25,7 @@ from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
 from r1searcher.common.files import parse_json
-from r1searcher.errors import R1Error
+from r1searcher.errors import R1Error, RetrieverError
 from r1searcher.retrieval.base import MAX_TOP_K, Hit, Retriever, SearchResult, is_outage
 from r1searcher.retrieval.batching import Batcher
 from r1searcher.retrieval.protocols import (
@@ -199,7 +199,7 @@ async def _answers(
     for start in range(0, len(queries), at_once):
         some = queries[start : start + at_once]
         asked = [query for query in some if query.strip()]  # empty queries get an empty list, without a search
-        found = iter(await batcher.search(asked, top_k) if asked else [])
+        found = iter(await _results(batcher, asked, top_k))
         rows = json.dumps([shaped(_hits(query, next(found)) if query.strip() else ()) for query in some])[1:-1]
         pieces.append((b", " if start else head) + rows.encode())
         size += len(pieces[-1])
@@ -214,6 +214,13 @@ async def _answers(
     pieces = pieces or [head]
     pieces[-1] += end
     return pieces
+
+
+async def _results(batcher: Batcher, queries: Sequence[str], top_k: int) -> list[SearchResult]:
+    try:
+        return await batcher.search(queries, top_k) if queries else []
+    except RetrieverError as error:
+        return [SearchResult(error=error)] * len(queries)
 
 
 def _hits(query: str, result: SearchResult) -> Sequence[Hit]:

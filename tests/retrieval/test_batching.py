@@ -43,13 +43,20 @@ async def test_a_query_that_fails_does_not_fail_the_others_of_its_batch() -> Non
     together = batcher(engine)
     outcomes = await asyncio.gather(*(together.search([query], 1) for query in queries), return_exceptions=True)
     assert max(map(len, engine.batches)) > 1
-    for query, outcome, reason in zip(queries[60:62], outcomes[60:62], ["status 400", "refused"], strict=True):
-        assert isinstance(outcome, list), query
-        assert [str(result.error) for result in outcome] == [reason]
-    assert isinstance(outcomes[62], KeyError), "a defect of the engine is not an error of the query"
+    bad, refused, worse = outcomes[60:]
+    assert isinstance(bad, RetrieverError), "the engine could not answer any query of this call"
+    assert isinstance(refused, list)
+    assert [str(result.error) for result in refused] == ["refused"]
+    assert isinstance(worse, KeyError), "a defect of the engine is not an error of the query"
     for query, outcome in zip(queries[:60], outcomes[:60], strict=True):
         assert isinstance(outcome, list), outcome
         assert [hit.passage.id for hit in outcome[0].require_hits()] == [query]
+
+
+async def test_a_query_that_fails_is_an_error_among_the_results_of_its_call() -> None:
+    results = await batcher(Engine({"bad": RetrieverError("status 400")})).search(["a", "bad"], 1)
+    assert [[hit.passage.id for hit in result.hits] for result in results] == [["a"], []]
+    assert [str(result.error or "") for result in results] == ["", "status 400"]
 
 
 async def test_an_engine_that_refuses_one_query_is_asked_once() -> None:
@@ -63,8 +70,9 @@ async def test_an_engine_that_refuses_one_query_is_asked_once() -> None:
 @pytest.mark.parametrize("error", [RetrieverError("away", transient=True), IndexDamagedError("damaged")])
 async def test_an_engine_that_is_away_is_not_asked_query_by_query(error: Exception) -> None:
     engine = Engine({"q0": error})
-    results = await batcher(engine).search([f"q{n}" for n in range(50)], 1)
-    assert {result.error for result in results} == {error}
+    with pytest.raises(RetrieverError) as raised:
+        await batcher(engine).search([f"q{n}" for n in range(50)], 1)
+    assert raised.value is error
     assert len(engine.batches) == 1
 
 

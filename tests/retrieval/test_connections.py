@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,6 +17,7 @@ import pytest
 
 from r1searcher.corpora.passage import Passage
 from r1searcher.errors import InputError
+from r1searcher.retrieval.connections import most_connections
 from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
 from r1searcher.retrieval.indexing.bm25 import build
 from r1searcher.retrieval.processes import LOOPBACK_NAMES, allowed_names, resolve
@@ -60,6 +62,19 @@ def hung_up_on(connection: socket.socket, sent: bytes, times: int, pause: float 
     except ConnectionError:
         return True
     return False
+
+
+def test_a_thousand_clients_are_answered_at_once(address: str) -> None:
+    """None of them sends its request before all are connected."""
+    most_connections()  # for this process, too
+    body = b'{"queries": ["rome"], "topk": 1}'
+    head = b"POST /retrieve HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+    with ExitStack() as stack:
+        clients = [stack.enter_context(connect(address)) for _ in range(1024)]
+        for client in clients:
+            client.sendall(head % len(body) + body)
+        for client in clients:
+            assert stack.enter_context(client.makefile("rb")).read().startswith(b"HTTP/1.1 200 OK")
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

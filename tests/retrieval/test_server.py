@@ -11,16 +11,20 @@ import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import aclosing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from r1searcher.common.http import Client
 from r1searcher.corpora.passage import Passage
 from r1searcher.errors import InputError, RetrieverError
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.base import Health, Hit, SearchResult
+from r1searcher.retrieval.engines import http
 from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
 from r1searcher.retrieval.indexing.bm25 import build
 from r1searcher.retrieval.processes import resolve
@@ -70,6 +74,24 @@ def test_r1_searcher(address: str) -> None:
     assert found["queries"] == ["rome", "capital"]
     assert found["answers"][0] == [f"{zlib.crc32(b'c')}\tTitle: Rome Text: Rome is the capital of Italy."]
     assert len(found["answers"][1]) == 2
+
+
+async def test_searches_that_wait_for_a_request_are_sent_together(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[list[str]] = []
+    post_one = Client.post
+
+    async def post_counted(self: Client, url: str, body: Any, read: Any) -> Any:
+        sent.append(body["queries"])
+        return await post_one(self, url, body, read)
+
+    monkeypatch.setattr(Client, "post", post_counted)
+    async with aclosing(open_retriever(http.Settings(url=f"{address}/retrieve", connections=2))) as retriever:
+        found = await asyncio.gather(*(retriever.search([query], 1) for query in ["rome", "bergen"] * 100))
+    assert [result.require_hits()[0].passage.id for [result] in found] == ["c", "b"] * 100
+    assert sum(map(len, sent)) == 200
+    assert len(sent) == 4, "at most 64 queries per request"
 
 
 def test_health(address: str, index: Path) -> None:

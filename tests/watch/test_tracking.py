@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from threading import Thread
@@ -33,6 +34,10 @@ from r1searcher.watch.monitor import record
 from r1searcher.watch.tracking import tracked
 from tests import extension
 from tests.common.servers import answer, raw_server
+
+TRACKERS_HERE = pytest.mark.skipif(
+    find_spec("wandb") is None or find_spec("trackio") is None, reason="wandb or trackio is not installed: make install"
+)
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 ROWS = [{"reward": 0.25, "vllm_kl": 0.0}, {"reward": 0.5, "vllm_kl": 1e-4, "loss": float("nan")}]
@@ -135,6 +140,7 @@ def without_key(folder: Path) -> bool:
     return bool(files) and not any(spelling in file for spelling in spellings for file in files)
 
 
+@TRACKERS_HERE
 @pytest.mark.training
 def test_wandb_has_every_step_under_one_id_after_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
@@ -161,6 +167,7 @@ def test_wandb_has_every_step_under_one_id_after_a_resume(tmp_path: Path, monkey
     assert (summary["held_out/f1"], summary["held_out/greedy/f1"]) == (0.5, 0.75)
 
 
+@TRACKERS_HERE
 @pytest.mark.training
 def test_trackio_has_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
@@ -179,6 +186,7 @@ def test_trackio_has_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert printed.getvalue() == ""
 
 
+@TRACKERS_HERE
 @pytest.mark.training
 def test_the_key_goes_to_wandbs_server_and_nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = start(tmp_path, wandb={"mode": "online"})
@@ -225,6 +233,7 @@ def wait_for(condition: Any, seconds: float = 600) -> None:
         time.sleep(0.05)
 
 
+@TRACKERS_HERE
 @pytest.mark.training
 def test_a_server_that_is_down_is_one_notice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = start(tmp_path, wandb={"mode": "online"})
@@ -351,6 +360,7 @@ def test_a_missing_package_is_found_before_a_run(tmp_path: Path) -> None:
     assert extension.python(CHECK, where, ["mine = false"]).stdout == ""
 
 
+@TRACKERS_HERE
 @pytest.mark.training
 def test_a_missing_key_is_found_before_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_MODE", "WANDB_BASE_URL"):

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, FiniteFloat, StrictStr
 
 from r1searcher.errors import InputError, RetrieverError
 from r1searcher.retrieval.base import EngineSettings, Health, Hit, Retriever, SearchResult, Span, clean_query
+from r1searcher.retrieval.batching import Batcher
 from r1searcher.retrieval.elasticsearch_client import (
     CONNECTIONS,
     ENVIRONMENT,
@@ -44,7 +45,7 @@ class Settings(EngineSettings):
     """Time limit of one request, in seconds."""
 
     def open(self) -> Retriever:
-        return ElasticsearchIndex(self)
+        return Batcher(ElasticsearchIndex(self), CONNECTIONS)
 
 
 class _Hit(BaseModel):

@@ -15,6 +15,7 @@ from r1searcher.corpora.passage import Passage
 from r1searcher.corpora.rows import BadRow
 from r1searcher.errors import InputError, RetrieverError
 from r1searcher.retrieval.base import EngineSettings, Health, Hit, Retriever, SearchResult, Span, clean_query
+from r1searcher.retrieval.batching import Batcher
 
 _MAX_ANSWER_BYTES = 64 << 20
 
@@ -28,10 +29,10 @@ class Settings(EngineSettings):
     """Time limit of one request, in seconds."""
 
     connections: int = Field(32, ge=1, le=10_000)
-    """Maximum concurrent requests; others wait."""
+    """Maximum concurrent requests; searches that wait for one are sent together."""
 
     def open(self) -> Retriever:
-        return HttpRetriever(self)
+        return Batcher(HttpRetriever(self), self.connections)
 
 
 class _SearchR1(BaseModel):

@@ -1,0 +1,31 @@
+"""What the kernel says about processes: CPU time and memory (proc(5))."""
+
+import os
+import re
+from pathlib import Path
+
+
+def tree(pid: int) -> list[int]:
+    """A process and all below it."""
+    below = [int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()]
+    return [pid, *(one for child in below for one in tree(child))]
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def memory_mb(pid: int, files: str = "") -> dict[str, float]:
+    """Resident memory of a process: `Rss`, and its parts `Shared` (mapped by others too) and `Private`; `Pss` divides
+    each page by the number of processes that map it. With `files`, only mappings of files whose path contains it."""
+    found = dict.fromkeys(("Rss", "Pss", "Shared", "Private"), 0.0)
+    counted = not files
+    for line in Path(f"/proc/{pid}/smaps").read_text("utf-8").splitlines():
+        name, _, rest = line.partition(":")
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            counted = files in line
+        elif counted and name in ("Rss", "Pss", "Shared_Clean", "Shared_Dirty", "Private_Clean", "Private_Dirty"):
+            found[name.partition("_")[0]] += int(rest.split()[0]) / 1024
+    return found

@@ -109,5 +109,7 @@ def _colocation_problems(settings: Settings, topology: Topology) -> list[str]:
             f"(engine.vllm_engines x engine.tensor_parallel); they must be the same: set {fitting}"
         )
     if topology.device == "gpu" and settings.engine.zero_stage == 0:
-        problems.append("engine.zero_stage = 0: engine.colocate needs 1, 2 or 3, whose states can leave the GPU")
+        problems.append(
+            "engine.zero_stage = 0: engine.colocate needs states that can leave the GPU; set engine.zero_stage = 2"
+        )
     return problems

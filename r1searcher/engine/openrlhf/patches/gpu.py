@@ -22,8 +22,9 @@ def adam_without_a_compiler(module: ModuleType) -> None:
     def train_config(*args: Any, **kwargs: Any) -> dict[str, Any]:
         config: dict[str, Any] = stock(*args, **kwargs)
         offloaded = config.get("zero_optimization", {}).get("offload_optimizer", {}).get("device") == "cpu"
-        if config.get("optimizer", {}).get("type") in ("Adam", "AdamW") and not offloaded:
-            config["optimizer"]["params"] |= {"torch_adam": True, "fused": True}
+        optimizer = config.get("optimizer", {})
+        if optimizer.get("type") in ("Adam", "AdamW") and not offloaded:
+            config["optimizer"] = {**optimizer, "params": {**optimizer["params"], "torch_adam": True, "fused": True}}
         return config
 
     module.get_train_ds_config = train_config  # type: ignore[attr-defined]

@@ -303,10 +303,10 @@ class Sft(Section):
     """Adam's peak learning rate."""
 
     batch_size: int = Field(8, ge=1, le=MANY)
-    """Rows per update; each segment that the model writes is one row."""
+    """Traces per update."""
 
     micro_batch_size: Annotated[int, DERIVED] = Field(8, ge=1, le=MANY)
-    """Rows per forward and backward pass."""
+    """Traces per forward and backward pass."""
 
     steps: int | None = Field(None, ge=1, le=MANY)
     """Updates; one pass over the traces if not set."""

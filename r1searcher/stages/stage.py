@@ -11,7 +11,7 @@ from r1searcher.config.source import SettingsSource
 from r1searcher.engine.process import run_engine
 from r1searcher.errors import InputError
 from r1searcher.report.live import RunView
-from r1searcher.report.plots import save_curves, terminal_curves
+from r1searcher.report.plots import StageCurve, save_curves, terminal_curves
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import StopDecision, read_metrics, read_summary
 from r1searcher.stages.held_out import evaluate_held_out
@@ -67,7 +67,7 @@ def _train(stage: Stage, run: RunFolder, prepared: Prepared, console: SafeConsol
     if settings.engine.async_steps and ahead:
         console.print(f"sampled ahead and not trained: the rollouts of {len(ahead)} steps, from step {ahead[0]}")
     curve = run.path / "curve.png"
-    save_curves({TITLES[stage]: rows}, curve, run.path.name)
+    save_curves({"": [StageCurve(name=TITLES[stage], rows=rows)]}, curve, run.path.name)
     console.print(terminal_curves(rows))
     console.print(
         f"{ended} · model {run.model} · curve {curve} · trajectories {run.trajectories(1).parent}", soft_wrap=True

@@ -106,18 +106,14 @@ def _batches(settings: Settings) -> Flags:
     }
 
 
-def sft_flags(this: EngineRun, max_len: int) -> Flags:
-    """Flags of `openrlhf.cli.train_sft` for the SFT. `run.questions` holds its rows (`input`, `output`)."""
+def sft_flags(this: EngineRun) -> Flags:
+    """Flags of `openrlhf.cli.train_sft` for the SFT. `run.questions` holds its traces."""
     settings, sft = this.settings, this.settings.sft
     return {
         "model.model_name_or_path": str(this.model.resolve()),
         "model.gradient_checkpointing_enable": settings.engine.gradient_checkpointing,
         **_strategy(settings, this.topology),
         "data.dataset": str(this.run.questions.resolve()),
-        "data.input_key": "input",
-        "data.output_key": "output",
-        "data.input_template": "{}",
-        "data.max_len": max_len + 3,  # it silently drops rows whose `input` comes within two tokens of this
         "ds.packing_samples": settings.engine.packing,
         "train.batch_size": sft.batch_size,
         "train.micro_batch_size": sft.micro_batch_size,

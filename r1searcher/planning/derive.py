@@ -105,8 +105,10 @@ def derive(settings: Settings, stage: Stage, shape: ModelShape, machine: Machine
         return Derived(settings)
     search = _Search(settings, stage, shape, machine)
     chosen = search.first(keys)
-    reasons = tuple(f"{key} = {as_toml(_value(chosen, key))}: {search.reason(chosen, key, keys)}" for key in keys)
-    return Derived(chosen, reasons)
+    said = {key: f"{key} = {as_toml(_value(chosen, key))}" for key in keys}
+    if problem := search.problem(chosen):
+        return Derived(chosen, (f"{', '.join(said.values())}: nothing fits; {problem} with the least",))
+    return Derived(chosen, tuple(f"{value}: {search.reason(chosen, key)}" for key, value in said.items()))
 
 
 def shortfall(memory: CardMemory, card: int, episodes: int | None = None) -> str:
@@ -146,7 +148,7 @@ class _Search:
         self.options = {key: self._options(key) for key in keys if key != _UTILIZATION}
         candidate = self.settings
         for candidate in self._candidates():
-            if not self._problem(candidate):
+            if not self.problem(candidate):
                 return candidate
         return candidate
 
@@ -198,7 +200,7 @@ class _Search:
             return sft_memory(candidate, topology, self.shape)
         return card_memory(candidate, topology, self.shape, self.machine.card)
 
-    def _problem(self, candidate: Settings) -> str:
+    def problem(self, candidate: Settings) -> str:
         """Why a candidate does not fit; empty if it does."""
         memory, topology = self._memory(candidate), self._topology(candidate)
         episodes = None
@@ -209,7 +211,7 @@ class _Search:
                 return f"{host / GIB:.0f} of {self.machine.host / GIB:.0f} GiB of host memory would be needed"
         return shortfall(memory, self.machine.card, episodes)
 
-    def reason(self, chosen: Settings, key: str, keys: Sequence[str]) -> str:
+    def reason(self, chosen: Settings, key: str) -> str:
         """What speaks against the value that would be preferred, or that it fits."""
         memory = self._memory(chosen)
         if key == _UTILIZATION:
@@ -218,15 +220,14 @@ class _Search:
                 if chosen.engine.colocate
                 else "vLLM has its cards for itself"
             )
-        problem = self._problem(chosen)
-        if problem:
-            return f"nothing fits; {problem} with the least"
-        options = self.options[key]
-        place = options.index(_value(chosen, key))
-        if place:
-            before = self._with_utilization(replaced(chosen, {key: options[place - 1]}))
-            return f"with {as_toml(options[place - 1])} {self._problem(before) or 'it has no effect'}"
-        return f"a card needs {memory.peak / GIB:.1f} of {self.machine.card / GIB:.1f} GiB"
+        place = self.options[key].index(_value(chosen, key))
+        if not place:
+            return f"a card needs {memory.peak / GIB:.1f} of {self.machine.card / GIB:.1f} GiB"
+        before = self.options[key][place - 1]
+        later = list(self.options)[list(self.options).index(key) + 1 :]  # even where these save most
+        least = replaced(chosen, {key: before, **{other: self.options[other][-1] for other in later}})
+        problem = self.problem(self._with_utilization(least))
+        return f"with {as_toml(before)} {problem}" if problem else "engine.reference_offload needs it"
 
 
 def _beside_vllm(memory: CardMemory) -> int:

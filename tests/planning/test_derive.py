@@ -88,6 +88,19 @@ def test_a_reason_says_what_would_not_fit() -> None:
     assert any(r.startswith("engine.adam_offload = true: with false a card would need ") for r in found.reasons)
 
 
+def test_a_reason_holds_whatever_the_settings_after_it_are() -> None:
+    """Weights, gradients and Adam's state of 3.09 billion parameters are 57.5 GiB of a card alone."""
+    found = derived("Qwen/Qwen2.5-3B", 64, rl__micro_batch_size=1)
+    [reason] = [reason for reason in found.reasons if reason.startswith("engine.adam_offload = true")]
+    needed = float(reason.partition("would need ")[2].partition(" ")[0])
+    given = {"engine__adam_offload": False, "engine__gradient_checkpointing": True, "engine__zero_stage": 3}
+    least = make_plan(
+        settings("Qwen/Qwen2.5-3B", rl__micro_batch_size=1, **given), shape_of("Qwen/Qwen2.5-3B"), 64 * GB
+    )
+    assert least.memory.peak / 2**30 == pytest.approx(needed, abs=0.06)
+    assert not least.fits
+
+
 def test_a_model_that_fits_beside_vllm_on_no_card_gets_cards_of_its_own_if_there_are_any() -> None:
     """Twice the weights of a 7B model are 30 GB."""
     lora: dict[str, Any] = {"lora__rank": 16, "episode__max_context": 2048}

@@ -83,6 +83,7 @@ def test_models_in_host_memory_leave_the_cards() -> None:
     moved = here.memory.training["reference model"] - there.memory.training["reference model"]
     assert there.memory.totals[0] < here.memory.totals[0] - moved
     assert there.host_memory > here.host_memory + 2 * here.shape.parameters
+    assert min(there.hours_per_step) > min(here.hours_per_step), "the update is slower there"
 
 
 def test_a_dynamic_batch_is_counted_by_its_tokens() -> None:

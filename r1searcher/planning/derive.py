@@ -131,8 +131,14 @@ def _open(settings: Settings, stage: Stage) -> tuple[str, ...]:
         _UTILIZATION,
     )
     read = of_sft if stage == "sft" else of_rl
-    unset = set(derived_keys(settings)) - (set() if settings.rl.kl_coef else {"engine.reference_offload"})
-    return tuple(key for key in read if key in unset)
+    unset, rl, stage_of_zero = set(derived_keys(settings)), settings.rl, settings.engine.zero_stage
+    given = "engine.zero_stage" not in unset
+    without_effect = {
+        "engine.reference_offload": not rl.kl_coef or (given and stage_of_zero < 3),
+        "engine.adam_offload": given and stage_of_zero == 0,
+        "rl.micro_batch_size": rl.dynamic_batch and rl.max_tokens_per_gpu is not None,
+    }
+    return tuple(key for key in read if key in unset and not without_effect.get(key))
 
 
 @dataclass(slots=True)
@@ -173,7 +179,8 @@ class _Search:
 
     def _placements(self) -> Sequence[bool]:
         """Colocated, where the processes allow it; separate too, where there are cards for it."""
-        if self.settings.engine.async_steps:
+        engine = self.settings.engine
+        if engine.async_steps or engine.zero_stage == 0:
             return (False,)
         shared = self._topology(replaced(self.settings, {"engine.colocate": True}))
         separate = self._topology(replaced(self.settings, {"engine.colocate": False}))

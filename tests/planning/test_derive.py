@@ -80,6 +80,20 @@ def test_settings_that_are_given_stay() -> None:
     assert [reason.partition(" = ")[0] for reason in found.reasons] == ["engine.adam_offload"]
 
 
+@pytest.mark.parametrize(
+    ("given", "without"),
+    [
+        ({"engine__zero_stage": 0}, ("adam_offload", "reference_offload")),
+        ({"engine__zero_stage": 2}, ("reference_offload",)),
+        ({"rl__dynamic_batch": True, "rl__max_tokens_per_gpu": 8192}, ("micro_batch_size",)),
+    ],
+)
+def test_what_would_have_no_effect_is_not_derived(given: dict[str, Any], without: tuple[str, ...]) -> None:
+    reasons = derived("Qwen/Qwen2.5-0.5B", 80, rl__kl_coef=0.01, **given).reasons
+    assert not any(name in reason for reason in reasons for name in without)
+    assert (f"engine.colocate = {str(given.get('engine__zero_stage') != 0).lower()}" in reasons[0]) == bool(reasons)
+
+
 def test_a_reason_says_what_would_not_fit() -> None:
     found = derived("Qwen/Qwen2.5-1.5B", 24, engine__adam_offload=False)
     assert "nothing fits; a card would need " in found.reasons[0]

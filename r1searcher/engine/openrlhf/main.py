@@ -9,13 +9,14 @@ import runpy
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from r1searcher.engine import cpu
 from r1searcher.engine.environment import PARENT_PIPE, RAY_ADDRESS, RAY_FOLDER, forwarded, run_of_this_process
 from r1searcher.engine.openrlhf import workers
 from r1searcher.engine.topology import LOGICAL_GPUS, require_gpus, topology_of
-from r1searcher.errors import R1Error
+from r1searcher.errors import InputError, R1Error
 from r1searcher.runs.resolved import read_run
 
 MODULES = {"rl": "openrlhf.cli.train_ppo_ray", "sft": "openrlhf.cli.train_sft"}
@@ -76,11 +77,21 @@ def stop_when_left_alone() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
+def _refuse_keys(flags: Sequence[str]) -> None:
+    """OpenRLHF's own flag for W&B shows the key on the command line and in the run's settings there, and in an SFT it
+    replaces TensorBoard."""
+    if any(flag.startswith("--logger.wandb.key") for flag in flags):
+        raise InputError(
+            "--logger.wandb.key would show the key: set [tracking.wandb] and the environment variable WANDB_API_KEY"
+        )
+
+
 def main() -> NoReturn:
     kind, flags = sys.argv[1], sys.argv[2:]
     if os.environ.get(PARENT_PIPE):
         stop_when_left_alone()
     try:
+        _refuse_keys(flags)
         workers.setup()
         if cpu.is_enabled():
             workers.require_vllm_entry_point()

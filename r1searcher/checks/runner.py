@@ -30,6 +30,7 @@ CHECKS: Registry[Check] = Registry(
         "prompts": "r1searcher.checks.model:prompts",
         "disk": "r1searcher.checks.space:disk",
         "host-memory": "r1searcher.checks.space:host",
+        "cluster": "r1searcher.checks.cluster:cluster",
     },
     Check,
 )

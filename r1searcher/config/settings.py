@@ -428,11 +428,21 @@ class Engine(Section):
     to be compiled (package flash-attn)."""
 
     ray_address: str | None = None
-    """Address of an existing Ray cluster; a local one is started if not set."""
+    """Address of an existing Ray cluster: HOST:PORT, or "auto" on one of its nodes. If not set, the cluster of the Ray
+    job (`ray job submit`) that runs the command, or else a local one that is started."""
 
     vllm_kl_limit: float | None = Field(None, gt=0, le=MANY)
     """Largest |vllm_kl|; above it the run stops, because rollouts no longer come from the trained weights. If not set:
     1e-3 for fp32, 1e-2 for bf16 and mixed; on GPUs, where no run has measured it, 1e-2 with a warning only."""
+
+    @field_validator("ray_address", mode="after")
+    @classmethod
+    def address_of_a_cluster(cls, value: str | None) -> str | None:
+        if value and value != "auto" and not re.fullmatch(r"([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:]+\]):\d{1,5}", value):
+            raise PydanticCustomError(
+                "ray_address", 'must be HOST:PORT, as `ray start --head` prints it, or "auto"; ray:// is not supported'
+            )
+        return value or None
 
 
 class Evaluation(Section):

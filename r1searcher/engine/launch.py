@@ -6,14 +6,15 @@ decision = run_engine(run, tick=tick)       # blocks; after a kill, the same cal
 """
 
 import shlex
-import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from r1searcher.common.files import read_rows, read_text, write_rows, write_text, writing
 from r1searcher.config.settings import Settings
-from r1searcher.engine.environment import environment
+from r1searcher.engine.cluster import one_node
+from r1searcher.engine.cluster.address import cluster_address
+from r1searcher.engine.environment import environment, one_process
 from r1searcher.engine.openrlhf import main
 from r1searcher.engine.openrlhf.flags import EngineRun, argv, rl_flags, sft_flags
 from r1searcher.engine.topology import topology_of
@@ -44,7 +45,6 @@ def prepare_sft(settings: Settings, run: RunFolder, model: Path, max_len: int) -
 
     Raises `InputError` for rows longer than `max_len` tokens: cutting a turn would teach the model to stop there.
     """
-    topology = topology_of(settings)
     model = _start(settings, model)
     rows = list(read_rows(run.questions))
     lengths = _token_counts(rows, model, settings.model.trust_remote_code)
@@ -55,13 +55,21 @@ def prepare_sft(settings: Settings, run: RunFolder, model: Path, max_len: int) -
             "or raise episode.max_context"
         )
     write_rows(run.questions, by_length_within_updates(rows, settings.sft.batch_size, lengths))
+    write_sft_launch(settings, run, model, max_len)
+
+
+def write_sft_launch(settings: Settings, run: RunFolder, model: Path, max_len: int) -> None:
+    """Write `launch.sh` for an SFT whose rows are in order. On a cluster, it runs on a node that has the GPUs."""
+    topology = topology_of(settings)
     this = EngineRun(settings=settings, run=run, model=model, topology=topology)
     python = ["-m", main.__name__, "sft"]
     variables = environment(settings, run, topology)
     if topology.device == "gpu":
         python = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={topology.sft_processes}", *python]
-    else:
-        variables |= _one_process()
+    if cluster_address(settings):
+        python = ["-m", one_node.__name__, str(topology.sft_processes), *python]
+    elif topology.device == "cpu":
+        variables |= one_process()
     _write_launch_script(run, variables, python, argv(sft_flags(this, max_len)))
 
 
@@ -76,13 +84,6 @@ def _start(settings: Settings, model: Path) -> Path:
 def is_sft(run: RunFolder) -> bool:
     """Whether the run's `launch.sh` starts an SFT."""
     return f"{main.__name__} sft" in read_text(run.launch, "the launch script")
-
-
-def _one_process() -> dict[str, str]:
-    """The variables that torchrun would set for a single process on this machine."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
-    return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
 
 
 def _token_counts(rows: Sequence[Mapping[str, str]], model: Path, trust_remote_code: bool) -> list[int]:

@@ -41,7 +41,7 @@ class RunView(AbstractContextManager["RunView"]):
         self._metrics: list[dict[str, float]] = []
         self._metrics_size = -1
         self._steps_before = self._steps_printed = self._step()
-        self._heartbeats_printed = len(read_heartbeats(run))
+        self._heartbeats_printed = set(map(str, read_heartbeats(run)))
         self._episodes = LineCounter()
 
     def __enter__(self) -> "RunView":
@@ -83,10 +83,10 @@ class RunView(AbstractContextManager["RunView"]):
         return int(rows[-1]["step"]) if rows else 0
 
     def _new_rows(self) -> Iterator[Mapping[str, float]]:
-        beats = read_heartbeats(self.run)
-        for beat in beats[self._heartbeats_printed :]:
-            self.console.print(beat.message, soft_wrap=True)
-        self._heartbeats_printed = len(beats)
+        for beat in read_heartbeats(self.run):
+            if str(beat) not in self._heartbeats_printed:
+                self._heartbeats_printed.add(str(beat))
+                self.console.print(beat.message, soft_wrap=True)
         for row in self._rows():
             if row["step"] > self._steps_printed:
                 self._steps_printed = int(row["step"])

@@ -13,10 +13,11 @@ from r1searcher.common.files import lines_in, sha256_of, write_rows
 from r1searcher.common.terminal import SafeConsole, error_line, label
 from r1searcher.config.settings import Settings
 from r1searcher.config.source import SettingsSource
-from r1searcher.engine.launch import prepare_sft
+from r1searcher.engine.launch import prepare_sft, write_sft_launch
 from r1searcher.engine.process import run_engine
 from r1searcher.engine.reserved_tokens import assign_tag_tokens
 from r1searcher.models.demo import model_folder
+from r1searcher.models.folder import local_model
 from r1searcher.questions.traces import SftRow
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import finished_steps, last_metrics
@@ -53,10 +54,14 @@ def _prepare(inputs: StageInputs, run: RunFolder) -> None:
     """Write the run folder, or resume its run."""
     settings = inputs.settings
     manifest = {**manifest_of("sft", settings), "traces_sha256": sha256_of(Path(settings.data.traces))}
-    if check_resumable(run, manifest):
+    longest = settings.episode.max_context
+    if check_resumable(run, settings, manifest):
+        model = _copy(run) if settings.model.reserved_tokens else start_model(settings, run)
+        write_sft_launch(settings, run, local_model(str(model), settings.model.trust_remote_code), longest)
+        write_run_metadata(run, settings, None)
         return
     write_rows(run.questions, _repeated(inputs.traces, settings))
-    prepare_sft(settings, run, start_model(settings, run), settings.episode.max_context)
+    prepare_sft(settings, run, start_model(settings, run), longest)
     write_run_metadata(run, settings, manifest)
 
 
@@ -93,6 +98,9 @@ def start_model(settings: Settings, run: RunFolder) -> Path:
     model = Path(model_folder(settings.model.path, error_line))
     if not settings.model.reserved_tokens:
         return model
-    start = run.path / "start"
-    assign_tag_tokens(model, start, protocol_of(settings).reserved_tags)
-    return start
+    assign_tag_tokens(model, _copy(run), protocol_of(settings).reserved_tags)
+    return _copy(run)
+
+
+def _copy(run: RunFolder) -> Path:
+    return run.path / "start"

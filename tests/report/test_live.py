@@ -13,7 +13,7 @@ from r1searcher.report.live import RunView, trajectory_text
 from r1searcher.report.plots import save_curves, sparkline
 from r1searcher.retrieval.base import Hit
 from r1searcher.runs.folder import RunFolder
-from r1searcher.runs.records import to_row
+from r1searcher.runs.records import add_heartbeat, to_row
 
 ROW = {
     "reward": 0.5,
@@ -57,12 +57,13 @@ def test_plain_lines_say_each_step_once_with_its_figures_and_an_episode(tmp_path
         filled(tmp_path, 2)
         view.refresh()
         view.refresh()
-        append_row(run.heartbeat, {"time": 0.0, "message": "waiting for the search engine"})
+        for writer in ("a", "b"):
+            add_heartbeat(run, writer, f"{writer}: waiting for the search engine")
     text = console.export_text()
     assert text.count("step 1/4") == text.count("step 2/4") == 1
     assert "retrieval rate 0.500" in text
     assert "about 0 min left" in text
-    assert text.count("waiting for the search engine") == 1
+    assert text.count("a: waiting for the search engine") == text.count("b: waiting for the search engine") == 1
     assert "[red]not markup[/red]" in text
 
 

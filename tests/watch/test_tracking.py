@@ -74,7 +74,7 @@ def test_wandb_has_every_step_under_one_id_after_a_resume(tmp_path: Path, monkey
     with wandb_server() as received:
         monkeypatch.setenv("WANDB_BASE_URL", received.address)
         sessions = sorted(map(str, run.tracking.glob("wandb/offline-run-*")))
-        subprocess.run([sys.executable, "-m", "wandb", "sync", *sessions], check=True)
+        subprocess.run([sys.executable, "-m", "wandb", "sync", *sessions], cwd=tmp_path, check=True)
     assert received.lines("wandb-history.jsonl") == [
         {"step": 1, "reward": 0.25, "vllm_kl": 0},
         {"step": 2, "reward": 0.5, "vllm_kl": 1e-4},

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 
 from r1searcher.engine import cpu, environment, import_patches
+from r1searcher.engine.cluster.join import take_keys
 from r1searcher.engine.cuda import use_packaged_toolkit
 from r1searcher.engine.import_patches import Patch
 from r1searcher.engine.openrlhf.patches import ahead, flash_attention, gpu, lora, order, recording
@@ -33,7 +34,11 @@ VLLM_GROUP, VLLM_ENTRY = "vllm.general_plugins", "r1searcher_cpu"
 
 
 def setup() -> None:
-    """Register the patches; imports nothing heavy. Raises `InputError` if a package has an untested version."""
+    """Register the patches; imports nothing heavy. In a worker of a cluster, takes the run's keys.
+
+    Raises `InputError` if a package has an untested version.
+    """
+    take_keys()
     device: Device = "cpu" if cpu.is_enabled() else "gpu"
     require_tested_versions(device)
     if device == "gpu":

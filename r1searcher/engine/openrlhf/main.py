@@ -8,12 +8,7 @@ import contextlib
 import os
 import runpy
 import sys
-<<<<<<< HEAD
-import threading
-from collections.abc import Sequence
-=======
-from collections.abc import Iterator
->>>>>>> main
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from r1searcher.engine import cpu
@@ -82,18 +77,6 @@ def _start_local_ray(hook: str) -> None:
             ray.shutdown()
 
 
-<<<<<<< HEAD
-def stop_when_left_alone() -> None:
-    """Without its launcher a run would continue unnoticed, and a second one would write to its folder."""
-
-    def wait() -> None:
-        while os.read(0, 1):  # not sys.stdin, whose lock the interpreter needs at exit
-            pass
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
 def _refuse_keys(flags: Sequence[str]) -> None:
     """OpenRLHF's own flag for W&B shows the key on the command line and in the run's settings there, and in an SFT it
     replaces TensorBoard."""
@@ -103,27 +86,13 @@ def _refuse_keys(flags: Sequence[str]) -> None:
         )
 
 
-=======
->>>>>>> main
 def main() -> NoReturn:
     kind, flags = sys.argv[1], sys.argv[2:]
     if os.environ.get(PARENT_PIPE):
         stop_when_left_alone()
-<<<<<<< HEAD
-    try:
-        _refuse_keys(flags)
-        workers.setup()
-        if cpu.is_enabled():
-            workers.require_vllm_entry_point()
-        if kind == "rl":
-            start_ray()
-    except R1Error as error:
-        sys.exit(f"{type(error).__module__}.{type(error).__name__}: {error}")
-    sys.argv = [MODULES[kind], *flags]
-    runpy.run_module(MODULES[kind], run_name="__main__", alter_sys=True)
-=======
     with contextlib.ExitStack() as stack:
         try:
+            _refuse_keys(flags)
             workers.setup()
             if cpu.is_enabled():
                 workers.require_vllm_entry_point()
@@ -133,7 +102,6 @@ def main() -> NoReturn:
             sys.exit(line_of(error))
         sys.argv = [MODULES[kind], *flags]
         runpy.run_module(MODULES[kind], run_name="__main__", alter_sys=True)
->>>>>>> main
     sys.exit(0)
 
 

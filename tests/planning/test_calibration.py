@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.plan_calibration import calibrate, predicted
+from tests.planning.calibration import calibrate, predicted
 
 pytestmark = [pytest.mark.training, pytest.mark.long]
 pytest.importorskip("openrlhf")

@@ -3,7 +3,7 @@
 Models with random weights are trained by the real engine on this machine's CPU in fp32 (an SFT of the toy world, three
 updates), each in its own process. What is compared is growth: the peak of the process's resident memory, less that of
 the same engine with a tiny model. The plan's items are weights, gradients and optimizer (`states`), and activations
-and logits, by the formulas for GPUs with 4 bytes per value. Two factors, one for the states and one for the rest, follow
+and logits, by the formulas for GPUs with 4 bytes per value. Two factors, of the states and of the rest, follow
 from the growth of the first two models; the third is predicted with them.
 """
 

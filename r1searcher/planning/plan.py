@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from r1searcher.config.settings import Settings, Stage, replaced
@@ -18,6 +19,7 @@ from r1searcher.planning.memory import (
     trained_parameters,
 )
 from r1searcher.planning.shapes import ModelShape
+from r1searcher.questions.named import is_here, open_dataset
 
 STAGE: Stage = "stage2"
 """What is planned: both stages of RL take the same."""
@@ -77,6 +79,18 @@ class Plan:
         return self.settings.rl.rollouts * self.settings.episode.max_searches
 
     @property
+    def tokens_per_step(self) -> tuple[int, int]:
+        """The fewest and the most that the model writes, as assumed."""
+        low, high = TOKENS_PER_EPISODE
+        return self.settings.rl.rollouts * low, self.settings.rl.rollouts * high
+
+    @property
+    def hours(self) -> tuple[float, float] | None:
+        """The fewest and the most of the stage; None if its steps are not known."""
+        low, high = self.hours_per_step
+        return (self.steps * low, self.steps * high) if self.steps else None
+
+    @property
     def episodes_at_once(self) -> int:
         """Episodes of full length for which vLLM has a cache."""
         return cache_tokens(self.memory, self.topology, self.shape) // self.settings.episode.max_context
@@ -98,8 +112,10 @@ class Plan:
             "checkpoint_disk": round(self.checkpoint_disk / GIB, 1),
             "rollouts_per_step": self.settings.rl.rollouts,
             "searches_per_step_at_most": self.searches_per_step,
+            "tokens_per_step": list(self.tokens_per_step),
             "steps": self.steps,
             "hours_per_step": list(self.hours_per_step),
+            "hours": self.hours and list(self.hours),
         }
 
 
@@ -129,7 +145,7 @@ def _plan(settings: Settings, shape: ModelShape, card: int) -> Plan:
         shape=shape,
         memory=memory,
         card=card,
-        steps=settings.rl.steps,
+        steps=_steps(settings),
         hours_per_step=_hours_per_step(settings, topology, shape, memory),
         problems=tuple(problems),
     )
@@ -165,6 +181,19 @@ def _changes(settings: Settings) -> Iterator[dict[str, Any]]:
     while gpus < 64:
         gpus *= 2
         yield {"engine.gpus": gpus}
+
+
+def _steps(settings: Settings) -> int | None:
+    """Those of the settings, or of one pass over the questions if these are on this machine."""
+    data = settings.data
+    if settings.rl.steps or not data.train or not is_here(data.train, data.folder, training=True):
+        return settings.rl.steps
+    return _questions(data.train, data.folder, data.limit) // settings.rl.questions_per_step or None
+
+
+@cache
+def _questions(train: str, folder: str, limit: int | None) -> int:
+    return len(open_dataset(train, folder, limit=limit, training=True).questions)
 
 
 def _halves(size: int, least: int) -> Iterator[int]:

@@ -124,6 +124,7 @@ KINDS: dict[str, tuple[str, Callable[[Path], None]]] = {
 
 STAGE = ("stage1", "settings.toml")
 EVALUATE = ("evaluate", "http://127.0.0.1:9/v1", "--retriever", "index", "--set", "retrieval.retry_timeout_s=0.1")
+BOOTSTRAP = ("--retriever", "index", "--to", "new.jsonl", "--model", "model", "--set", "model.chat_template=false")
 READERS: dict[str, tuple[str, ...]] = {
     "score": ("score", "{}"),
     "compare": ("compare", "predictions.jsonl", "{}", "--json"),
@@ -134,6 +135,7 @@ READERS: dict[str, tuple[str, ...]] = {
     "settings of sft": ("sft", "{}"),
     "data.train": (*STAGE, "--name", "new", "--data", "{}"),
     "data.held_out": (*STAGE, "--name", "new", "--set", "data.held_out={}", "--set", "rl.questions_per_step=1000"),
+    "questions of bootstrap": ("data", "bootstrap", "{}", *BOOTSTRAP),
     "data.traces": ("sft", "settings.toml", "--name", "new", "--set", "data.traces={}"),
 }
 """Commands that read a file from outside; {} is its path."""

@@ -24,7 +24,7 @@ from r1searcher.episodes.trajectory import Author, StopReason, Trajectory
 from r1searcher.errors import R1Error
 from r1searcher.retrieval.links.retry import RetryingRetriever
 from r1searcher.rewards.measures import episode_logs
-from r1searcher.runs.records import EpisodeLabel, to_row
+from r1searcher.runs.records import EpisodeLabel, add_heartbeat, to_row
 from r1searcher.runs.resolved import limits_of, protocol_of, read_run, retriever_of, reward_of
 
 
@@ -52,7 +52,7 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
         return retriever_of(self.settings, self._heartbeat)
 
     def _heartbeat(self, sentence: str) -> None:
-        append_row(self.run.heartbeat, {"time": time.time(), "message": sentence})
+        add_heartbeat(self.run, self.writer, sentence)
 
     async def execute(
         self,

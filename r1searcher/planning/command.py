@@ -3,15 +3,19 @@
 from r1searcher.common.terminal import console, json_line
 from r1searcher.config.source import SettingsSource
 from r1searcher.errors import InputError
+from r1searcher.planning.derive import card_bytes
 from r1searcher.planning.memory import GIB
-from r1searcher.planning.plan import PEAK_FLOPS, TOKENS_PER_EPISODE, Plan, make_plan
+from r1searcher.planning.plan import PEAK_FLOPS, STAGE, TOKENS_PER_EPISODE, Plan, make_plan
 from r1searcher.planning.shapes import shape_of
 
+ASSUMED_CARD = int(80e9)
+"""Where neither the settings nor the driver say how much memory a card has."""
 
-def run_plan(source: SettingsSource, gpu_memory: float, *, as_json: bool = False) -> None:
+
+def run_plan(source: SettingsSource, *, as_json: bool = False) -> None:
     """Print the plan. Raises `InputError` where it does not fit, with the smallest change that makes it fit."""
-    settings = source.load("stage2", {"engine.device": "gpu"})
-    plan = make_plan(settings, shape_of(settings.model.path), int(gpu_memory * 1e9))
+    settings = source.load(STAGE, {"engine.device": "gpu"})
+    plan = make_plan(settings, shape_of(settings.model.path), card_bytes(settings) or ASSUMED_CARD)
     if as_json:
         json_line(plan.as_json())
     else:
@@ -21,11 +25,8 @@ def run_plan(source: SettingsSource, gpu_memory: float, *, as_json: bool = False
 
 
 def _refusal(plan: Plan) -> str:
-    lines = list(plan.problems)
-    if plan.memory.peak > plan.card:
-        lines.append(f"a card needs {plan.memory.peak / GIB:.1f} GiB and has {plan.card / GIB:.1f}")
     remedy = f"set {plan.change}" if plan.change else "no single setting makes it fit: use more or larger cards"
-    return f"{'; '.join(lines) or 'a card would be full'}; {remedy}"
+    return f"{'; '.join(plan.problems)}; {remedy}"
 
 
 def _print(plan: Plan) -> None:
@@ -43,9 +44,10 @@ def _print(plan: Plan) -> None:
     for name in names:
         cells = (items.get(name) for items in (plan.memory.training, plan.memory.sampling))
         table.add_row(name, *("" if cell is None else f"{cell / GIB:.1f}" for cell in cells))
-    totals = (sum(items.values()) for items in (plan.memory.training, plan.memory.sampling))
-    table.add_row("total", *(f"{total / GIB:.1f}" for total in totals), style="bold")
+    table.add_row("total", *(f"{total / GIB:.1f}" for total in plan.memory.totals), style="bold")
     out.print(table)
+    for reason in plan.derived:
+        out.print(reason, soft_wrap=True)
     steps = f"{plan.steps} steps" if plan.steps else "one pass over the questions"
     low, high = plan.hours_per_step
     for line in (

@@ -4,11 +4,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from r1searcher.config.settings import Settings
+from r1searcher.config.settings import Settings, Stage, replaced
 from r1searcher.engine.openrlhf.arithmetic import placement_problems
 from r1searcher.engine.topology import Topology, topology_of
+from r1searcher.planning.derive import Machine, as_toml, derive, shortfall
 from r1searcher.planning.memory import GIB, CardMemory, cache_tokens, card_memory, host_memory, kept_on_disk
 from r1searcher.planning.shapes import ModelShape
+
+STAGE: Stage = "stage2"
+"""What is planned: both stages of RL take the same."""
 
 TOKENS_PER_EPISODE = (200, 800)
 """Tokens that a model writes per episode, few and many: assumed; a run logs its own as `new_tokens`."""
@@ -18,9 +22,6 @@ PEAK_FLOPS, BANDWIDTH = 989e12, 3.35e12
 
 TRAINING_SHARE, SAMPLING_SHARE = (0.25, 0.45), (0.3, 0.6)
 """Shares of these peaks that training and sampling reach, low and high: assumed, not measured."""
-
-MARGIN = 0.95
-"""Share of a card that a plan may fill."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +36,21 @@ class Plan:
     steps: int | None
     hours_per_step: tuple[float, float]
     problems: tuple[str, ...]
+    """Why it does not fit, or would be refused; empty if it fits."""
+
+    derived: tuple[str, ...] = ()
+    """A sentence per setting that was left open."""
+
     change: str = ""
 
     @property
     def fits(self) -> bool:
-        return self.memory.peak <= MARGIN * self.card and not self.problems
+        return not self.problems
 
     @property
     def host_memory(self) -> int:
         """Bytes per node."""
-        return host_memory(self.topology, self.shape, self.settings.lora)
+        return host_memory(self.settings, self.topology, self.shape)
 
     @property
     def checkpoint_disk(self) -> int:
@@ -67,6 +73,7 @@ class Plan:
             "fits": self.fits,
             "problems": list(self.problems),
             "change": self.change,
+            "derived": list(self.derived),
             "model": {"path": self.settings.model.path, "parameters": self.shape.parameters},
             "cards": {"nodes": self.topology.nodes, "per_node": self.topology.gpus_per_node, "gib": self.card / GIB},
             "training": {name: round(value / GIB, 2) for name, value in self.memory.training.items()},
@@ -83,20 +90,25 @@ class Plan:
 
 
 def make_plan(settings: Settings, shape: ModelShape, card: int) -> Plan:
-    """A plan for cards of `card` bytes, with the first single change that makes it fit where it does not."""
-    plan = _plan(settings, shape, card)
+    """A plan for cards of `card` bytes, open settings derived, with the first single change that makes it fit where it
+    does not."""
+    derived = derive(settings, STAGE, shape, Machine(card=card))
+    plan = replace(_plan(derived.settings, shape, card), derived=derived.reasons)
     if plan.fits:
         return plan
-    for change, changed in _changes(settings):
-        if _plan(changed, shape, card).fits:
-            return replace(plan, change=change)
+    for changes in _changes(derived.settings):
+        if _plan(replaced(derived.settings, changes), shape, card).fits:
+            return replace(plan, change=" and ".join(f"{key} = {as_toml(value)}" for key, value in changes.items()))
     return plan
 
 
 def _plan(settings: Settings, shape: ModelShape, card: int) -> Plan:
     topology = topology_of(settings, device="gpu")
     memory = card_memory(settings, topology, shape, card)
-    problems = placement_problems(settings, topology, "stage2")
+    episodes = cache_tokens(memory, topology, shape) // settings.episode.max_context
+    problems = placement_problems(settings, topology, STAGE)
+    if short := shortfall(memory, card, episodes):
+        problems.append(short)
     return Plan(
         settings=settings,
         topology=topology,
@@ -109,33 +121,38 @@ def _plan(settings: Settings, shape: ModelShape, card: int) -> Plan:
     )
 
 
-def _changes(settings: Settings) -> Iterator[tuple[str, Settings]]:
-    """Single changes, the least first: what costs time before what costs cards."""
-    rl, engine = settings.rl, settings.engine
-    size = rl.micro_batch_size
-    while size > 1:
-        size //= 2
-        yield f"rl.micro_batch_size = {size}", _with(settings, "rl", micro_batch_size=size)
+def _changes(settings: Settings) -> Iterator[dict[str, Any]]:
+    """Single changes, the least first: what costs time before what costs host memory, length or cards."""
+    rl, engine, context = settings.rl, settings.engine, settings.episode.max_context
+    if not engine.head_on_action_tokens:
+        yield {"engine.head_on_action_tokens": True}
+    if rl.max_tokens_per_gpu and rl.max_tokens_per_gpu > context:
+        yield {"rl.max_tokens_per_gpu": context}
+    for size in _halves(rl.micro_batch_size, 1):
+        yield {"rl.micro_batch_size": size}
     if not engine.gradient_checkpointing:
-        yield "engine.gradient_checkpointing = true", _with(settings, "engine", gradient_checkpointing=True)
+        yield {"engine.gradient_checkpointing": True}
     if engine.zero_stage < 3:
-        yield "engine.zero_stage = 3", _with(settings, "engine", zero_stage=3)
+        yield {"engine.zero_stage": 3}
     for share in (0.5, 0.4, 0.3):
         if share < engine.gpu_memory_utilization:
-            yield f"engine.gpu_memory_utilization = {share}", _with(settings, "engine", gpu_memory_utilization=share)
-    context = settings.episode.max_context
-    while context > 2048:
-        context //= 2
-        yield f"episode.max_context = {context}", _with(settings, "episode", max_context=context)
+            yield {"engine.gpu_memory_utilization": share}
+    if rl.kl_coef and not engine.reference_offload:
+        yield {"engine.reference_offload": True, **({} if engine.zero_stage == 3 else {"engine.zero_stage": 3})}
+    if not engine.adam_offload:
+        yield {"engine.adam_offload": True, **({} if engine.zero_stage else {"engine.zero_stage": 2})}
+    for shorter in _halves(context, 2048):
+        yield {"episode.max_context": shorter}
     gpus = engine.gpus
     while gpus < 64:
         gpus *= 2
-        yield f"engine.gpus = {gpus}", _with(settings, "engine", gpus=gpus)
+        yield {"engine.gpus": gpus}
 
 
-def _with(settings: Settings, section: str, **values: Any) -> Settings:
-    table = getattr(settings, section).model_copy(update=values)
-    return settings.model_copy(update={section: table})
+def _halves(size: int, least: int) -> Iterator[int]:
+    while size // 2 >= least:
+        size //= 2
+        yield size
 
 
 def _hours_per_step(

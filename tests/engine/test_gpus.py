@@ -192,7 +192,7 @@ def test_states_that_do_not_fit_the_host_are_refused(tmp_path: Path, monkeypatch
     colocated = {"gpus": 8, "colocate": True}
     space("host-memory", colocated, tmp_path)
     pages["SC_PHYS_PAGES"] -= 1
-    with pytest.raises(InputError, match=r"engine\.colocate: states that leave the GPUs take about 227 GiB"):
+    with pytest.raises(InputError, match=r"engine\.colocate: states outside the GPUs take about 227 GiB"):
         space("host-memory", colocated, tmp_path)
     with pytest.raises(Skip):
         space("host-memory", {**colocated, "ray_address": "auto"}, tmp_path)

@@ -63,18 +63,24 @@ def trained_model(shape: ModelShape, lora: Lora) -> int:
 
 
 def states(
-    shape: ModelShape, zero_stage: int, cards: int, lora: Lora = ALL_WEIGHTS, *, adam_offload: bool = False
+    shape: ModelShape,
+    zero_stage: int,
+    cards: int,
+    lora: Lora = ALL_WEIGHTS,
+    *,
+    adam_offload: bool = False,
+    value_bytes: int = 2,
 ) -> dict[str, int]:
-    """Bytes of weights, gradients and optimizer on one of `cards` cards."""
+    """Bytes of weights, gradients and optimizer on one of `cards` cards; `value_bytes` is 2 for bf16, 4 for fp32."""
     trained = trained_parameters(shape, lora)
-    gradients = 4 if zero_stage == 3 else 6  # ZeRO-3 has bf16 gradients of the gathered module alone
+    gradients = 4 + (0 if zero_stage == 3 else value_bytes)  # at stage 3 with those of the gathered module alone
     whole = {
-        "weights": 2 * trained_model(shape, lora),
+        "weights": value_bytes * trained_model(shape, lora),
         "gradients": gradients * trained,
         "optimizer": 12 * trained,
     }
     if adam_offload:  # gradients pass through a buffer; at stage 1 they stay until the update
-        whole = {"weights": whole["weights"], **({"gradients": 2 * trained} if zero_stage == 1 else {})}
+        whole = {"weights": whole["weights"], **({"gradients": value_bytes * trained} if zero_stage == 1 else {})}
     sharded = [(), ("optimizer",), ("gradients", "optimizer"), ("weights", "gradients", "optimizer")][zero_stage]
     items = {name: bytes_ // cards if name in sharded else bytes_ for name, bytes_ in whole.items()}
     if zero_stage == 3:
@@ -92,16 +98,16 @@ def host_states(shape: ModelShape, zero_stage: int, topology: Topology, lora: Lo
     return int(HOST_BUFFERS * per_parameter * trained_parameters(shape, lora))
 
 
-def activations(shape: ModelShape, tokens: int, *, checkpointing: bool) -> int:
-    """Bytes that the backward pass needs of a forward pass over `tokens` tokens in bf16, with a fused attention.
+def activations(shape: ModelShape, tokens: int, *, checkpointing: bool, value_bytes: int = 2) -> int:
+    """Bytes that the backward pass needs of a forward pass over `tokens` tokens, with a fused attention.
 
-    One layer keeps about 2 bytes x (8 hidden + 2 (query + key + value) + 4 intermediate) per token; with checkpointing
-    one such layer, and the input of every layer.
+    One layer keeps about 8 hidden + 2 (query + key + value) + 4 intermediate values per token; with checkpointing one
+    such layer, and the input of every layer.
     """
     projections = (shape.heads + 2 * shape.kv_heads) * shape.head_dim
-    layer = 2 * tokens * (8 * shape.hidden + 2 * projections + 4 * shape.intermediate)
+    layer = value_bytes * tokens * (8 * shape.hidden + 2 * projections + 4 * shape.intermediate)
     if checkpointing:
-        return layer + 2 * tokens * shape.hidden * shape.layers
+        return layer + value_bytes * tokens * shape.hidden * shape.layers
     return layer * shape.layers
 
 

@@ -2,14 +2,24 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from r1searcher.config.settings import Settings, Stage, replaced
 from r1searcher.engine.openrlhf.arithmetic import placement_problems
 from r1searcher.engine.topology import Topology, topology_of
 from r1searcher.planning.derive import Machine, as_toml, derive, shortfall
-from r1searcher.planning.memory import GIB, CardMemory, cache_tokens, card_memory, host_memory, kept_on_disk
+from r1searcher.planning.memory import (
+    GIB,
+    CardMemory,
+    cache_tokens,
+    card_memory,
+    host_memory,
+    kept_on_disk,
+    trained_parameters,
+)
 from r1searcher.planning.shapes import ModelShape
+from r1searcher.questions.named import is_here, open_dataset
 
 STAGE: Stage = "stage2"
 """What is planned: both stages of RL take the same."""
@@ -19,6 +29,12 @@ TOKENS_PER_EPISODE = (200, 800)
 
 PEAK_FLOPS, BANDWIDTH = 989e12, 3.35e12
 """An H100 SXM: dense bf16 operations per second, and bytes per second of its memory (the vendor's data sheet)."""
+
+HOST_BANDWIDTH = 100e9
+"""Bytes per second of a node's host memory: assumed, not measured."""
+
+PADDING = 1.5
+"""Tokens of a pass over several padded trajectories, per token of theirs: assumed, not measured."""
 
 TRAINING_SHARE, SAMPLING_SHARE = (0.25, 0.45), (0.3, 0.6)
 """Shares of these peaks that training and sampling reach, low and high: assumed, not measured."""
@@ -63,6 +79,18 @@ class Plan:
         return self.settings.rl.rollouts * self.settings.episode.max_searches
 
     @property
+    def tokens_per_step(self) -> tuple[int, int]:
+        """The fewest and the most that the model writes, as assumed."""
+        low, high = TOKENS_PER_EPISODE
+        return self.settings.rl.rollouts * low, self.settings.rl.rollouts * high
+
+    @property
+    def hours(self) -> tuple[float, float] | None:
+        """The fewest and the most of the stage; None if its steps are not known."""
+        low, high = self.hours_per_step
+        return (self.steps * low, self.steps * high) if self.steps else None
+
+    @property
     def episodes_at_once(self) -> int:
         """Episodes of full length for which vLLM has a cache."""
         return cache_tokens(self.memory, self.topology, self.shape) // self.settings.episode.max_context
@@ -84,8 +112,10 @@ class Plan:
             "checkpoint_disk": round(self.checkpoint_disk / GIB, 1),
             "rollouts_per_step": self.settings.rl.rollouts,
             "searches_per_step_at_most": self.searches_per_step,
+            "tokens_per_step": list(self.tokens_per_step),
             "steps": self.steps,
             "hours_per_step": list(self.hours_per_step),
+            "hours": self.hours and list(self.hours),
         }
 
 
@@ -115,7 +145,7 @@ def _plan(settings: Settings, shape: ModelShape, card: int) -> Plan:
         shape=shape,
         memory=memory,
         card=card,
-        steps=settings.rl.steps,
+        steps=_steps(settings),
         hours_per_step=_hours_per_step(settings, topology, shape, memory),
         problems=tuple(problems),
     )
@@ -141,6 +171,10 @@ def _changes(settings: Settings) -> Iterator[dict[str, Any]]:
         yield {"engine.reference_offload": True, **({} if engine.zero_stage == 3 else {"engine.zero_stage": 3})}
     if not engine.adam_offload:
         yield {"engine.adam_offload": True, **({} if engine.zero_stage else {"engine.zero_stage": 2})}
+    engines = engine.tensor_parallel
+    while 2 * engines <= engine.gpus:
+        engines *= 2
+        yield {"engine.tensor_parallel": engines}
     for shorter in _halves(context, 2048):
         yield {"episode.max_context": shorter}
     gpus = engine.gpus
@@ -149,10 +183,35 @@ def _changes(settings: Settings) -> Iterator[dict[str, Any]]:
         yield {"engine.gpus": gpus}
 
 
+def _steps(settings: Settings) -> int | None:
+    """Those of the settings, or of one pass over the questions if these are on this machine."""
+    data = settings.data
+    if settings.rl.steps or not data.train or not is_here(data.train, data.folder, training=True):
+        return settings.rl.steps
+    return _questions(data.train, data.folder, data.limit) // settings.rl.questions_per_step or None
+
+
+@cache
+def _questions(train: str, folder: str, limit: int | None) -> int:
+    return len(open_dataset(train, folder, limit=limit, training=True).questions)
+
+
 def _halves(size: int, least: int) -> Iterator[int]:
     while size // 2 >= least:
         size //= 2
         yield size
+
+
+def _is_packed(settings: Settings) -> bool:
+    return settings.engine.packing or settings.rl.dynamic_batch or settings.rl.micro_batch_size == 1
+
+
+def _on_the_host(settings: Settings, topology: Topology, shape: ModelShape) -> float:
+    """Seconds per step that Adam takes in host memory: it reads and writes 30 bytes per parameter in each update."""
+    if not settings.engine.adam_offload:
+        return 0.0
+    updates = settings.rl.rollouts / settings.rl.batch_size
+    return updates * 30 * trained_parameters(shape, settings.lora) / (topology.nodes * HOST_BANDWIDTH)
 
 
 def _hours_per_step(
@@ -165,8 +224,8 @@ def _hours_per_step(
         context = min(settings.episode.max_context, 3 * written)
         backward = 2 if settings.lora.rank else 4  # no gradients of the weights that have adapters
         passes = 2 + backward + 2 * settings.engine.gradient_checkpointing + 2 + 2 * topology.reference
-        operations = passes * shape.parameters * rollouts * context
-        trained = operations / (topology.trainer_gpus * PEAK_FLOPS * training)
+        operations = passes * shape.parameters * rollouts * context * (1 if _is_packed(settings) else PADDING)
+        trained = operations / (topology.trainer_gpus * PEAK_FLOPS * training) + _on_the_host(settings, topology, shape)
         slots = cache_tokens(memory, topology, shape) // context
         at_once = max(1, min(rollouts, slots))
         read = 2 * shape.parameters * topology.vllm_engines + at_once * context * shape.kv_bytes_per_token

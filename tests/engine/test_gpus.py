@@ -110,6 +110,18 @@ def no_flash_attention(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     sys.modules.update(imported)
 
 
+def test_adam_in_host_memory_needs_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = StageInputs("stage1", settings("stage1", {"adam_offload": True}))
+    inputs.topology = topology_of(inputs.settings, "gpu")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(InputError, match=r"no C\+\+ compiler c\+\+ .*set engine\.adam_offload = false"):
+        machine.compiler.run(inputs)
+    (tmp_path / "c++").write_text("#!/bin/sh\n")
+    (tmp_path / "c++").chmod(0o755)
+    machine.compiler.run(inputs)
+
+
 @pytest.mark.usefixtures("no_flash_attention")
 @pytest.mark.parametrize(("name", "module"), [("flash_attention_2", "bert_padding"), ("flash_attention_4", "cute")])
 def test_an_attention_whose_package_is_missing_is_a_problem(

@@ -259,6 +259,8 @@ def test_processes_on_gpus_share_the_cores_of_this_machine(monkeypatch: pytest.M
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     chosen = settings({"device": "gpu", "gpus": 8, "colocate": True})
     assert environment(chosen, RunFolder(Path("run")), topology_of(chosen, "gpu"))["OMP_NUM_THREADS"] == "3"
+    cluster = settings({**GPUS, "nodes": 2, "gpus": 8, "colocate": True, "adam_offload": True})
+    assert environment(cluster, RunFolder(Path("run")), topology_of(cluster))["OMP_NUM_THREADS"] == "3"
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     assert environment(chosen, RunFolder(Path("run")), topology_of(chosen, "gpu"))["OMP_NUM_THREADS"] == "5"
 

@@ -104,12 +104,14 @@ def case(
 
 
 class Said(NamedTuple):
-    """What OpenRLHF's main says to a command line. `shares` are micro-batches per process of the trained model."""
+    """What OpenRLHF's main says to a command line. `shares` are micro-batches per process of the trained model,
+    `replaced` the flags to which it gave values of its own."""
 
     accepted: bool
     message: str
     shares: list[int]
     gpus: float
+    replaced: list[str]
 
 
 def asked(cases: Sequence[Case]) -> list[Said]:
@@ -129,6 +131,7 @@ def check(one: Case, said: Said) -> None:
     assert len(set(said.shares)) == 1, f"{name}: {said.shares}"
     assert len(said.shares) == topology_of(one.settings).trainer_gpus
     assert said.gpus == topology_of(one.settings).gpus, name
+    assert said.replaced == [], name
 
 
 ALL_SETTINGS = {

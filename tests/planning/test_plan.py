@@ -83,6 +83,7 @@ def test_models_in_host_memory_leave_the_cards() -> None:
     moved = here.memory.training["reference model"] - there.memory.training["reference model"]
     assert there.memory.totals[0] < here.memory.totals[0] - moved
     assert there.host_memory > here.host_memory + 2 * here.shape.parameters
+    assert min(there.hours_per_step) > min(here.hours_per_step), "the update is slower there"
 
 
 def test_a_dynamic_batch_is_counted_by_its_tokens() -> None:
@@ -194,3 +195,16 @@ def test_a_critic_takes_as_much_disk_and_states_as_the_policy() -> None:
     assert both["checkpoint_disk"] - model == pytest.approx(2 * (policy["checkpoint_disk"] - model), abs=0.2)
     assert both["training"]["critic"] == pytest.approx(model / 8, abs=0.01)  # ZeRO-3 on eight cards
     assert both["host_memory"] > policy["host_memory"]
+
+
+def test_hours_are_those_of_one_pass_over_the_questions(tmp_path: Path) -> None:
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text("".join(json.dumps({"question": f"question {n}?", "answer": "a"}) + "\n" for n in range(130)))
+    one_pass = plan("paper-qwen-7b", GB80, data__train=str(questions))
+    assert one_pass.steps == 2  # 64 questions per step
+    assert one_pass.hours == tuple(2 * hours for hours in one_pass.hours_per_step)
+    assert plan("paper-qwen-7b", GB80, data__train=str(questions), rl__steps=5).steps == 5
+    elsewhere = plan("paper-qwen-7b", GB80, data__train=str(tmp_path / "nothing.jsonl"))
+    assert (elsewhere.steps, elsewhere.hours) == (None, None)
+    assert one_pass.tokens_per_step == (64 * 16 * 200, 64 * 16 * 800)
+    assert one_pass.hours_per_step[0] < one_pass.hours_per_step[1]

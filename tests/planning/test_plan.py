@@ -177,6 +177,12 @@ def test_the_command_prints_a_plan_and_exits_with_2_where_it_does_not_fit() -> N
     assert "Traceback" not in too_large.stderr
 
 
+def test_the_command_repeats_what_a_stage_would_refuse_with_its_remedy() -> None:
+    refused = run("--preset", "paper-qwen-7b", "--set", "engine.packing=true")
+    assert refused.returncode == 2
+    assert refused.stderr.strip().endswith('set engine.attention = "flash_attention_4"')
+
+
 def test_no_plan_without_a_model() -> None:
     done = run("--preset", "demo")
     assert done.returncode == 2

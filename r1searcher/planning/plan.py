@@ -222,7 +222,10 @@ def _on_the_host(settings: Settings, topology: Topology, shape: ModelShape) -> f
 def _hours_per_step(
     settings: Settings, topology: Topology, shape: ModelShape, memory: CardMemory
 ) -> tuple[float, float]:
-    """The fewest and the most hours per step, under the assumptions above; searches overlap with generation."""
+    """The fewest and the most hours per step, under the assumptions above; searches overlap with generation.
+
+    Asynchronous rollouts overlap with training.
+    """
     rollouts = settings.rl.rollouts
     found = []
     for written, training, sampling in zip(TOKENS_PER_EPISODE, TRAINING_SHARE[::-1], SAMPLING_SHARE[::-1], strict=True):
@@ -236,5 +239,6 @@ def _hours_per_step(
         read = 2 * shape.parameters * topology.vllm_engines + at_once * context * shape.kv_bytes_per_token
         seconds_per_token = read / (topology.vllm_gpus * BANDWIDTH * sampling)
         sampled = rollouts / at_once * written * seconds_per_token
-        found.append((trained + sampled) / 3600)
+        seconds = max(trained, sampled) if topology.async_steps else trained + sampled
+        found.append(seconds / 3600)
     return found[0], found[1]

@@ -80,6 +80,9 @@ def test_too_few_gpus_are_refused_before_anything_waits_for_them(monkeypatch: py
         "engine.gpus: the run needs 10 GPUs (engine.gpus = 4, as many for the reference model, vLLM 2) and this "
         "machine has 9; lower engine.gpus or engine.vllm_engines, or set engine.colocate = true"
     )
+    ahead = settings("stage1", {"gpus": 4, "vllm_engines": 4, "async_steps": 1})
+    with pytest.raises(InputError, match=r"has 7; lower engine\.gpus or engine\.vllm_engines$"):
+        require_gpus(topology_of(ahead, "gpu"), 7, "this machine")  # not by sharing them
     colocated = settings("stage1", {"gpus": 8, "colocate": True, "nodes": 2, "ray_address": "auto"})
     with pytest.raises(InputError, match=r"needs 16 GPUs \(engine\.nodes x engine\.gpus = 16, vLLM 16 of the same\)"):
         require_gpus(topology_of(colocated, "gpu"), 8, "the Ray cluster")

@@ -31,7 +31,7 @@ check-gpu:          ## a new GPU environment, its imports, the engine's parser a
 demo: install       ## train a small language model to search, from SFT to evaluation
 	$(BIN)/r1s demo
 
-check:              ## check lint, types, layers, duplicates, links, Dockerfiles, examples, package (does not need torch)
+check:              ## check lint, types, layers, duplicates, links, Dockerfiles, scripts, examples, package (does not need torch)
 	@scripts/check
 
 lint:               ## run only ruff

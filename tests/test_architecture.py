@@ -128,3 +128,18 @@ def test_benchmarks_import_modules_that_exist(file: Path) -> None:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("r1searcher"):
             path = PACKAGE.parent / str(node.module).replace(".", "/")
             assert path.with_suffix(".py").is_file() or path.is_dir(), f"{file.name}:{node.lineno}: {node.module}"
+
+
+NAMES_OF_OTHERS = {"benchmarks", "samples", "example", "build_utils"}
+"""Top-level names that packages of the GPU environment install: flashinfer-python, nvidia-ml-py, pynvvideocodec."""
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_nothing_imports_a_name_that_a_gpu_package_installs_too(folder: str) -> None:
+    for file in sorted((PACKAGE.parent / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            imported = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                imported = [str(node.module)]
+            found = {name.partition(".")[0] for name in imported} & NAMES_OF_OTHERS
+            assert not found, f"{file}:{node.lineno}: {found} is another package's where that is installed"

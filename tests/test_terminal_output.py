@@ -20,7 +20,7 @@ from r1searcher.evaluation.predictions import from_text
 from r1searcher.report.live import RunView
 from r1searcher.retrieval.indexing.bm25 import build
 from r1searcher.runs.folder import RunFolder
-from r1searcher.runs.records import to_row
+from r1searcher.runs.records import add_heartbeat, to_row
 from r1searcher.stages.prepare import manifest_of, write_run_metadata
 from tests.evaluation.conftest import serve, tokenizer_folder  # noqa: F401  # fixtures
 
@@ -215,7 +215,7 @@ def test_a_retrievers_error_with_brackets_does_not_end_a_run(
     said = f"the search engine is down: NoSuchFileException[/usr/share/elasticsearch] {PAYLOAD}"
     run = RunFolder(tmp_path / "[bold]run[/nope]")
     with RunView(run, f"title [/nope] {PAYLOAD}", 4, 8, terminal.console(stderr=True, width=400)) as view:
-        append_row(run.heartbeat, {"time": 0.0, "message": said})
+        add_heartbeat(run, "a", said)
         append_row(run.metrics, {"step": 1, "reward": 0.5, "f1": None})
         append_row(
             run.trajectories(1) / "a.jsonl",

@@ -1,9 +1,13 @@
 """Whether this machine can train as the settings ask."""
 
+import os
+import shutil
+
 from r1searcher.checks.base import Check, Skip, StageInputs
+from r1searcher.engine.cluster.address import cluster_address
 from r1searcher.engine.openrlhf.patches.flash_attention import has_flash_attention_2, has_flash_attention_4
 from r1searcher.engine.openrlhf.versions import require_tested_versions, require_training_packages
-from r1searcher.engine.topology import Topology, gpu_count, require_gpus, topology_of
+from r1searcher.engine.topology import gpu_count, require_gpus, topology_of
 from r1searcher.errors import InputError
 
 
@@ -13,31 +17,17 @@ def _packages(inputs: StageInputs) -> None:
 
 
 def _device(inputs: StageInputs) -> None:
-    """This machine has the device and the GPUs that the settings ask for."""
+    """This machine has the device and the GPUs that the settings ask for; a cluster is asked later."""
     inputs.topology = topology_of(inputs.settings)
     present = gpu_count()
-    if inputs.topology.device == "cpu" or present is None:
+    if inputs.topology.device == "cpu" or present is None or cluster_address(inputs.settings):
         return
-    if inputs.stage == "sft" or inputs.settings.engine.ray_address:
-        _require_gpus_here(inputs, inputs.topology, present)
-    else:
+    if inputs.stage != "sft":
         require_gpus(inputs.topology, present, "this machine")
-
-
-def _require_gpus_here(inputs: StageInputs, topology: Topology, present: int) -> None:
-    """SFT and evaluation run on this machine, even where RL runs on a cluster."""
-    settings = inputs.settings
-    if inputs.stage == "sft" and topology.sft_processes > present:
+    elif inputs.topology.sft_processes > present:
         raise InputError(
-            f"engine.gpus = {topology.sft_processes}: SFT runs on this machine, which has {present} GPUs; start it "
-            "on a node with enough, or lower engine.gpus in [sft.engine]"
-        )
-    evaluates = inputs.stage != "sft" and settings.data.held_out and settings.evaluation.questions
-    if evaluates and topology.tensor_parallel > present:
-        raise InputError(
-            f"evaluation.questions = {settings.evaluation.questions}: models are evaluated on this machine, which has "
-            f"{present} GPUs, and one takes engine.tensor_parallel = {topology.tensor_parallel}; start the run on a "
-            "node with enough, or set evaluation.questions = 0"
+            f"engine.gpus = {inputs.topology.sft_processes}: this machine has {present} GPUs; lower engine.gpus in "
+            "[sft.engine]"
         )
 
 
@@ -66,7 +56,20 @@ def _attention(inputs: StageInputs) -> None:
         )
 
 
+def _compiler(inputs: StageInputs) -> None:
+    """A C++ compiler is installed, if Adam runs in host memory: DeepSpeed compiles it when the first run starts."""
+    if inputs.topology is None or not inputs.settings.engine.adam_offload:
+        raise Skip("Adam does not run in host memory")
+    compiler = os.environ.get("CXX", "c++")  # as torch finds it
+    if shutil.which(compiler) is None:
+        raise InputError(
+            f"engine.adam_offload = true: there is no C++ compiler {compiler} on this machine; install g++, or set "
+            "engine.adam_offload = false"
+        )
+
+
 packages = Check(_packages)
 device = Check(_device)
 versions = Check(_versions)
 attention = Check(_attention)
+compiler = Check(_compiler)

@@ -1,28 +1,25 @@
 """Whether the retriever answers."""
 
 import asyncio
-from contextlib import aclosing
 
 from r1searcher.checks.base import RL_STAGES, Check, StageInputs, require_setting
-from r1searcher.questions.question import Question
-from r1searcher.retrieval import open_retriever
-from r1searcher.retrieval.base import EngineSettings, EpisodeContext, Health, bind, hits_of
+from r1searcher.retrieval.base import EpisodeContext
+from r1searcher.retrieval.probe import probed
 
 
 def _retriever(inputs: StageInputs) -> None:
     """The retriever responds to a query."""
     retrieval = inputs.settings.retrieval
     require_setting("retrieval.url", retrieval.url or retrieval.kind, "an index folder or a search engine's URL")
-    questions = inputs.train.questions if inputs.train else ()
-    first = questions[0] if questions else Question("", "test", ())
-    inputs.health = asyncio.run(_probed(retrieval.engine, first))
+    inputs.health = asyncio.run(probed(retrieval.engine, first_episode(inputs)))
 
 
-async def _probed(engine: EngineSettings, question: Question) -> Health:
-    episode = EpisodeContext(question=question.text, gold_answers=tuple(question.gold_answers), id=question.id)
-    async with aclosing(open_retriever(engine)) as retriever:
-        await hits_of(bind(retriever, episode), [question.text], 1)
-        return await retriever.health()
+def first_episode(inputs: StageInputs) -> EpisodeContext:
+    """The episode of the first training question, to ask a retriever with."""
+    if inputs.train is None or not inputs.train.questions:
+        return EpisodeContext(question="test")
+    first = inputs.train.questions[0]
+    return EpisodeContext(question=first.text, gold_answers=tuple(first.gold_answers), id=first.id)
 
 
 retriever = Check(_retriever, stages=RL_STAGES)

@@ -21,6 +21,7 @@ CHECKS: Registry[Check] = Registry(
         "device": "r1searcher.checks.machine:device",
         "versions": "r1searcher.checks.machine:versions",
         "attention": "r1searcher.checks.machine:attention",
+        "compiler": "r1searcher.checks.machine:compiler",
         "placement": "r1searcher.checks.placement:placement",
         "retriever": "r1searcher.checks.retriever:retriever",
         "model": "r1searcher.checks.model:model",
@@ -30,6 +31,7 @@ CHECKS: Registry[Check] = Registry(
         "prompts": "r1searcher.checks.model:prompts",
         "disk": "r1searcher.checks.space:disk",
         "host-memory": "r1searcher.checks.space:host",
+        "cluster": "r1searcher.checks.cluster:cluster",
     },
     Check,
 )

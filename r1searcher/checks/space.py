@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 
 from r1searcher.checks.base import RL_STAGES, Check, Skip, StageInputs
+from r1searcher.common.files import nearest_folder
+from r1searcher.engine.cluster.address import cluster_address
 from r1searcher.errors import InputError, R1Error
 from r1searcher.planning.memory import GIB, host_memory, kept_on_disk
 from r1searcher.planning.shapes import ModelShape, shape_of
@@ -15,8 +17,8 @@ def _disk(inputs: StageInputs) -> None:
     """The disk of `output` holds the checkpoints and the model of the stage."""
     settings = inputs.settings
     run = RunFolder(Path(settings.output, settings.name or inputs.stage).resolve())
-    needed = kept_on_disk(settings, _shape(inputs)) - _bytes_in(run.checkpoints)
-    free = shutil.disk_usage(next(folder for folder in (run.path, *run.path.parents) if folder.is_dir())).free
+    needed = kept_on_disk(settings, model_shape(inputs)) - _bytes_in(run.checkpoints)
+    free = shutil.disk_usage(nearest_folder(run.path)).free
     if needed > free:
         raise InputError(
             f"output: the checkpoints and the model take about {needed / GIB:.1f} GiB, and {run.path.parent} has "
@@ -25,22 +27,24 @@ def _disk(inputs: StageInputs) -> None:
 
 
 def _host_memory(inputs: StageInputs) -> None:
-    """This machine's memory holds the states that leave the GPUs while vLLM samples."""
+    """This machine's memory holds the states that are not, or not always, on the GPUs."""
     topology = inputs.topology
     if topology is None or topology.device == "cpu":
         raise Skip("nothing leaves a GPU")
-    if inputs.settings.engine.ray_address:
-        raise Skip("the run is trained on a Ray cluster")
-    needed = host_memory(topology, _shape(inputs), inputs.settings.lora)
+    if cluster_address(inputs.settings):
+        raise Skip("the run is trained on a Ray cluster, whose nodes are asked")
+    needed = host_memory(inputs.settings, topology, model_shape(inputs))
     present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > present:
+        cause = "engine.adam_offload" if inputs.settings.engine.adam_offload else "engine.colocate"
         raise InputError(
-            f"engine.colocate: states that leave the GPUs take about {needed / GIB:.0f} GiB of this machine's memory, "
+            f"{cause}: states outside the GPUs take about {needed / GIB:.0f} GiB of this machine's memory, "
             f"which has {present / GIB:.0f} GiB; use more nodes, a smaller model, or lora.rank"
         )
 
 
-def _shape(inputs: StageInputs) -> ModelShape:
+def model_shape(inputs: StageInputs) -> ModelShape:
+    """The shape of the stage's model. Raises `Skip` where it is not known."""
     try:
         return shape_of(inputs.model or inputs.settings.model.path)
     except R1Error as error:

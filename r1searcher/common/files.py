@@ -294,6 +294,11 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def nearest_folder(path: Path) -> Path:
+    """`path` if it is a folder, or else the nearest one that it will be in."""
+    return next(folder for folder in (path, *path.parents) if folder.is_dir())
+
+
 def cache_folder(*parts: str) -> Path:
     """A folder in the r1s cache: R1S_CACHE, or XDG_CACHE_HOME/r1searcher, or ~/.cache/r1searcher."""
     if ours := os.environ.get("R1S_CACHE"):

@@ -6,7 +6,7 @@ Each package declares its own tables; `config.settings` combines them.
 import dataclasses
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
@@ -67,6 +67,14 @@ def short(value: Any) -> str:
     except (RecursionError, ValueError):  # nested too deeply; an integer too long to be written
         return f"a {type(value).__name__}"
     return text if len(text) <= 80 else f"{text[:77]}…"
+
+
+def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Tables of tables as dotted keys: `{"a": {"b": 1}}` -> `{"a.b": 1}`."""
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return found
 
 
 def keys_of(model: type[BaseModel], prefix: str) -> Iterable[str]:

@@ -4,6 +4,7 @@
     training_rows    the training data, in order
     launch           the command line: `launch.sh` in the run folder
     environment      the environment variables of the engine's processes
+    cluster/         a Ray cluster that somebody else started: joining it, and asking its nodes what they lack
     process          the child process: start, watch, stop, kill
     failures         one sentence on why it failed
     cpu              settings for machines without a GPU, in addition to patches

@@ -1,11 +1,15 @@
 """Environment variables of the engine's processes: what they need in addition to OpenRLHF's flags."""
 
 import os
+import signal
+import socket
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
 from r1searcher.config.settings import Settings
 from r1searcher.engine import cpu
+from r1searcher.engine.cluster.address import cluster_address
 from r1searcher.engine.openrlhf.versions import ALLOW_UNTESTED
 from r1searcher.engine.topology import Topology
 from r1searcher.errors import R1Error
@@ -23,6 +27,9 @@ RAY_FOLDER = "R1S_RAY_FOLDER"
 PARENT_PIPE = "R1S_PARENT_PIPE"
 """The launcher keeps the child's standard input open; end of file there means that the launcher died."""
 
+ALL_LOGITS = "R1S_ALL_LOGITS"
+"""Set where logits of all tokens are computed, not only of those that predict a trained token."""
+
 LAUNCH = "R1S_LAUNCH"
 """Identifies every process of one launch, regardless of its parent."""
 
@@ -33,6 +40,24 @@ def run_of_this_process() -> RunFolder:
     if not folder:
         raise R1Error(f"{RUN} is not set: start the engine with `r1s stage1` or the run's launch.sh")
     return RunFolder(Path(folder))
+
+
+def stop_when_left_alone() -> None:
+    """Without its launcher a run would continue unnoticed, and a second one would write to its folder."""
+
+    def wait() -> None:
+        while os.read(0, 1):  # not sys.stdin, whose lock the interpreter needs at exit
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def one_process() -> dict[str, str]:
+    """The variables that torchrun would set for a single process on this machine."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
 
 
 def environment(settings: Settings, run: RunFolder, topology: Topology) -> dict[str, str]:
@@ -47,20 +72,22 @@ def environment(settings: Settings, run: RunFolder, topology: Topology) -> dict[
         "VLLM_NO_USAGE_STATS": "1",
         "RAY_DEDUP_LOGS": "0",
     }
-    if settings.engine.ray_address:
-        variables[RAY_ADDRESS] = settings.engine.ray_address
+    engine, cluster = settings.engine, cluster_address(settings)
+    if cluster:
+        variables[RAY_ADDRESS] = cluster
+    if not engine.head_on_action_tokens:
+        variables[ALL_LOGITS] = "1"
     if topology.device == "cpu":
-        engine = settings.engine
-        patched = cpu.CpuSettings(engine.precision, engine.freeze_lower_layers, engine.head_on_action_tokens)
+        patched = cpu.CpuSettings(engine.precision, engine.freeze_lower_layers, engine.attention)
         variables |= {
             cpu.CPU_ENV: patched.to_env(),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0)))),
             **cpu.ENVIRONMENT,
         }
-        if not settings.engine.ray_address:
+        if not cluster:
             variables |= _LOOPBACK
-    elif not settings.engine.ray_address:
-        share = max(1, len(os.sched_getaffinity(0)) // topology.gpus)  # Ray sets 1 for what takes part of a core
+    elif engine.adam_offload or not cluster:  # Adam on the host computes with these threads
+        share = max(1, len(os.sched_getaffinity(0)) * topology.nodes // topology.gpus)  # Ray sets 1 for part of a core
         variables["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(share))
     return variables
 
@@ -84,11 +111,19 @@ def forwarded(
 ) -> dict[str, str]:
     """Those of `variables` that workers on a given cluster get.
 
-    What `launch.sh` exports, except Ray's own; the user's number of threads and settings of the network; and what the
-    settings' retriever declares. Workers of a local Ray inherit everything; on a cluster nothing else of this
-    machine's environment is passed.
+    What `launch.sh` exports, except Ray's own; the user's number of threads and settings of the network. Workers of a
+    local Ray inherit everything; on a cluster, nothing else of this machine's environment is passed but `keys_of`.
     """
     exported = [name for name in environment(settings, run, topology) if not name.startswith(_OF_THIS_MACHINE)]
     network = [name for name in variables if name.startswith(_NETWORK)]
-    names = (*exported, *network, ALLOW_UNTESTED, "OMP_NUM_THREADS", *settings.retrieval.engine.environment)
+    names = (*exported, *network, ALLOW_UNTESTED, "OMP_NUM_THREADS")
+    return {name: variables[name] for name in names if name in variables}
+
+
+def keys_of(settings: Settings, variables: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Those of `variables` that may be secret and that workers on a given cluster get: what the retriever declares.
+
+    They are passed by `cluster.join`, never on a command line and never in a file.
+    """
+    names = settings.retrieval.engine.environment if settings.retrieval.is_set else ()
     return {name: variables[name] for name in names if name in variables}

@@ -4,11 +4,17 @@ import re
 import signal
 from collections.abc import Mapping
 
+from r1searcher.errors import R1Error
+
 EXPLANATIONS: Mapping[str, str] = {
     r"No space left on device": "the disk is full",
     r"CUDA out of memory": "a GPU ran out of memory: lower rl.micro_batch_size or engine.gpu_memory_utilization",
     r"ray\.exceptions\.OutOfMemoryError|Cannot allocate memory|not enough memory: you tried to allocate": (
         "the machine ran out of memory: lower rl.micro_batch_size or episode.max_context, or close other programs"
+    ),
+    r"its node has died|NodeDiedError|raylet (?:has )?died|Failed to connect to GCS": (
+        "a node of the Ray cluster has ended or cannot be reached: see which one with `ray status`, start Ray there "
+        "again, and run the same command to resume"
     ),
     r"insufficient resources|No available node types can fulfill": (
         "the Ray cluster has too few GPUs for engine.gpus and engine.vllm_engines x engine.tensor_parallel"
@@ -22,6 +28,11 @@ _PREFIX = re.compile(r"^(?:\((?:\w+ )?(?:pid|\w+ pid)=\d+[^)]*\)\s?|\[rank\d+\]:
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 _OURS = re.compile(r"r1searcher\.errors\.\w+: (.+)")
 _ERROR = re.compile(r"^(?:[A-Za-z_]\w*\.)*(\w*(?:Error|Exception|Exit)): (.+)")
+
+
+def line_of(error: R1Error) -> str:
+    """An error as a line of the log, as Python itself would end a traceback; `explain` finds it."""
+    return f"{type(error).__module__}.{type(error).__name__}: {error}"
 
 
 def explain(log: str, returncode: int) -> str:

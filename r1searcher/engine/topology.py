@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from r1searcher.config.settings import Engine, Settings
+from r1searcher.engine.cluster.address import cluster_address
 from r1searcher.engine.openrlhf.algorithms import has_critic
 from r1searcher.errors import InputError
 
@@ -42,6 +43,9 @@ class Topology:
 
     colocate: bool
     """Trained model, reference, critic and vLLM share the same GPUs."""
+
+    async_steps: int
+    """Steps that rollouts may run ahead of training, for which vLLM needs GPUs of its own."""
 
     @property
     def trainer_gpus(self) -> int:
@@ -81,6 +85,7 @@ def topology_of(settings: Settings, device: Device | None = None) -> Topology:
         vllm_engines=engine.vllm_engines or _engines(engine),
         tensor_parallel=engine.tensor_parallel,
         colocate=engine.colocate,
+        async_steps=engine.async_steps,
     )
     if topology.device == "cpu" and topology.gpus > LOGICAL_GPUS:
         raise InputError(
@@ -97,11 +102,11 @@ def _engines(engine: Engine) -> int:
 
 def device_of(settings: Settings) -> Device:
     """Where this run trains and samples. Raises `InputError` if the machine lacks what the settings ask for."""
-    engine = settings.engine
+    engine, cluster = settings.engine, cluster_address(settings)
     present = gpu_count() != 0
-    if engine.device == "gpu" and not present and not engine.ray_address:
+    if engine.device == "gpu" and not present and not cluster:
         raise InputError('engine.device = "gpu": no NVIDIA GPU was found on this machine; use "auto" or "cpu"')
-    if engine.device == "gpu" or (engine.device == "auto" and (present or engine.ray_address)):
+    if engine.device == "gpu" or (engine.device == "auto" and (present or cluster)):
         if engine.precision != "bf16" or engine.freeze_lower_layers:
             raise InputError(
                 f"engine.precision = {engine.precision!r} and engine.freeze_lower_layers = "
@@ -124,7 +129,8 @@ def require_gpus(topology: Topology, present: int, where: str) -> None:
     parts.append(f"vLLM {topology.vllm_gpus}{' of the same' * topology.colocate}")
     raise InputError(
         f"engine.gpus: the run needs {topology.gpus} GPUs ({', '.join(parts)}) and {where} has {present}; lower "
-        "engine.gpus or engine.vllm_engines" + ("" if topology.colocate else ", or set engine.colocate = true")
+        "engine.gpus or engine.vllm_engines"
+        + ("" if topology.colocate or topology.async_steps else ", or set engine.colocate = true")
     )
 
 
@@ -135,14 +141,14 @@ def gpu_count(root: Path = Path("/")) -> int | None:
     """
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     visible = None if named is None else list(takewhile(lambda one: one not in ("", "-1"), named.split(",")))
-    present = _gpus_of_the_driver(root)
+    present = gpus_of_the_driver(root)
     if visible is None or not present:
         return len(visible) if visible is not None and present is None else present
     slices = any(one.startswith("MIG-") for one in visible)  # one card may hold several
     return len(visible) if slices else min(len(visible), present)
 
 
-def _gpus_of_the_driver(root: Path) -> int | None:
+def gpus_of_the_driver(root: Path) -> int | None:
     devices = [file for file in (root / "dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", file.name)]
     count = len(devices) or len(list((root / "proc/driver/nvidia/gpus").glob("*")))
     if not count and (root / "dev/dxg").exists() and (root / "usr/lib/wsl/lib/libcuda.so.1").exists():

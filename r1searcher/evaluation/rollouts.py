@@ -3,10 +3,10 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from r1searcher.common.terminal import error_line
 from r1searcher.config.settings import Settings
@@ -17,9 +17,6 @@ from r1searcher.evaluation.engines import InferenceEngine
 from r1searcher.questions.question import Question
 from r1searcher.retrieval.base import Retriever
 from r1searcher.runs.resolved import limits_of, protocol_of, retriever_of
-
-if TYPE_CHECKING:
-    from r1searcher.engine.vllm.inference import LocalModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +99,11 @@ def roll_out_model(
     ends, `notify` when the retriever is down and when it is back.
     """
     tasks = [task for t in temperatures for task in rollout_requests(questions, t, seed=settings.seed)]
-    local = local_model(model, settings, concurrency, gpu_memory_utilization=settings.engine.gpu_memory_utilization)
+    opened = sampled_model(model, settings, concurrency, gpu_memory_utilization=settings.engine.gpu_memory_utilization)
 
     async def run() -> dict[RolloutRequest, Trajectory]:
         found: dict[RolloutRequest, Trajectory] = {}
-        async with aclosing(retriever_of(settings, notify)) as retriever, local as engine:
+        async with aclosing(retriever_of(settings, notify)) as retriever, opened as engine:
             make_request = request_maker(settings, engine)
             async with aclosing(roll_out(tasks, engine, retriever, make_request, concurrency)) as rollouts:
                 async for task, trajectory, _ in rollouts:
@@ -118,13 +115,17 @@ def roll_out_model(
     return {t: [found[task] for task in tasks if task.temperature == t] for t in temperatures}
 
 
-def local_model(model: Path | str, settings: Settings, concurrency: int, **more: Any) -> "LocalModel":
-    """vLLM in this process for a Hugging Face folder, with the dtype of the rollouts in training. `more` are further
-    fields of `LocalModel`."""
+def sampled_model(
+    model: Path | str, settings: Settings, concurrency: int, **more: Any
+) -> AbstractAsyncContextManager[InferenceEngine]:
+    """vLLM for a Hugging Face folder, with the dtype of the rollouts in training: in this process, or on the cluster of
+    the settings. `more` are further fields of `LocalModel`."""
+    from r1searcher.engine.cluster.address import cluster_address
     from r1searcher.engine.topology import device_of
+    from r1searcher.engine.vllm.cluster import ClusterModel
     from r1searcher.engine.vllm.inference import LocalModel
 
-    return LocalModel(
+    local = LocalModel(
         model=model,
         max_context=settings.episode.max_context,
         device=device_of(settings),
@@ -134,6 +135,8 @@ def local_model(model: Path | str, settings: Settings, concurrency: int, **more:
         tensor_parallel=settings.engine.tensor_parallel,
         **more,
     )
+    cluster = cluster_address(settings)
+    return ClusterModel(local=local, address=cluster) if cluster else local
 
 
 def request_maker(settings: Settings, engine: InferenceEngine) -> Callable[[Question], EpisodeRequest]:

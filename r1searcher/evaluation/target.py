@@ -11,7 +11,7 @@ from r1searcher.common.terminal import error_line
 from r1searcher.config.settings import Settings, load
 from r1searcher.errors import InputError
 from r1searcher.evaluation.engines import InferenceEngine, open_completions
-from r1searcher.evaluation.rollouts import local_model
+from r1searcher.evaluation.rollouts import sampled_model
 from r1searcher.models.demo import DEMO_MODEL, demo_model
 
 STAGES_LAST_FIRST = ("stage2", "stage1", "sft")
@@ -88,4 +88,4 @@ async def open_engine(stack: AsyncExitStack, request: ModelRequest, target: Targ
         engine = await open_completions(target.model, request.served_model, request.tokenizer, request.concurrency)
         stack.push_async_callback(engine.aclose)
         return engine
-    return await stack.enter_async_context(local_model(target.model, target.settings, request.concurrency))
+    return await stack.enter_async_context(sampled_model(target.model, target.settings, request.concurrency))

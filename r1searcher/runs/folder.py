@@ -71,9 +71,12 @@ class RunFolder:
         return self.path / "stopped.txt"
 
     @property
-    def heartbeat(self) -> Path:
-        """Notices of a waiting run (for example, while the search engine is down), one per line."""
-        return self.path / "heartbeat.log"
+    def heartbeats(self) -> Path:
+        """The folder with notices of a waiting run (for example, while the search engine is down).
+
+        One file per process, as for trajectories: on NFS, lines that two processes append to the same file get lost.
+        """
+        return self.path / "heartbeats"
 
     @property
     def stop_request(self) -> Path:

@@ -3,6 +3,7 @@
 A file that does not match its model is an `InputError` with the file, the location in it and the fix.
 """
 
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from r1searcher.common.files import last_row, read_rows
+from r1searcher.common.files import append_row, last_row, read_rows
 from r1searcher.common.records import (
     Record,
     as_record,
@@ -206,15 +207,21 @@ def last_metrics(run: RunFolder) -> dict[str, float] | None:
     return {"step": row.step, **row.figures()}
 
 
+def add_heartbeat(run: RunFolder, writer: str, message: str) -> None:
+    """Write a notice of a waiting run into the file of this process, `writer`."""
+    append_row(run.heartbeats / f"{writer}.jsonl", {"time": time.time(), "message": message})
+
+
 def read_heartbeats(run: RunFolder) -> list[Heartbeat]:
-    """The notices of a waiting run. Damaged rows are skipped: a notice must not end a run."""
+    """The notices of a waiting run, oldest first. Damaged rows are skipped: a notice must not end a run."""
     beats = []
-    try:
-        for row in read_rows(run.heartbeat):
-            beats.append(Heartbeat.model_validate(row))
-    except (InputError, ValidationError):
-        pass
-    return beats
+    for file in run.heartbeats.glob("*.jsonl"):
+        try:
+            for row in read_rows(file):
+                beats.append(Heartbeat.model_validate(row))
+        except (InputError, ValidationError):
+            continue
+    return sorted(beats, key=lambda beat: beat.time)
 
 
 def read_ending(run: RunFolder) -> StopDecision | None:

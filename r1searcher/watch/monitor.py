@@ -9,7 +9,7 @@ from r1searcher.common.files import append_row, write_json, write_text
 from r1searcher.config.settings import Settings
 from r1searcher.errors import R1Error, RunStopped
 from r1searcher.runs.folder import RunFolder
-from r1searcher.runs.records import StopDecision, read_metrics
+from r1searcher.runs.records import StopDecision, add_heartbeat, read_metrics
 from r1searcher.watch.rules import RULES, Alarm, Notice, Rows, Rule, Stop
 
 
@@ -43,7 +43,7 @@ class StepMonitor:
     def _show(self, name: str, sentence: str) -> None:
         if name not in self._noticed:
             self._noticed.add(name)
-            append_row(self.run.heartbeat, {"time": time.time(), "message": sentence})
+            add_heartbeat(self.run, "trainer", sentence)
 
     def _ask(self, name: str, rows: Rows) -> Alarm | Notice | Stop | None:
         try:

@@ -57,8 +57,8 @@ def test_a_costly_check_runs_last_and_not_after_a_problem(settings: dict[str, An
         Status.PROBLEM,
         "data.train has 4 questions, and one step needs rl.questions_per_step = 5: lower it, or add questions",
     )
-    assert list(found)[-3:] == ["prompts", "disk", "host-memory"]
-    for name in ("prompts", "disk", "host-memory"):
+    assert list(found)[-4:] == ["prompts", "disk", "host-memory", "cluster"]
+    for name in ("prompts", "disk", "host-memory", "cluster"):
         assert found[name] == (Status.SKIPPED, "other checks found problems")
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from r1searcher.common.files import read_rows
 from r1searcher.engine.openrlhf.checkpoints import checkpoint_step
-from r1searcher.runs.records import trajectory_rows
+from r1searcher.runs.records import read_heartbeats, trajectory_rows
 from tests.engine.test_training import wait_for
 from tests.engine.toy import HANG, TOWNS, World
 
@@ -55,7 +55,7 @@ def test_an_outage_stops_the_run_with_its_checkpoint_and_never_becomes_a_reward(
     assert "Traceback" not in said
     finished = checkpoint_step(run)
     assert 1 <= finished < 4
-    said = [row["message"] for row in read_rows(run.heartbeat)]
+    said = [beat.message for beat in read_heartbeats(run)]
     assert sum("waiting for the search engine" in sentence for sentence in said) == 1, "once per outage"
 
     with serving(world, port):

@@ -8,16 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
+from r1searcher.config.overrides import toml_value
 from r1searcher.config.settings import Settings, presets
 from r1searcher.config.source import SettingsSource
 from r1searcher.engine.openrlhf.algorithms import ALGORITHMS
 from r1searcher.engine.openrlhf.arithmetic import placement_problems
 from r1searcher.engine.openrlhf.flags import EngineRun, argv, rl_flags
 from r1searcher.engine.topology import topology_of
+from r1searcher.planning.derive import Machine, derive
+from r1searcher.planning.shapes import shape_of
 from r1searcher.runs.folder import RunFolder
 
 CARDS = ((1, 1), (1, 4), (1, 8), (2, 8))
@@ -37,9 +40,34 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "two engines": {"engine.vllm_engines": 2},
     "tensor parallel 4": {"engine.tensor_parallel": 4, "engine.vllm_engines": 2},
     "tensor parallel 3": {"engine.tensor_parallel": 3, "engine.vllm_engines": 3},
+    "ZeRO 0": {"engine.zero_stage": 0},
     "separate": {"engine.colocate": False, "rl.kl_coef": 0.01},
+    "Adam offload": {"engine.adam_offload": True},
+    "Adam offload without ZeRO": {"engine.adam_offload": True, "engine.zero_stage": 0, "engine.colocate": False},
+    "reference offload": {"engine.reference_offload": True, "rl.kl_coef": 0.01},
+    "reference offload at ZeRO 2": {"engine.reference_offload": True, "rl.kl_coef": 0.01, "engine.zero_stage": 2},
+    "offload of no reference": {"engine.reference_offload": True},
+    "packing": {"engine.packing": True, "engine.attention": "flash_attention_4"},
+    "packing with sdpa": {"engine.packing": True},
+    "dynamic batch": {"rl.dynamic_batch": True, "engine.attention": "flash_attention_2"},
+    "dynamic batch with sdpa": {"rl.dynamic_batch": True, "rl.max_tokens_per_gpu": 16384},
+    "dynamic batch of few tokens": {
+        "rl.dynamic_batch": True,
+        "rl.max_tokens_per_gpu": 4096,
+        "engine.attention": "flash_attention_4",
+    },
+    "dynamic batch, uneven": {
+        "rl.dynamic_batch": True,
+        "rl.questions_per_step": 3,
+        "rl.samples_per_question": 4,
+        "rl.batch_size": 12,
+        "rl.forward_micro_batch_size": 4,
+        "engine.attention": "flash_attention_4",
+    },
+    "limit of no dynamic batch": {"rl.max_tokens_per_gpu": 16384},
     "ahead": {"engine.async_steps": 2},
-    "ahead, separate": {"engine.async_steps": 2, "engine.colocate": False},
+    "ahead, separate": {"engine.async_steps": 2, "engine.colocate": False, "engine.partial_rollouts": True},
+    "partial, not ahead": {"engine.partial_rollouts": True, "engine.colocate": False},
     "one sample": {"rl.samples_per_question": 1, "rl.algorithm": "reinforce++", "rl.batch_size": 64},
 }
 
@@ -71,32 +99,40 @@ def case(
     own = {"engine.ray_address": "auto", "engine.precision": "bf16", "engine.freeze_lower_layers": 0}
     chosen = {**own, **placement, **VARIANTS.get(variant, {}), **overrides}
     settings = SettingsSource(preset=preset, overrides=chosen).load("stage2")
+    if settings.model.path:  # not set by the demo's preset
+        settings = derive(settings, "stage2", shape_of(settings.model.path), Machine(card=int(80e9))).settings
     return Case(f"{preset} on {nodes} x {gpus}{': ' * bool(variant)}{variant}", settings)
 
 
-def asked(cases: Sequence[Case]) -> list[tuple[bool, str, list[int]]]:
-    """What OpenRLHF's main says to each command line; one process for all."""
+class Said(NamedTuple):
+    """What OpenRLHF's main says to a command line. `shares` are micro-batches per process of the trained model,
+    `replaced` the flags to which it gave values of its own."""
+
+    accepted: bool
+    message: str
+    shares: list[int]
+    gpus: float
+    replaced: list[str]
+
+
+def asked(cases: Sequence[Case]) -> list[Said]:
+    """What OpenRLHF's main says to each command line; one process and one Ray session for all."""
     program = Path(__file__).with_name("openrlhf_parser.py")
     lines = "".join(json.dumps(one.words()) + "\n" for one in cases)
     done = subprocess.run([sys.executable, str(program)], input=lines, capture_output=True, text=True, check=False)
     said = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(said) == len(cases), done.stderr[-2000:]
-    return [tuple(one) for one in said]
+    return [Said(*one) for one in said]
 
 
-@pytest.mark.training
-def test_what_we_accept_the_engine_accepts_with_equal_shares(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the engine's refusals are ours, said earlier."""
-    monkeypatch.setenv("R1S_ALLOW_UNTESTED_VERSIONS", "1")  # either environment has the parser
-    cases = [case(preset, cards) for preset in presets() for cards in CARDS]
-    cases += [case("paper-qwen-7b", cards, variant) for variant in VARIANTS for cards in CARDS]
-    refused_by_ours = 0
-    for one, (accepted, message, shares) in zip(cases, asked(cases), strict=True):
-        refused_by_ours += bool(one.problems)
-        if not one.problems:
-            assert accepted, f"{one.name}: {message}"
-            assert len(set(shares)) == 1, f"{one.name}: {shares}"
-    assert 5 < refused_by_ours < len(cases) - 10  # the cases reach both answers
+def check(one: Case, said: Said) -> None:
+    """The engine accepts the case, with equal shares on as many GPUs as we say that it needs."""
+    name = f"{one.settings.rl.algorithm}, {one.name}"
+    assert said.accepted, f"{name}: {said.message}"
+    assert len(set(said.shares)) == 1, f"{name}: {said.shares}"
+    assert len(said.shares) == topology_of(one.settings).trainer_gpus
+    assert said.gpus == topology_of(one.settings).gpus, name
+    assert said.replaced == [], name
 
 
 ALL_SETTINGS = {
@@ -110,19 +146,43 @@ ALL_SETTINGS = {
 }
 
 
-@pytest.mark.training
-def test_the_engine_accepts_every_algorithm_on_one_and_on_eight_cards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("R1S_ALLOW_UNTESTED_VERSIONS", "1")
-    cases = [
+@pytest.fixture(scope="module")
+def engine() -> dict[str, list[tuple[Case, Said]]]:
+    """Cases by what they vary, with the engine's answers, all from one Ray session."""
+    by_preset = [case(preset, cards) for preset in presets() for cards in CARDS]
+    by_preset += [case("paper-qwen-7b", cards, variant) for variant in VARIANTS for cards in CARDS]
+    by_preset += [case(preset, (1, 8), "ahead, separate") for preset in presets()]
+    by_algorithm = [
         case("paper-qwen-7b", cards, overrides={"rl.algorithm": name, **more})
         for name in ALGORITHMS.builtin
         for cards in ((1, 1), (1, 8))
         for more in ({}, ALL_SETTINGS)
     ]
-    assert [one.problems for one in cases if one.problems] == []
-    for one, (accepted, message, shares) in zip(cases, asked(cases), strict=True):
-        assert accepted, f"{one.settings.rl.algorithm}, {one.name}: {message}"
-        assert len(set(shares)) == 1, f"{one.settings.rl.algorithm}, {one.name}: {shares}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("R1S_ALLOW_UNTESTED_VERSIONS", "1")  # either environment has the parser
+        said = asked([*by_preset, *by_algorithm])
+    pairs = list(zip([*by_preset, *by_algorithm], said, strict=True))
+    return {"presets": pairs[: len(by_preset)], "algorithms": pairs[len(by_preset) :]}
+
+
+@pytest.mark.training
+def test_what_we_accept_the_engine_accepts_with_equal_shares(engine: dict[str, list[tuple[Case, Said]]]) -> None:
+    """And the engine's refusals are ours, said earlier."""
+    refused_by_ours = 0
+    for one, said in engine["presets"]:
+        refused_by_ours += bool(one.problems)
+        if not one.problems:
+            check(one, said)
+    assert 5 < refused_by_ours < len(engine["presets"]) - 10  # the cases reach both answers
+
+
+@pytest.mark.training
+def test_the_engine_accepts_every_algorithm_on_one_and_on_eight_cards(
+    engine: dict[str, list[tuple[Case, Said]]],
+) -> None:
+    assert [one.problems for one, _ in engine["algorithms"] if one.problems] == []
+    for one, said in engine["algorithms"]:
+        check(one, said)
 
 
 def test_adapters_of_a_critic_are_refused() -> None:
@@ -150,11 +210,11 @@ def test_what_a_refusal_says_to_set_is_accepted(variant: str, cards: tuple[int, 
         problems = placement_problems(settings, topology_of(settings), "stage2")
         if not problems:
             return
-        found = re.findall(r"(\w+)\.(\w+) = (\d+|true|false)", problems[0].rpartition("set ")[2].split(", or ")[0])
+        found = re.findall(r"(\w+)\.(\w+) = (\S+)", problems[0].rpartition("set ")[2].split(", or ")[0])
         assert found, problems[0]
         changed = settings.model_dump()
         for section, key, value in found:
-            changed[section][key] = json.loads(value)
+            changed[section][key] = toml_value(value)
         settings = Settings.model_validate(changed)
     pytest.fail(problems[0])
 

@@ -22,9 +22,9 @@ pytest.importorskip("openrlhf")
 
 JOIN = """
 import ray
-from r1searcher.engine.openrlhf.main import start_ray
-start_ray()
-print("joined", ray.get_runtime_context().gcs_address, int(ray.cluster_resources()["GPU"]))
+from r1searcher.engine.openrlhf.main import ray_of_the_run
+with ray_of_the_run():
+    print("joined", ray.get_runtime_context().gcs_address, int(ray.cluster_resources()["GPU"]))
 """
 
 
@@ -39,7 +39,7 @@ def cluster() -> Iterator[str]:
 
 
 def started(folder: Path, gpus: int, **variables: str) -> "subprocess.CompletedProcess[str]":
-    """`start_ray` in a process of its own, for a run on that many GPUs."""
+    """`ray_of_the_run` in a process of its own, for a run on that many GPUs."""
     keys = {"engine.gpus": gpus, "engine.colocate": True, "engine.device": "cpu", "retrieval.url": "index"}
     settings, run = load("stage1", overrides=keys), RunFolder(folder)
     write_run_metadata(run, settings, manifest_of("stage1", settings))

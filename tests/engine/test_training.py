@@ -97,10 +97,12 @@ def test_a_stage_killed_and_interrupted_in_the_middle_goes_on_with_the_data_in_o
     assert all(len(set(order[start : start + 96])) == 96 for start in (0, 96)), "each question once per pass"
 
 
-def until_step(step: int, run: RunFolder, command: list[str]) -> "subprocess.Popen[bytes]":
+def until_step(
+    step: int, run: RunFolder, command: list[str], stderr: int = subprocess.DEVNULL
+) -> "subprocess.Popen[bytes]":
     """The command at work, when it has finished that step."""
     child = subprocess.Popen(
-        command, env=one_thread(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        command, env=one_thread(), stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True
     )
     wait_for(lambda: step in {row["step"] for row in read_rows(run.metrics)} or child.poll() is not None)
     assert child.poll() is None, run.log.read_text()[-4000:]

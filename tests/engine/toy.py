@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tomli_w
 
@@ -23,13 +24,35 @@ HANG = 3600
 TOWNS = ("barado", "cordell", "fenwick", "gormis", "halvan", "miradell", "torstead", "delvan")
 
 
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "Qwen2.5": ("qwen2", {"tie_word_embeddings": True}),
+    "Qwen3": ("qwen3", {"head_dim": 32, "tie_word_embeddings": False}),
+    "Llama": ("llama", {"tie_word_embeddings": False}),
+    "Gemma": (
+        "gemma3_text",
+        {
+            "head_dim": 32,
+            "query_pre_attn_scalar": 32,
+            "sliding_window": 64,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        },
+    ),
+    "SmolLM3": ("smollm3", {"no_rope_layers": [1, 0, 1], "tie_word_embeddings": True}),
+}
+"""Families of models: transformers' name, and what is particular about their configuration."""
+
+
 def make_model(
-    folder: Path, texts: Iterable[str] | None = None, vocab_size: int = 360, tags: Sequence[str] = R1_SEARCHER.tags
+    folder: Path,
+    texts: Iterable[str] | None = None,
+    vocab_size: int = 360,
+    tags: Sequence[str] = R1_SEARCHER.tags,
+    family: str = "Qwen2.5",
 ) -> Path:
-    """An untrained Qwen2; its byte-level BPE, learned from `texts`, has a token for each protocol tag."""
+    """An untrained model; its byte-level BPE, learned from `texts`, has a token for each protocol tag."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -46,7 +69,9 @@ def make_model(
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|endoftext|>", pad_token="<|endoftext|>")
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
-    config = Qwen2Config(
+    kind, particular = FAMILIES[family]
+    config = AutoConfig.for_model(
+        kind,
         vocab_size=len(tokenizer),
         hidden_size=128,
         intermediate_size=128,
@@ -54,11 +79,12 @@ def make_model(
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=512,
-        tie_word_embeddings=True,
+        bos_token_id=None,
         eos_token_id=0,
         pad_token_id=0,
+        **particular,
     )
-    Qwen2ForCausalLM(config).save_pretrained(folder)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return folder
 
 
@@ -99,7 +125,7 @@ def one_thread() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def make_world(folder: Path, tags: Sequence[str] = R1_SEARCHER.tags) -> World:
+def make_world(folder: Path, tags: Sequence[str] = R1_SEARCHER.tags, family: str = "Qwen2.5") -> World:
     """A corpus of a sentence a town, questions about them, an untrained model, traces, and settings for all of it."""
     regions = towns_and_regions()
     passages = [Passage(town, town, f"{town} is in {region}.") for town, region in regions.items()]
@@ -117,7 +143,7 @@ def make_world(folder: Path, tags: Sequence[str] = R1_SEARCHER.tags) -> World:
         "output": str(folder / "runs"),
         "seed": 3,
         "model": {
-            "path": str(make_model(folder / "model", tags=tags)),
+            "path": str(make_model(folder / "model", tags=tags, family=family)),
             "prompt": str(folder / "prompt.txt"),
             "chat_template": False,
         },
@@ -132,7 +158,7 @@ def make_world(folder: Path, tags: Sequence[str] = R1_SEARCHER.tags) -> World:
             "learning_rate": 1e-3,
             "steps": 6,
         },
-        "sft": {"learning_rate": 5e-3, "batch_size": 16, "micro_batch_size": 16},
+        "sft": {"learning_rate": 5e-3, "batch_size": 12, "micro_batch_size": 12},
         "engine": {"device": "cpu", "precision": "fp32"},
         "checkpoint": {"every": 2},
         "evaluation": {"questions": 0},

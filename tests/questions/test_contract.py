@@ -6,7 +6,7 @@ import pytest
 
 from r1searcher.errors import InputError
 from r1searcher.questions.contract import check_dataset
-from r1searcher.questions.datasets import DATASETS, NamedDataset
+from r1searcher.questions.datasets import DATASETS, NamedDataset, PublishedFile
 from r1searcher.questions.question import Question
 
 ROWS = '{"question": "Who?", "answer": "Ada"}\n{"question": "Where?", "answer": "Oslo"}\n'
@@ -36,6 +36,9 @@ def test_a_spelling_is_in_lower_case_with_underscores() -> None:
         (NamedDataset({"test": "https://h/f.jsonl"}, spelling="other"), "spelling of mine matches its name"),
         (NamedDataset({"test": "http://h/f.jsonl"}), "begins with https:// or hf://"),
         (NamedDataset({"test": "hf://datasets/owner"}), "hf://datasets/OWNER/NAME/FILE"),
+        (NamedDataset({"test": PublishedFile("f.jsonl", (), "0" * 64)}), "has at least one URL"),
+        (NamedDataset({"test": PublishedFile("f.jsonl", ("http://h/f",), "0" * 64)}), "begins with https:// or hf://"),
+        (NamedDataset({"test": PublishedFile("f.jsonl", ("https://h/f",), "md5")}), "has 64 hexadecimal digits"),
         (NamedDataset({"test": lambda: [{"question": "Who?", "answer": "A"}, {"question": "Who?"}]}), "is a question"),
         (NamedDataset({"test": lambda: [Question("1", "Who?", ("Ada",))] * 2}), "ids of mine:test are unique"),
     ],

@@ -24,7 +24,7 @@ from r1searcher.episodes.trajectory import Author, StopReason, Trajectory
 from r1searcher.errors import R1Error
 from r1searcher.retrieval.links.retry import RetryingRetriever
 from r1searcher.rewards.measures import episode_logs
-from r1searcher.runs.records import EpisodeLabel, to_row
+from r1searcher.runs.records import EpisodeLabel, add_heartbeat, to_row
 from r1searcher.runs.resolved import limits_of, protocol_of, read_run, retriever_of, reward_of
 
 
@@ -52,7 +52,7 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
         return retriever_of(self.settings, self._heartbeat)
 
     def _heartbeat(self, sentence: str) -> None:
-        append_row(self.run.heartbeat, {"time": time.time(), "message": sentence})
+        add_heartbeat(self.run, self.writer, sentence)
 
     async def execute(
         self,
@@ -67,7 +67,7 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
     ) -> dict[str, Any]:
         """Run, score and record one episode; see OpenRLHF's `MultiTurnAgentExecutor` for the fields returned."""
         started = time.perf_counter()
-        weights_step: int = llm_engine.weights_step  # of the first turn; the sync waits for the others
+        weights_step: int = llm_engine.weights_step  # those of later turns are newer with partial rollouts
         try:
             row = as_record(parse_json(label), EpisodeLabel, f"a label in {self.run.questions}")
             trajectory = await run_episode(

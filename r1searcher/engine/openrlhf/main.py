@@ -4,25 +4,36 @@ Starts (or joins) Ray with our setup in every worker, then runs OpenRLHF's own m
 in addition to OpenRLHF's flags is in environment variables (see `engine.environment`).
 """
 
+import contextlib
 import os
 import runpy
-import signal
 import sys
-import threading
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from r1searcher.engine import cpu
-from r1searcher.engine.environment import PARENT_PIPE, RAY_ADDRESS, RAY_FOLDER, forwarded, run_of_this_process
+from r1searcher.engine.cluster.join import joined
+from r1searcher.engine.environment import (
+    PARENT_PIPE,
+    RAY_ADDRESS,
+    RAY_FOLDER,
+    forwarded,
+    keys_of,
+    run_of_this_process,
+    stop_when_left_alone,
+)
+from r1searcher.engine.failures import line_of
 from r1searcher.engine.openrlhf import workers
 from r1searcher.engine.topology import LOGICAL_GPUS, require_gpus, topology_of
-from r1searcher.errors import R1Error
+from r1searcher.errors import InputError, R1Error
 from r1searcher.runs.resolved import read_run
 
 MODULES = {"rl": "openrlhf.cli.train_ppo_ray", "sft": "openrlhf.cli.train_sft"}
 
 
-def start_ray() -> None:
-    """A local Ray on the loopback interface, or the cluster that the settings name."""
+@contextlib.contextmanager
+def ray_of_the_run() -> Iterator[None]:
+    """A local Ray on the loopback interface, or the cluster that the settings name, until the block is left."""
     import ray
 
     hook = f"{workers.__name__}.{workers.setup.__name__}"
@@ -30,13 +41,14 @@ def start_ray() -> None:
     settings = read_run(run)[1]
     topology = topology_of(settings, "cpu" if cpu.is_enabled() else "gpu")
     address = os.environ.get(RAY_ADDRESS)
-    if address:
-        variables = forwarded(settings, run, topology)
-        ray.init(address=address, runtime_env={"worker_process_setup_hook": hook, "env_vars": variables})
-    else:
-        _start_local_ray(hook)
-    # Ray would wait for more without a message and without an end.
-    require_gpus(topology, int(ray.cluster_resources().get("GPU", 0)), "the Ray cluster" if address else "this machine")
+    with contextlib.ExitStack() as stack:
+        if address:
+            stack.enter_context(joined(address, forwarded(settings, run, topology), keys_of(settings), hook))
+        else:
+            _start_local_ray(hook)
+        present, where = int(ray.cluster_resources().get("GPU", 0)), "the Ray cluster" if address else "this machine"
+        require_gpus(topology, present, where)  # Ray would wait for more without a message and without an end
+        yield
 
 
 def _start_local_ray(hook: str) -> None:
@@ -65,31 +77,31 @@ def _start_local_ray(hook: str) -> None:
             ray.shutdown()
 
 
-def stop_when_left_alone() -> None:
-    """Without its launcher a run would continue unnoticed, and a second one would write to its folder."""
-
-    def wait() -> None:
-        while os.read(0, 1):  # not sys.stdin, whose lock the interpreter needs at exit
-            pass
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=wait, daemon=True).start()
+def _refuse_keys(flags: Sequence[str]) -> None:
+    """OpenRLHF's own flag for W&B shows the key on the command line and in the run's settings there, and in an SFT it
+    replaces TensorBoard."""
+    if any(flag.startswith("--logger.wandb.key") for flag in flags):
+        raise InputError(
+            "--logger.wandb.key would show the key: set [tracking.wandb] and the environment variable WANDB_API_KEY"
+        )
 
 
 def main() -> NoReturn:
     kind, flags = sys.argv[1], sys.argv[2:]
     if os.environ.get(PARENT_PIPE):
         stop_when_left_alone()
-    try:
-        workers.setup()
-        if cpu.is_enabled():
-            workers.require_vllm_entry_point()
-        if kind == "rl":
-            start_ray()
-    except R1Error as error:
-        sys.exit(f"{type(error).__module__}.{type(error).__name__}: {error}")
-    sys.argv = [MODULES[kind], *flags]
-    runpy.run_module(MODULES[kind], run_name="__main__", alter_sys=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            _refuse_keys(flags)
+            workers.setup()
+            if cpu.is_enabled():
+                workers.require_vllm_entry_point()
+            if kind == "rl":
+                stack.enter_context(ray_of_the_run())
+        except R1Error as error:
+            sys.exit(line_of(error))
+        sys.argv = [MODULES[kind], *flags]
+        runpy.run_module(MODULES[kind], run_name="__main__", alter_sys=True)
     sys.exit(0)
 
 

@@ -1,6 +1,6 @@
 """Retrieval at the paper's scale: 1,024 episodes at once, each with up to eight searches, through the episode loop.
 
-    python -m benchmarks.retrieval_scale --corpora c20k 200000 1000000 --elasticsearch http://127.0.0.1:9200
+    python benchmarks/retrieval_scale.py --corpora c20k 200000 1000000 --elasticsearch http://127.0.0.1:9200
 
 The generator is scripted; loop, retries, engines and servers are the real ones. Each corpus is searched by the embedded
 index in the process of the episodes, by `r1s serve` over that index, and by a running Elasticsearch if one is named.
@@ -8,8 +8,8 @@ index in the process of the episodes, by `r1s serve` over that index, and by a r
 
 Every round asserts that each episode has all its searches, each with the passages that the embedded index finds for
 that query alone. (Elasticsearch is compared with its own first answer: Lucene does not count passages without terms, of
-which the synthetic corpora have a few, so its scores differ by 0.005 %, and the order of a few hits.) CPU milliseconds per
-search are those of the processes minus those of the same episodes without an engine; a busy machine changes them
+which the synthetic corpora have a few, so its scores differ by 0.005 %, and the order of a few hits.) CPU milliseconds
+per search are those of the processes minus those of the same episodes without an engine; a busy machine changes them
 little, unlike wall time. Prints Markdown tables.
 """
 
@@ -29,8 +29,11 @@ from dataclasses import asdict, dataclass
 from heapq import heapify, heappop, heapreplace
 from pathlib import Path
 
-from benchmarks.corpus import SHARED, queries, write_corpus
-from benchmarks.index import elasticsearch_figures
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from corpus import SHARED, queries, write_corpus
+from index import elasticsearch_figures
+
 from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.base import Health, Hit, SearchResult, hits_of
@@ -39,13 +42,13 @@ from tests.episodes.many import MOST_SEARCHES, TOP_K, Script, require_complete, 
 from tests.processes import cpu_seconds, memory_mb, tree
 from tests.retrieval.serving import started
 
-SELF = (sys.executable, "-m", "benchmarks.retrieval_scale")
+SELF = (sys.executable, __file__)
 EPISODES, PAPER_PASSAGES = 1024, 5_200_000
 STEP_S, SHARE = 60, 0.05
 """A training step in seconds, and the part of it that searches may add."""
 GENERATION_S = 30.0
 """How much of the step is generation; the rest is training."""
-EMBEDDED, SERVED, ELASTICSEARCH, NONE = "embedded", "served", "Elasticsearch", "no engine"
+EMBEDDED, SERVED, ELASTICSEARCH = "embedded", "served", "Elasticsearch"
 
 
 def write_scripts(fewest: int, generation: float, seed: int = 7) -> list[Script]:

@@ -2,6 +2,7 @@
 
 import os
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -122,3 +123,40 @@ def test_packed_trajectories_keep_their_random_order(buffer):
     buffer.packing_samples = True
     loader = ppo_actor.DataLoader(buffer, batch_size=MICRO, shuffle=True, collate_fn=buffer.collate_fn)
     assert not isinstance(loader.sampler, padding.UpdatesByLength)
+
+
+def maker_of(micro: int, trainers: int) -> Any:
+    """What the engine's experience maker reads of its arguments to split the rollouts of a step."""
+    args = SimpleNamespace(
+        actor=SimpleNamespace(num_nodes=1, num_gpus_per_node=trainers),
+        train=SimpleNamespace(dynamic_batch_enable=False),
+        ds=SimpleNamespace(packing_samples=False),
+        rollout=SimpleNamespace(micro_batch_size=micro),
+    )
+    return SimpleNamespace(args=args, tokenizer=SimpleNamespace(pad_token_id=0))
+
+
+def rollouts(buffer: Any) -> list[Any]:
+    """Rollouts as the engine's workers return them: batches of one."""
+    from openrlhf.trainer.ppo_utils.experience import Experience
+
+    return [
+        Experience(
+            sequences=item.sequences[None], total_length=item.total_length[None], rewards=item.total_length[None]
+        )
+        for item in buffer.items
+    ]
+
+
+def test_forward_passes_have_trajectories_of_similar_length_and_know_their_places(buffer):
+    from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
+
+    samples = rollouts(buffer)
+    batches = RemoteExperienceMaker.split_rollout_samples(maker_of(4, 1), samples)
+    lengths = [int(length) for batch in batches for length in batch.total_length]
+    assert lengths == sorted(int(sample.total_length) for sample in samples)
+    assert [len(batch.index) for batch in batches] == [4] * 5
+    for batch in batches:
+        assert batch.index == batch.sequences[:, 0].tolist()  # the ids are the places
+    several = RemoteExperienceMaker.split_rollout_samples(maker_of(4, 2), samples)
+    assert [number for batch in several for number in batch.index] == list(range(EPISODES))

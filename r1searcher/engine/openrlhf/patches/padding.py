@@ -60,3 +60,26 @@ def actor_updates_by_length(module: ModuleType) -> None:
 def critic_updates_by_length(module: ModuleType) -> None:
     """The critic is trained in the same random order, with the same padding."""
     _sorted_updates(module, module.CriticPPOTrainer)
+
+
+@after("openrlhf.trainer.ppo_utils.experience_maker", "RemoteExperienceMaker.split_rollout_samples")
+def forward_passes_by_length(module: ModuleType) -> None:
+    """Log-probabilities before an update are computed in batches of trajectories in the order of their questions.
+
+    `index` is the place of a trajectory among all of the step, by which OpenRLHF finds the group of a question. With
+    several trainers the order stays as it was: each gets consecutive batches, and one would get all the long ones.
+    """
+    stock = module.RemoteExperienceMaker.split_rollout_samples
+
+    def split_rollout_samples(self: Any, samples: list[Any]) -> list[Any]:
+        actor = self.args.actor
+        several = actor.num_nodes * actor.num_gpus_per_node > 1
+        if several or self.args.train.dynamic_batch_enable or self.args.ds.packing_samples:
+            return list(stock(self, samples))
+        order = sorted(range(len(samples)), key=lambda place: int(samples[place].total_length))
+        batches = list(stock(self, [samples[place] for place in order]))
+        for batch in batches:
+            batch.index = [order[place] for place in batch.index]
+        return batches
+
+    module.RemoteExperienceMaker.split_rollout_samples = split_rollout_samples

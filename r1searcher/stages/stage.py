@@ -50,17 +50,15 @@ def train_stage(stage: Stage, settings: Settings, run: RunFolder, console: SafeC
     Raises what `prepare_stage` and `run_engine` raise.
     """
     prepared = prepare_stage(stage, settings, run)
-    return train_once(stage, settings, run, console, lambda: _train(stage, settings, run, prepared, console))
+    return train_once(stage, prepared.settings, run, console, lambda: _train(stage, run, prepared, console))
 
 
-def _train(
-    stage: Stage, settings: Settings, run: RunFolder, prepared: Prepared, console: SafeConsole
-) -> dict[str, Any]:
-    for warning in prepared.warnings:
-        console.print(warning, soft_wrap=True)
-    rl = settings.rl
-    steps = lines_in(run.questions) // rl.questions_per_step
-    with RunView(run, TITLES[stage], steps, rl.rollouts, console) as view:
+def _train(stage: Stage, run: RunFolder, prepared: Prepared, console: SafeConsole) -> dict[str, Any]:
+    for note in (*prepared.derived, *prepared.warnings):
+        console.print(note, soft_wrap=True)
+    settings = prepared.settings
+    steps = lines_in(run.questions) // settings.rl.questions_per_step
+    with RunView(run, TITLES[stage], steps, settings.rl.rollouts, console) as view:
         if prepared.resuming:
             console.print("resuming from the last checkpoint")
         ended = describe(run_engine(run, view.refresh, console.print))

@@ -78,16 +78,16 @@ def tiny_network():
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(0)
-    return Qwen2ForCausalLM(
-        Qwen2Config(
-            vocab_size=96,
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-        )
+    config = Qwen2Config(
+        vocab_size=96,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        use_cache=False,  # as OpenRLHF sets it; with a cache transformers does not keep packed samples apart
     )
+    return Qwen2ForCausalLM(config)
 
 
 def batch():
@@ -96,35 +96,43 @@ def batch():
     ids = torch.randint(0, 96, (4, 20))
     attention = torch.ones_like(ids)
     attention[1, :5] = 0
-    actions = (torch.rand(4, 19) < 0.3).long() * attention[:, 1:]
+    actions = (torch.rand(4, 19) < 0.3).long() * attention[:, 1:] * attention[:, :-1]
     actions[3] = 0
     return ids, actions, attention
 
 
-def log_probs_and_gradients(actor_class, network, ids, actions, attention):
+def passed_through(actor_class, network, rows, packed):
+    """Log-probabilities, entropies of the masked tokens, logits, and gradients of a loss of both."""
+    ids, actions, attention = rows
     actor = actor_class(network, temperature=0.7)
-    actor.packing_samples = False
+    actor.packing_samples = packed
     network.zero_grad()
-    log_probs, output = actor(ids, actions, attention_mask=attention, return_output=True)
+    log_probs, output = actor(ids, actions, attention_mask=attention, return_output=True, return_entropy=True)
+    entropy = output.entropy * actions
     weights = torch.randn(log_probs.shape, generator=torch.Generator().manual_seed(2))
-    (log_probs * weights).sum().backward()
+    ((log_probs + 0.1 * entropy) * weights).sum().backward()
     gradients = {name: parameter.grad.clone() for name, parameter in network.named_parameters()}
-    return log_probs.detach(), gradients, output["logits"]
+    return log_probs.detach(), entropy.detach(), output["logits"], gradients
 
 
-def test_the_head_on_action_tokens_gives_the_stock_log_probabilities_and_gradients():
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("trained", [True, False])
+def test_the_head_on_action_tokens_gives_the_stock_log_probabilities_and_gradients(packed, trained):
+    """Without any trained token too: the head still needs a gradient, which the other processes wait for."""
     from openrlhf.models.actor import Actor
 
     stock_actor = pristine("openrlhf.models.actor").Actor
     assert stock_actor.forward is not Actor.forward
     network, (ids, actions, attention) = tiny_network(), batch()
-    stock, stock_gradients, stock_logits = log_probs_and_gradients(stock_actor, network, ids, actions, attention)
-    ours, our_gradients, our_logits = log_probs_and_gradients(Actor, network, ids, actions, attention)
-    assert stock_logits.shape == (4, 20, 96)
-    assert our_logits.shape == (int(actions.sum()), 96)
+    rows = (ids, actions * trained, attention)
+    stock, stock_entropy, stock_logits, stock_gradients = passed_through(stock_actor, network, rows, packed)
+    ours, our_entropy, our_logits, our_gradients = passed_through(Actor, network, rows, packed)
+    assert stock_logits.shape == ((1, 75, 96) if packed else (4, 20, 96))
+    assert our_logits.shape == (int(rows[1].sum()), 96)
     torch.testing.assert_close(ours, stock, rtol=0, atol=1e-6)
+    torch.testing.assert_close(our_entropy, stock_entropy, rtol=0, atol=1e-5)
     for name, gradient in stock_gradients.items():
-        torch.testing.assert_close(our_gradients[name], gradient, rtol=1e-5, atol=1e-6, msg=name)
+        torch.testing.assert_close(our_gradients[name], gradient, rtol=1e-5, atol=2e-6, msg=name)
 
 
 def test_frozen_lower_layers_get_no_gradient_and_the_others_do():
@@ -263,7 +271,7 @@ def test_an_update_on_whole_traces_is_one_on_a_row_for_each_turn(tokenizer):
 
 
 def test_settings_of_the_patches_survive_the_environment(monkeypatch):
-    settings = cpu.CpuSettings("mixed", 18, False)
+    settings = cpu.CpuSettings("mixed", 18, "eager")
     monkeypatch.setenv(cpu.CPU_ENV, settings.to_env())
     assert cpu.CpuSettings.from_env() == settings
     assert json.loads(settings.to_env())["precision"] == "mixed"

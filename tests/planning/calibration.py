@@ -1,6 +1,6 @@
 """How well a plan predicts the memory of a model that was not measured, from two that were.
 
-Models with random weights are trained by the real engine on this machine's CPU in fp32 (an SFT of the toy world, three
+Models with random weights are trained by the real engine on this machine's CPU in fp32 (an SFT of the toy world, two
 updates), each in its own process. What is compared is growth: the peak of the process's resident memory, less that of
 the same engine with a tiny model. The plan's items are weights, gradients and optimizer (`states`), and activations
 and logits, by the formulas for GPUs with 4 bytes per value. Two factors, of the states and of the rest, follow
@@ -80,7 +80,7 @@ def measure(size: Size, world: World) -> Measured:
         "episode.max_context": 2048,
         "sft.micro_batch_size": ROWS,
         "sft.batch_size": 2 * ROWS,
-        "sft.steps": 3,
+        "sft.steps": 2,
     }
     words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     peak = _peak(world.command("sft", str(world.settings), "--name", name, *words), run)

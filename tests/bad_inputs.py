@@ -200,6 +200,7 @@ SETTINGS = (
     "stop.format=-0.1", "stop.searches=-1", "stop.official_f1=0.5", "stop.=1", "stop.x\u0000=1", "stop.patience=0",
     "checkpoint.every=0", "checkpoint.keep=-1",
     "engine.device=tpu", "engine.gpus=0", "engine.gpus=" + "9" * 20, "engine.precision=fp64", "engine.zero_stage=4",
+    "engine.async_steps=-1", "engine.async_steps=1001",
     "engine.gpu_memory_utilization=0", "engine.gpu_memory_utilization=nan", "engine.attention=flash_attention_2",
     "engine.vllm_kl_limit=0", "engine.vllm_kl_limit=inf", "evaluation.questions=-1", "retrieval.retry_timeout_s=0",
     "retrieval.retry_timeout_s=inf", "retrieval.url=\"\"", "retrieval.url=3", "retrieval.url=\"a\\u0000\"",

@@ -430,6 +430,10 @@ class Engine(Section):
     """Steps that rollouts may run ahead of training: a step trains on episodes of weights that are up to this many
     updates old (`staleness`). More than 0 needs GPUs for vLLM alone (colocate = false)."""
 
+    partial_rollouts: bool = False
+    """With async_steps: send weights to vLLM while episodes are running, whose later tokens then come from newer
+    weights; false lets the episodes of a step end first."""
+
     zero_stage: Annotated[int, DERIVED] = Field(2, ge=0, le=3)
     """DeepSpeed ZeRO stage."""
 

@@ -105,8 +105,10 @@ def derive(settings: Settings, stage: Stage, shape: ModelShape, machine: Machine
         return Derived(settings)
     search = _Search(settings, stage, shape, machine)
     chosen = search.first(keys)
-    reasons = tuple(f"{key} = {as_toml(_value(chosen, key))}: {search.reason(chosen, key, keys)}" for key in keys)
-    return Derived(chosen, reasons)
+    said = {key: f"{key} = {as_toml(_value(chosen, key))}" for key in keys}
+    if problem := search.problem(chosen):
+        return Derived(chosen, (f"{', '.join(said.values())}: nothing fits; {problem} with the least",))
+    return Derived(chosen, tuple(f"{value}: {search.reason(chosen, key)}" for key, value in said.items()))
 
 
 def shortfall(memory: CardMemory, card: int, episodes: int | None = None) -> str:
@@ -129,8 +131,14 @@ def _open(settings: Settings, stage: Stage) -> tuple[str, ...]:
         _UTILIZATION,
     )
     read = of_sft if stage == "sft" else of_rl
-    unset = set(derived_keys(settings)) - (set() if settings.rl.kl_coef else {"engine.reference_offload"})
-    return tuple(key for key in read if key in unset)
+    unset, rl, stage_of_zero = set(derived_keys(settings)), settings.rl, settings.engine.zero_stage
+    given = "engine.zero_stage" not in unset
+    without_effect = {
+        "engine.reference_offload": not rl.kl_coef or (given and stage_of_zero < 3),
+        "engine.adam_offload": given and stage_of_zero == 0,
+        "rl.micro_batch_size": rl.dynamic_batch and rl.max_tokens_per_gpu is not None,
+    }
+    return tuple(key for key in read if key in unset and not without_effect.get(key))
 
 
 @dataclass(slots=True)
@@ -146,7 +154,7 @@ class _Search:
         self.options = {key: self._options(key) for key in keys if key != _UTILIZATION}
         candidate = self.settings
         for candidate in self._candidates():
-            if not self._problem(candidate):
+            if not self.problem(candidate):
                 return candidate
         return candidate
 
@@ -171,7 +179,8 @@ class _Search:
 
     def _placements(self) -> Sequence[bool]:
         """Colocated, where the processes allow it; separate too, where there are cards for it."""
-        if self.settings.engine.async_steps:
+        engine = self.settings.engine
+        if engine.async_steps or engine.zero_stage == 0:
             return (False,)
         shared = self._topology(replaced(self.settings, {"engine.colocate": True}))
         separate = self._topology(replaced(self.settings, {"engine.colocate": False}))
@@ -198,7 +207,7 @@ class _Search:
             return sft_memory(candidate, topology, self.shape)
         return card_memory(candidate, topology, self.shape, self.machine.card)
 
-    def _problem(self, candidate: Settings) -> str:
+    def problem(self, candidate: Settings) -> str:
         """Why a candidate does not fit; empty if it does."""
         memory, topology = self._memory(candidate), self._topology(candidate)
         episodes = None
@@ -209,7 +218,7 @@ class _Search:
                 return f"{host / GIB:.0f} of {self.machine.host / GIB:.0f} GiB of host memory would be needed"
         return shortfall(memory, self.machine.card, episodes)
 
-    def reason(self, chosen: Settings, key: str, keys: Sequence[str]) -> str:
+    def reason(self, chosen: Settings, key: str) -> str:
         """What speaks against the value that would be preferred, or that it fits."""
         memory = self._memory(chosen)
         if key == _UTILIZATION:
@@ -218,15 +227,14 @@ class _Search:
                 if chosen.engine.colocate
                 else "vLLM has its cards for itself"
             )
-        problem = self._problem(chosen)
-        if problem:
-            return f"nothing fits; {problem} with the least"
-        options = self.options[key]
-        place = options.index(_value(chosen, key))
-        if place:
-            before = self._with_utilization(replaced(chosen, {key: options[place - 1]}))
-            return f"with {as_toml(options[place - 1])} {self._problem(before) or 'it has no effect'}"
-        return f"a card needs {memory.peak / GIB:.1f} of {self.machine.card / GIB:.1f} GiB"
+        place = self.options[key].index(_value(chosen, key))
+        if not place:
+            return f"a card needs {memory.peak / GIB:.1f} of {self.machine.card / GIB:.1f} GiB"
+        before = self.options[key][place - 1]
+        later = list(self.options)[list(self.options).index(key) + 1 :]  # even where these save most
+        least = replaced(chosen, {key: before, **{other: self.options[other][-1] for other in later}})
+        problem = self.problem(self._with_utilization(least))
+        return f"with {as_toml(before)} {problem}" if problem else "engine.reference_offload needs it"
 
 
 def _beside_vllm(memory: CardMemory) -> int:

@@ -9,7 +9,15 @@ from r1searcher.config.settings import Settings, Stage, replaced
 from r1searcher.engine.openrlhf.arithmetic import placement_problems
 from r1searcher.engine.topology import Topology, topology_of
 from r1searcher.planning.derive import Machine, as_toml, derive, shortfall
-from r1searcher.planning.memory import GIB, CardMemory, cache_tokens, card_memory, host_memory, kept_on_disk
+from r1searcher.planning.memory import (
+    GIB,
+    CardMemory,
+    cache_tokens,
+    card_memory,
+    host_memory,
+    kept_on_disk,
+    trained_parameters,
+)
 from r1searcher.planning.shapes import ModelShape
 from r1searcher.questions.named import is_here, open_dataset
 
@@ -21,6 +29,12 @@ TOKENS_PER_EPISODE = (200, 800)
 
 PEAK_FLOPS, BANDWIDTH = 989e12, 3.35e12
 """An H100 SXM: dense bf16 operations per second, and bytes per second of its memory (the vendor's data sheet)."""
+
+HOST_BANDWIDTH = 100e9
+"""Bytes per second of a node's host memory: assumed, not measured."""
+
+PADDING = 1.5
+"""Tokens of a pass over several padded trajectories, per token of theirs: assumed, not measured."""
 
 TRAINING_SHARE, SAMPLING_SHARE = (0.25, 0.45), (0.3, 0.6)
 """Shares of these peaks that training and sampling reach, low and high: assumed, not measured."""
@@ -37,8 +51,11 @@ class Plan:
     card: int
     steps: int | None
     hours_per_step: tuple[float, float]
-    problems: tuple[str, ...]
-    """Why it does not fit, or would be refused; empty if it fits."""
+    refusals: tuple[str, ...]
+    """Why a stage would refuse the settings, each with what to set instead."""
+
+    shortfall: str
+    """Why it does not fit the cards; empty if it does."""
 
     derived: tuple[str, ...] = ()
     """A sentence per setting that was left open."""
@@ -48,6 +65,10 @@ class Plan:
     @property
     def fits(self) -> bool:
         return not self.problems
+
+    @property
+    def problems(self) -> list[str]:
+        return [*self.refusals, *[self.shortfall] * bool(self.shortfall)]
 
     @property
     def host_memory(self) -> int:
@@ -85,7 +106,7 @@ class Plan:
         """Sizes in GiB."""
         return {
             "fits": self.fits,
-            "problems": list(self.problems),
+            "problems": self.problems,
             "change": self.change,
             "derived": list(self.derived),
             "model": {"path": self.settings.model.path, "parameters": self.shape.parameters},
@@ -122,9 +143,6 @@ def _plan(settings: Settings, shape: ModelShape, card: int) -> Plan:
     topology = topology_of(settings, device="gpu")
     memory = card_memory(settings, topology, shape, card)
     episodes = cache_tokens(memory, topology, shape) // settings.episode.max_context
-    problems = placement_problems(settings, topology, STAGE)
-    if short := shortfall(memory, card, episodes):
-        problems.append(short)
     return Plan(
         settings=settings,
         topology=topology,
@@ -133,7 +151,8 @@ def _plan(settings: Settings, shape: ModelShape, card: int) -> Plan:
         card=card,
         steps=_steps(settings),
         hours_per_step=_hours_per_step(settings, topology, shape, memory),
-        problems=tuple(problems),
+        refusals=tuple(placement_problems(settings, topology, STAGE)),
+        shortfall=shortfall(memory, card, episodes),
     )
 
 
@@ -157,6 +176,10 @@ def _changes(settings: Settings) -> Iterator[dict[str, Any]]:
         yield {"engine.reference_offload": True, **({} if engine.zero_stage == 3 else {"engine.zero_stage": 3})}
     if not engine.adam_offload:
         yield {"engine.adam_offload": True, **({} if engine.zero_stage else {"engine.zero_stage": 2})}
+    engines = engine.tensor_parallel
+    while 2 * engines <= engine.gpus:
+        engines *= 2
+        yield {"engine.tensor_parallel": engines}
     for shorter in _halves(context, 2048):
         yield {"episode.max_context": shorter}
     gpus = engine.gpus
@@ -184,22 +207,38 @@ def _halves(size: int, least: int) -> Iterator[int]:
         yield size
 
 
+def _is_packed(settings: Settings) -> bool:
+    return settings.engine.packing or settings.rl.dynamic_batch or settings.rl.micro_batch_size == 1
+
+
+def _on_the_host(settings: Settings, topology: Topology, shape: ModelShape) -> float:
+    """Seconds per step that Adam takes in host memory: it reads and writes 30 bytes per parameter in each update."""
+    if not settings.engine.adam_offload:
+        return 0.0
+    updates = settings.rl.rollouts / settings.rl.batch_size
+    return updates * 30 * trained_parameters(shape, settings.lora) / (topology.nodes * HOST_BANDWIDTH)
+
+
 def _hours_per_step(
     settings: Settings, topology: Topology, shape: ModelShape, memory: CardMemory
 ) -> tuple[float, float]:
-    """The fewest and the most hours per step, under the assumptions above; searches overlap with generation."""
+    """The fewest and the most hours per step, under the assumptions above; searches overlap with generation.
+
+    Asynchronous rollouts overlap with training.
+    """
     rollouts = settings.rl.rollouts
     found = []
     for written, training, sampling in zip(TOKENS_PER_EPISODE, TRAINING_SHARE[::-1], SAMPLING_SHARE[::-1], strict=True):
         context = min(settings.episode.max_context, 3 * written)
         backward = 2 if settings.lora.rank else 4  # no gradients of the weights that have adapters
         passes = 2 + backward + 2 * settings.engine.gradient_checkpointing + 2 + 2 * topology.reference
-        operations = passes * shape.parameters * rollouts * context
-        trained = operations / (topology.trainer_gpus * PEAK_FLOPS * training)
+        operations = passes * shape.parameters * rollouts * context * (1 if _is_packed(settings) else PADDING)
+        trained = operations / (topology.trainer_gpus * PEAK_FLOPS * training) + _on_the_host(settings, topology, shape)
         slots = cache_tokens(memory, topology, shape) // context
         at_once = max(1, min(rollouts, slots))
         read = 2 * shape.parameters * topology.vllm_engines + at_once * context * shape.kv_bytes_per_token
         seconds_per_token = read / (topology.vllm_gpus * BANDWIDTH * sampling)
         sampled = rollouts / at_once * written * seconds_per_token
-        found.append((trained + sampled) / 3600)
+        seconds = max(trained, sampled) if topology.async_steps else trained + sampled
+        found.append(seconds / 3600)
     return found[0], found[1]

@@ -80,12 +80,39 @@ def test_settings_that_are_given_stay() -> None:
     assert [reason.partition(" = ")[0] for reason in found.reasons] == ["engine.adam_offload"]
 
 
+@pytest.mark.parametrize(
+    ("given", "without"),
+    [
+        ({"engine__zero_stage": 0}, ("adam_offload", "reference_offload")),
+        ({"engine__zero_stage": 2}, ("reference_offload",)),
+        ({"rl__dynamic_batch": True, "rl__max_tokens_per_gpu": 8192}, ("micro_batch_size",)),
+    ],
+)
+def test_what_would_have_no_effect_is_not_derived(given: dict[str, Any], without: tuple[str, ...]) -> None:
+    reasons = derived("Qwen/Qwen2.5-0.5B", 80, rl__kl_coef=0.01, **given).reasons
+    assert not any(name in reason for reason in reasons for name in without)
+    assert (f"engine.colocate = {str(given.get('engine__zero_stage') != 0).lower()}" in reasons[0]) == bool(reasons)
+
+
 def test_a_reason_says_what_would_not_fit() -> None:
     found = derived("Qwen/Qwen2.5-1.5B", 24, engine__adam_offload=False)
     assert "nothing fits; a card would need " in found.reasons[0]
     found = derived("Qwen/Qwen2.5-1.5B", 24)
     assert found.settings.engine.adam_offload
     assert any(r.startswith("engine.adam_offload = true: with false a card would need ") for r in found.reasons)
+
+
+def test_a_reason_holds_whatever_the_settings_after_it_are() -> None:
+    """Weights, gradients and Adam's state of 3.09 billion parameters are 57.5 GiB of a card alone."""
+    found = derived("Qwen/Qwen2.5-3B", 64, rl__micro_batch_size=1)
+    [reason] = [reason for reason in found.reasons if reason.startswith("engine.adam_offload = true")]
+    needed = float(reason.partition("would need ")[2].partition(" ")[0])
+    given = {"engine__adam_offload": False, "engine__gradient_checkpointing": True, "engine__zero_stage": 3}
+    least = make_plan(
+        settings("Qwen/Qwen2.5-3B", rl__micro_batch_size=1, **given), shape_of("Qwen/Qwen2.5-3B"), 64 * GB
+    )
+    assert least.memory.peak / 2**30 == pytest.approx(needed, abs=0.06)
+    assert not least.fits
 
 
 def test_a_model_that_fits_beside_vllm_on_no_card_gets_cards_of_its_own_if_there_are_any() -> None:

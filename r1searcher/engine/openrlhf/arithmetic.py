@@ -105,13 +105,14 @@ def _dynamic_problems(settings: Settings) -> list[str]:
 
 def _ahead_problems(settings: Settings, topology: Topology) -> list[str]:
     """vLLM samples while the model is trained, so it cannot sleep on the same GPUs."""
-    steps = settings.engine.async_steps
-    if not (steps and topology.colocate):
-        return []
-    return [
-        f"engine.async_steps = {steps}: rollouts that run ahead of training need GPUs of their own; set "
-        "engine.colocate = false, or engine.async_steps = 0"
-    ]
+    if topology.async_steps and topology.colocate:
+        return [
+            f"engine.async_steps = {topology.async_steps}: rollouts that run ahead of training need GPUs of their own; "
+            "set engine.colocate = false, or engine.async_steps = 0"
+        ]
+    if settings.engine.partial_rollouts and not topology.async_steps:
+        return ["engine.partial_rollouts = true: needs rollouts that run ahead of training; set engine.async_steps = 1"]
+    return []
 
 
 def _batch_problems(settings: Settings, section: Literal["rl", "sft"], processes: int) -> list[str]:

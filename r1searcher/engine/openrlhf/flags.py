@@ -62,8 +62,7 @@ def rl_flags(this: EngineRun, executor: Path | None = None) -> Flags:
         and this.topology.device == "gpu"
         and not settings.engine.adam_offload,
         "ref.offload": this.topology.reference and settings.engine.reference_offload,
-        "train.async_enable": settings.engine.async_steps > 0,
-        "train.async_queue_size": settings.engine.async_steps or None,
+        "train.partial_rollout_enable": settings.engine.partial_rollouts,
         "vllm.gpu_memory_utilization": settings.engine.gpu_memory_utilization,
         **_strategy(settings, this.topology),
         "actor.gradient_checkpointing_enable": settings.engine.gradient_checkpointing,
@@ -144,6 +143,8 @@ def _placement(topology: Topology) -> Flags:
         "vllm.enable_prefix_caching": True,  # a turn's context is the turn before and its documents
         "vllm.enable_sleep": topology.colocate and not cpu,
         "train.colocate_all": topology.colocate,
+        "train.async_enable": topology.async_steps > 0,
+        "train.async_queue_size": topology.async_steps or None,
     }
 
 

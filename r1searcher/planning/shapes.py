@@ -13,6 +13,7 @@ from r1searcher.common.hub import hub_file
 from r1searcher.common.records import Record, read_record
 from r1searcher.episodes.tokens import may_be_on_hub
 from r1searcher.errors import InputError, ServiceError
+from r1searcher.models.demo import DEMO_MODEL, HUB_NAME
 
 _MOST_BYTES = 1 << 20
 
@@ -114,7 +115,10 @@ def _known(layers: int, hidden: int, intermediate: int, heads: tuple[int, int], 
 
 
 _QWEN = {"model_type": "qwen2", "vocab_size": 151936, "tie_word_embeddings": True}
+_SMOLLM2 = _known(30, 576, 1536, (9, 3), model_type="llama", vocab_size=49152, tie_word_embeddings=True)
 _KNOWN = {
+    DEMO_MODEL: _SMOLLM2,
+    HUB_NAME.removesuffix("-Instruct"): _SMOLLM2,
     "Qwen/Qwen2.5-0.5B": _known(24, 896, 4864, (14, 2), **_QWEN),
     "Qwen/Qwen2.5-1.5B": _known(28, 1536, 8960, (12, 2), **_QWEN),
     "Qwen/Qwen2.5-3B": _known(36, 2048, 11008, (16, 2), **_QWEN),

@@ -124,6 +124,7 @@ KINDS: dict[str, tuple[str, Callable[[Path], None]]] = {
 
 STAGE = ("stage1", "settings.toml")
 EVALUATE = ("evaluate", "http://127.0.0.1:9/v1", "--retriever", "index", "--set", "retrieval.retry_timeout_s=0.1")
+BOOTSTRAP = ("--retriever", "index", "--to", "new.jsonl", "--model", "model", "--set", "model.chat_template=false")
 READERS: dict[str, tuple[str, ...]] = {
     "score": ("score", "{}"),
     "compare": ("compare", "predictions.jsonl", "{}", "--json"),
@@ -134,6 +135,7 @@ READERS: dict[str, tuple[str, ...]] = {
     "settings of sft": ("sft", "{}"),
     "data.train": (*STAGE, "--name", "new", "--data", "{}"),
     "data.held_out": (*STAGE, "--name", "new", "--set", "data.held_out={}", "--set", "rl.questions_per_step=1000"),
+    "questions of bootstrap": ("data", "bootstrap", "{}", *BOOTSTRAP),
     "data.traces": ("sft", "settings.toml", "--name", "new", "--set", "data.traces={}"),
 }
 """Commands that read a file from outside; {} is its path."""
@@ -198,6 +200,7 @@ SETTINGS = (
     "stop.format=-0.1", "stop.searches=-1", "stop.official_f1=0.5", "stop.=1", "stop.x\u0000=1", "stop.patience=0",
     "checkpoint.every=0", "checkpoint.keep=-1",
     "engine.device=tpu", "engine.gpus=0", "engine.gpus=" + "9" * 20, "engine.precision=fp64", "engine.zero_stage=4",
+    "engine.async_steps=-1", "engine.async_steps=1001",
     "engine.gpu_memory_utilization=0", "engine.gpu_memory_utilization=nan", "engine.attention=flash_attention_2",
     "engine.vllm_kl_limit=0", "engine.vllm_kl_limit=inf", "evaluation.questions=-1", "retrieval.retry_timeout_s=0",
     "retrieval.retry_timeout_s=inf", "retrieval.url=\"\"", "retrieval.url=3", "retrieval.url=\"a\\u0000\"",

@@ -62,6 +62,7 @@ OPTIONS = {
     "plan": f"{RUN} --nodes --gpus --gpu-memory --json",
     "demo": "--output --seed --contrast --set",
     "data r1-searcher": "--to --from",
+    "data bootstrap": "--to --retriever --model --config --preset --set --data-dir --limit --max-traces --seed --json",
     "index-corpus": "--to --format --limit --overwrite --restart --rejects --bad-rows"
     " --analyzer --k1 --b --title-weight --shards",
     "search": "--queries --top-k --json",

@@ -20,7 +20,7 @@ from r1searcher.engine.topology import Topology
 from r1searcher.episodes.protocol import EpisodeProtocol
 from r1searcher.errors import InputError
 from r1searcher.questions.named import Dataset
-from r1searcher.questions.traces import SftRow
+from r1searcher.questions.traces import Trace
 from r1searcher.retrieval.base import Health
 
 RL_STAGES: tuple[Stage, ...] = ("stage1", "stage2")
@@ -51,7 +51,7 @@ class StageInputs:
     topology: Topology | None = None
     train: Dataset | None = None
     held_out: Dataset | None = None
-    traces: Sequence[SftRow] = ()
+    traces: Sequence[Trace] = ()
     health: Health | None = None
     """What the retriever says about itself."""
 

@@ -84,7 +84,7 @@ def _packages() -> list[str]:
 def _memory(inputs: StageInputs, topology: Topology) -> int:
     """0 where the shape of the model is not known."""
     try:
-        return host_memory(topology, model_shape(inputs), inputs.settings.lora)
+        return host_memory(inputs.settings, topology, model_shape(inputs))
     except Skip:
         return 0
 

@@ -36,14 +36,14 @@ def _questions_per_step(inputs: StageInputs) -> None:
 
 
 def _traces(inputs: StageInputs) -> None:
-    """`data.traces` can be read, and has enough segments for one update."""
+    """`data.traces` can be read, and has enough traces for one update."""
     file, needed = inputs.settings.data.traces, inputs.settings.sft.batch_size
     require_setting("data.traces", file, "a JSONL file of traces")
     inputs.traces = list(read_traces(Path(file)))
     if len(inputs.traces) < needed:
         raise InputError(
-            f"data.traces: the model has {len(inputs.traces)} segments to learn, and one update needs sft.batch_size = "
-            f"{needed}: lower it, or add traces"
+            f"data.traces has {len(inputs.traces)} traces, and one update needs sft.batch_size = {needed}: lower it, "
+            "or add traces"
         )
 
 

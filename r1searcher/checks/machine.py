@@ -1,5 +1,8 @@
 """Whether this machine can train as the settings ask."""
 
+import os
+import shutil
+
 from r1searcher.checks.base import Check, Skip, StageInputs
 from r1searcher.engine.cluster.address import cluster_address
 from r1searcher.engine.openrlhf.patches.flash_attention import has_flash_attention_2, has_flash_attention_4
@@ -53,7 +56,20 @@ def _attention(inputs: StageInputs) -> None:
         )
 
 
+def _compiler(inputs: StageInputs) -> None:
+    """A C++ compiler is installed, if Adam runs in host memory: DeepSpeed compiles it when the first run starts."""
+    if inputs.topology is None or not inputs.settings.engine.adam_offload:
+        raise Skip("Adam does not run in host memory")
+    compiler = os.environ.get("CXX", "c++")  # as torch finds it
+    if shutil.which(compiler) is None:
+        raise InputError(
+            f"engine.adam_offload = true: there is no C++ compiler {compiler} on this machine; install g++, or set "
+            "engine.adam_offload = false"
+        )
+
+
 packages = Check(_packages)
 device = Check(_device)
 versions = Check(_versions)
 attention = Check(_attention)
+compiler = Check(_compiler)

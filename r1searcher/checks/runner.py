@@ -21,6 +21,7 @@ CHECKS: Registry[Check] = Registry(
         "device": "r1searcher.checks.machine:device",
         "versions": "r1searcher.checks.machine:versions",
         "attention": "r1searcher.checks.machine:attention",
+        "compiler": "r1searcher.checks.machine:compiler",
         "placement": "r1searcher.checks.placement:placement",
         "retriever": "r1searcher.checks.retriever:retriever",
         "model": "r1searcher.checks.model:model",

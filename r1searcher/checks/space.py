@@ -27,17 +27,18 @@ def _disk(inputs: StageInputs) -> None:
 
 
 def _host_memory(inputs: StageInputs) -> None:
-    """This machine's memory holds the states that leave the GPUs while vLLM samples."""
+    """This machine's memory holds the states that are not, or not always, on the GPUs."""
     topology = inputs.topology
     if topology is None or topology.device == "cpu":
         raise Skip("nothing leaves a GPU")
     if cluster_address(inputs.settings):
         raise Skip("the run is trained on a Ray cluster, whose nodes are asked")
-    needed = host_memory(topology, model_shape(inputs), inputs.settings.lora)
+    needed = host_memory(inputs.settings, topology, model_shape(inputs))
     present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > present:
+        cause = "engine.adam_offload" if inputs.settings.engine.adam_offload else "engine.colocate"
         raise InputError(
-            f"engine.colocate: states that leave the GPUs take about {needed / GIB:.0f} GiB of this machine's memory, "
+            f"{cause}: states outside the GPUs take about {needed / GIB:.0f} GiB of this machine's memory, "
             f"which has {present / GIB:.0f} GiB; use more nodes, a smaller model, or lora.rank"
         )
 

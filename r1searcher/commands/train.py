@@ -61,13 +61,16 @@ def plan(
     options: RunOptions,
     nodes: Annotated[int | None, typer.Option(min=1, help="Nodes with GPUs.")] = None,
     gpus: Annotated[int | None, typer.Option(min=1, help="GPUs per node.")] = None,
-    gpu_memory: Annotated[float, typer.Option(min=1, help="Memory per GPU, in GB.")] = 80,
+    gpu_memory: Annotated[
+        float | None, typer.Option(min=1, help="Memory per GPU, in GB; this machine's, or 80, if not given.")
+    ] = None,
     json_: JsonObject = False,
 ) -> None:
     """What a stage needs: memory per GPU and host, disk, steps, time; or the smallest change that makes it fit."""
     from r1searcher.planning.command import run_plan
 
-    run_plan(options.source({"engine.nodes": nodes, "engine.gpus": gpus}), gpu_memory, as_json=json_)
+    own = {"engine.nodes": nodes, "engine.gpus": gpus, "engine.gpu_memory": gpu_memory}
+    run_plan(options.source(own), as_json=json_)
 
 
 @_command

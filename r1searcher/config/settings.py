@@ -50,6 +50,13 @@ LARGEST_SEED = 2**31 - 1
 """NumPy accepts 32 bits, and each vLLM engine adds its number to the seed."""
 
 
+class _Derived:
+    """Marks a setting that, on GPUs and where it is not set, follows from the model and the GPUs; its default is the
+    value without GPUs. See `planning.derive`."""
+
+
+DERIVED = _Derived()
+
 TRAINING_DATASETS = tuple(name for name in DATASETS.builtin if "train" in DATASETS[name].splits)
 
 
@@ -207,12 +214,19 @@ class RL(Section):
     batch_size: int = Field(256, ge=1, le=MANY)
     """Trajectories per optimizer update."""
 
-    micro_batch_size: int = Field(4, ge=1, le=MANY)
+    micro_batch_size: Annotated[int, DERIVED] = Field(4, ge=1, le=MANY)
     """Trajectories per forward and backward pass, on each device."""
 
     forward_micro_batch_size: int | None = Field(None, ge=1, le=MANY)
     """The same for passes without training, which compute the log-probabilities before an update; `micro_batch_size` if
     not set."""
+
+    dynamic_batch: bool = False
+    """Pack as many trajectories into a forward and backward pass as max_tokens_per_gpu allows, instead of a fixed
+    number: less time where their lengths differ. micro_batch_size then only sets that limit's default."""
+
+    max_tokens_per_gpu: int | None = Field(None, ge=16, le=1000 * MANY)
+    """dynamic_batch only: tokens per pass on each device; micro_batch_size x episode.max_context if not set."""
 
     learning_rate: float = Field(2e-6, gt=0, le=1)
     """Adam's learning rate, without warmup."""
@@ -289,10 +303,10 @@ class Sft(Section):
     """Adam's peak learning rate."""
 
     batch_size: int = Field(8, ge=1, le=MANY)
-    """Rows per update; each segment that the model writes is one row."""
+    """Traces per update."""
 
-    micro_batch_size: int = Field(8, ge=1, le=MANY)
-    """Rows per forward and backward pass."""
+    micro_batch_size: Annotated[int, DERIVED] = Field(8, ge=1, le=MANY)
+    """Traces per forward and backward pass."""
 
     steps: int | None = Field(None, ge=1, le=MANY)
     """Updates; one pass over the traces if not set."""
@@ -389,7 +403,7 @@ class Engine(Section):
     """CPU only: the embeddings and the lowest N layers are not trained."""
 
     head_on_action_tokens: bool = True
-    """CPU only: compute logits only where a trained token is predicted; the result is the same."""
+    """Compute logits only where a trained token is predicted; the result is the same, with less memory and time."""
 
     nodes: int = Field(1, ge=1, le=10_000)
     """Nodes with GPUs for the trained model. More than one need a Ray cluster (ray_address)."""
@@ -397,26 +411,33 @@ class Engine(Section):
     gpus: int = Field(1, ge=1, le=100_000)
     """GPUs per node for the trained model, and as many each for reference model and critic unless colocated."""
 
+    gpu_memory: float | None = Field(None, ge=1, le=MANY)
+    """Memory per GPU in GB (10^9 bytes), from which settings that are not set are derived; the driver's if not set."""
+
     vllm_engines: int | None = Field(None, ge=1, le=100_000)
     """vLLM engines for the rollouts. None: with colocate as many as the GPUs of the trained model hold, otherwise 1."""
 
     tensor_parallel: int = Field(1, ge=1, le=100_000)
     """GPUs per vLLM engine."""
 
-    gpu_memory_utilization: float = Field(0.6, gt=0, le=1)
+    gpu_memory_utilization: Annotated[float, DERIVED] = Field(0.6, gt=0, le=1)
     """Share of a GPU's memory that vLLM may use."""
 
-    colocate: bool = False
+    colocate: Annotated[bool, DERIVED] = False
     """Trained model, reference model, critic and vLLM share the same GPUs."""
 
     async_steps: int = Field(0, ge=0, le=1000)
     """Steps that rollouts may run ahead of training: a step trains on episodes of weights that are up to this many
     updates old (`staleness`). More than 0 needs GPUs for vLLM alone (colocate = false)."""
 
-    zero_stage: int = Field(2, ge=0, le=3)
+    partial_rollouts: bool = False
+    """With async_steps: send weights to vLLM while episodes are running, whose later tokens then come from newer
+    weights; false lets the episodes of a step end first."""
+
+    zero_stage: Annotated[int, DERIVED] = Field(2, ge=0, le=3)
     """DeepSpeed ZeRO stage."""
 
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Annotated[bool, DERIVED] = False
     """Recompute activations: takes less memory and more time."""
 
     gradient_accumulation: Literal["bf16", "fp32"] | None = None
@@ -426,6 +447,17 @@ class Engine(Section):
     attention: Literal["eager", "sdpa", "flash_attention_2", "flash_attention_4"] = "sdpa"
     """Attention implementation of the trainer. flash_attention_4 comes with the GPU environment; flash_attention_2 has
     to be compiled (package flash-attn)."""
+
+    packing: bool = False
+    """Leave out the padding between the trajectories of a pass; on GPUs it needs attention = "flash_attention_4" or
+    "flash_attention_2". rl.dynamic_batch always does."""
+
+    adam_offload: Annotated[bool, DERIVED] = False
+    """GPUs only: keep gradients and Adam's state in host memory and update the weights there; takes less GPU memory and
+    more time. Needs ZeRO stage 1, 2 or 3."""
+
+    reference_offload: Annotated[bool, DERIVED] = False
+    """GPUs only: keep the reference model in host memory between its passes; needs ZeRO stage 3."""
 
     ray_address: str | None = None
     """Address of an existing Ray cluster: HOST:PORT, or "auto" on one of its nodes. If not set, the cluster of the Ray
@@ -536,6 +568,11 @@ class Settings(Section):
             raise PydanticCustomError("name", f"must not be longer than {LONGEST_NAME} bytes")
         return value
 
+    @property
+    def tokens_per_pass(self) -> int:
+        """The most tokens in a forward and backward pass of RL, on each device."""
+        return self.rl.max_tokens_per_gpu or self.rl.micro_batch_size * self.episode.max_context
+
     @field_validator("output", mode="after")
     @classmethod
     def some_folder(cls, value: str) -> str:
@@ -551,6 +588,29 @@ class Settings(Section):
                 f"episode.max_context = {self.episode.max_context}"
             )
         return self
+
+
+def derived_keys(settings: Settings) -> tuple[str, ...]:
+    """The settings that follow from model and GPUs if they are not set, and are not set here: "engine.zero_stage"."""
+    sections = ((name, getattr(settings, name)) for name in Settings.model_fields)
+    return tuple(
+        f"{name}.{key}"
+        for name, section in sections
+        if isinstance(section, Section)
+        for key, field in type(section).model_fields.items()
+        if DERIVED in field.metadata and key not in section.model_fields_set
+    )
+
+
+def replaced(settings: Settings, values: Mapping[str, Any]) -> Settings:
+    """The settings with other values ("rl.steps" -> 4), which are not checked."""
+    sections: dict[str, dict[str, Any]] = {}
+    for key, value in values.items():
+        section, _, name = key.partition(".")
+        sections.setdefault(section, {})[name] = value
+    return settings.model_copy(
+        update={name: getattr(settings, name).model_copy(update=changed) for name, changed in sections.items()}
+    )
 
 
 def presets() -> list[str]:

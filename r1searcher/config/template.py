@@ -8,11 +8,12 @@ from typing import Any
 from pydantic import BaseModel
 
 from r1searcher.common.files import writing
-from r1searcher.config.settings import Settings
+from r1searcher.config.settings import DERIVED, Settings
 from r1searcher.errors import FileError, InputError
 
 HEAD = """\
-# Settings of r1s. Every key is listed with its default; keys without a default are commented out.
+# Settings of r1s. Every key is listed with its default. Commented out are keys without a default, and those that
+# are derived from the model and the GPUs, if there are any: `r1s plan` shows and explains them.
 # A table named [stage1], [stage2] or [sft] has the settings that differ in that stage, for example:
 #     [stage2.rl]
 #     learning_rate = 1e-6
@@ -61,6 +62,8 @@ def _lines(model: type[BaseModel]) -> list[str]:
 def _entry(key: str, field: Any) -> list[str]:
     default = field.get_default(call_default_factory=True)
     line = f"# {key} =" if default in (None, "", ()) else f"{key} = {json.dumps(default)}"
+    if DERIVED in field.metadata:
+        line = f"# {line}"
     return [*_comment(field.description or ""), line]
 
 

@@ -10,13 +10,16 @@ from rich.table import Table
 from r1searcher.common.terminal import SafeConsole
 from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.report.live import trajectory_text
-from r1searcher.report.plots import save_curves, terminal_curves
+from r1searcher.report.plots import StageCurve, save_curves, terminal_curves
 from r1searcher.rewards.format import answer_of_trajectory
 from r1searcher.rewards.measures import View, shown_in
 from r1searcher.rewards.metrics import score
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import read_metrics, to_row
-from r1searcher.stages.held_out import read_trajectories
+from r1searcher.stages.held_out import finished_evaluation, read_trajectories
+
+PARTS = {"sft": "SFT", "stage1": "stage 1", "stage2": "stage 2", "contrast": "stage 2 alone"}
+"""What the parts are called, by the names of their runs."""
 
 
 def held_out_line(metrics: Mapping[str, Any]) -> str:
@@ -28,16 +31,15 @@ def held_out_line(metrics: Mapping[str, Any]) -> str:
 def show_results(
     results: Mapping[str, Mapping[str, Any]], output: Path, curve: Path, minutes: float, console: SafeConsole
 ) -> None:
-    """The held-out metrics of each part in `output`, the curves of its RL stages (saved to `curve`), one question
-    before and after training, and where the files are."""
-    runs = {name: RunFolder(output / name) for name in results}
-    stages = {name: read_metrics(run) for name, run in runs.items() if name != "sft"}
-    save_curves(stages, curve, "SmolLM2-135M learns to search")
+    """The held-out metrics of each part in `output`, also of a contrast run or of both stages from an earlier start,
+    the curves of the RL stages (saved to `curve`), one question before and after training, and where the files are."""
+    finished = {name: metrics for name in PARTS if (metrics := finished_evaluation(RunFolder(output / name)))}
+    save_curves(_chains(finished, output), curve, "SmolLM2-135M learns to search")
     console.rule("what it learned")
-    console.print(_table(results))
-    console.print(terminal_curves([row for rows in stages.values() for row in rows]))
-    last = runs[list(runs)[-1]]
-    for title, trajectory in zip(("before", "after"), before_and_after(runs["sft"], last), strict=True):
+    console.print(_table(finished))
+    console.print(terminal_curves([row for name in results for row in read_metrics(RunFolder(output / name))]))
+    first, last = (RunFolder(output / list(results)[place]) for place in (0, -1))
+    for title, trajectory in zip(("before", "after"), before_and_after(first, last), strict=True):
         console.print(Panel(trajectory_text(to_row(trajectory)), title=title, title_align="left"))
     console.print(
         f"{minutes:.1f} minutes · metrics {output}/summary.json · curve {curve}\n"
@@ -46,11 +48,26 @@ def show_results(
     )
 
 
+def _chains(finished: Mapping[str, Mapping[str, Any]], output: Path) -> dict[str, list[StageCurve]]:
+    """Both stages, and stage 2 alone from the same SFT, as far as they are finished."""
+
+    def curve(name: str) -> StageCurve:
+        rows = [] if name == "sft" else read_metrics(RunFolder(output / name))
+        return StageCurve(name=PARTS[name], rows=rows, held_out=finished[name])
+
+    chains = {"stage 1, then stage 2": ("sft", "stage1", "stage2"), "stage 2 alone": ("sft", "contrast")}
+    return {
+        title: [curve(name) for name in names if name in finished]
+        for title, names in chains.items()
+        if names[-1] in finished
+    }
+
+
 def _table(results: Mapping[str, Mapping[str, Any]]) -> Table:
     table = Table(title="held-out questions: sampled at temperature 1 (greedy)")
     table.add_column("")
     for name in results:
-        table.add_column(name.replace("_", " "), justify="right")
+        table.add_column(PARTS[name], justify="right")
     for m in shown_in(View.DEMO):
         table.add_row(m.heading, *(f"{r[m.name]:.2f} ({r['greedy'][m.name]:.2f})" for r in results.values()))
     return table

@@ -7,7 +7,6 @@
 Every part that is finished is left alone: after an interruption the same command continues.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,14 +14,15 @@ from typing import Any
 
 from r1searcher.common import terminal
 from r1searcher.common.files import write_json, writing
-from r1searcher.common.records import Record, read_record_if_there
 from r1searcher.common.terminal import SafeConsole
 from r1searcher.config.settings import Settings, Stage, load
+from r1searcher.demo.progress import HELD_OUT, Stopwatch, expected_seconds, next_line
 from r1searcher.demo.results import held_out_line, show_results
 from r1searcher.demo.world import make_world
 from r1searcher.engine.openrlhf.versions import require_training_packages
 from r1searcher.models.demo import demo_model
 from r1searcher.runs.folder import RunFolder
+from r1searcher.runs.records import read_metrics
 from r1searcher.runs.resolved import protocol_of
 from r1searcher.stages.held_out import evaluate_held_out
 from r1searcher.stages.sft import train_sft
@@ -60,32 +60,6 @@ PLAN = (Part("sft", "sft", None), Part("stage1", "stage1", "sft"), Part("stage2"
 CONTRAST = (Part("sft", "sft", None), Part("stage2", "contrast", "sft"))
 
 
-class Laps(Record):
-    """`seconds.json`: seconds per part."""
-
-    __pydantic_extra__: dict[str, float]
-
-
-class Stopwatch:
-    """Seconds of each part, kept in a file, so that the total of an interrupted demo is right."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        laps = read_record_if_there(file, Laps, "remove it: only the times of an earlier start are lost")
-        self.parts: dict[str, float] = dict(laps.model_extra or {}) if laps else {}
-        self._started = time.monotonic()
-
-    def lap(self, part: str) -> None:
-        now = time.monotonic()
-        self.parts[part] = round(self.parts.get(part, 0.0) + now - self._started, 1)
-        self._started = now
-        write_json(self._file, self.parts)
-
-    @property
-    def total(self) -> float:
-        return round(sum(self.parts.values()), 1)
-
-
 def run_demo(request: DemoRequest) -> dict[str, Any]:
     """Run every part of the demo that is not finished; returns the summary."""
     console = terminal.console(stderr=True)
@@ -103,10 +77,12 @@ def run_demo(request: DemoRequest) -> dict[str, Any]:
     for part in plan:
         start = model if part.start is None else RunFolder(request.output / part.start).model
         run, settings = RunFolder(request.output / part.name), _settings(request, part, world, start)
+        console.rule(TITLES[part.stage])
+        console.print(next_line(part.stage, settings, _seconds(part, settings, watch, request.output)))
         _train(part, settings, run, console)
         watch.lap(part.name)
         results[part.name] = evaluate_held_out(run, run.model, settings.evaluation.questions, console)
-        watch.lap(f"{part.name} held out")
+        watch.lap(part.name + HELD_OUT)
         console.print(held_out_line(results[part.name]))
     summary = {**results, "seconds": watch.total, "parts": watch.parts, "seed": request.seed}
     write_json(request.file("summary.json"), summary)
@@ -127,8 +103,15 @@ def _settings(request: DemoRequest, part: Part, world: Path, start: Path) -> Set
     return load(part.stage, preset="demo", overrides={"seed": request.seed, **own, **request.overrides})
 
 
+def _seconds(part: Part, settings: Settings, watch: Stopwatch, output: Path) -> float | None:
+    """About how long a part takes, by those that are finished."""
+    if part.stage == "sft":
+        return None
+    stages = [name for name in watch.parts if RunFolder(output / name).metrics.exists() and name != "sft"]
+    return expected_seconds(settings, watch.parts, {name: read_metrics(RunFolder(output / name)) for name in stages})
+
+
 def _train(part: Part, settings: Settings, run: RunFolder, console: SafeConsole) -> None:
-    console.rule(TITLES[part.stage])
     if part.stage == "sft":
         train_sft(settings, run, console)
     else:

@@ -7,11 +7,9 @@ would teach it that one search is enough.
 """
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from r1searcher.common.files import write_rows
 from r1searcher.demo.atlas import AtlasQuestion
 from r1searcher.episodes.documents import block_of, documents_of
 from r1searcher.episodes.protocol import EpisodeProtocol
@@ -89,12 +87,6 @@ async def make_traces(
         segments.append((Author.MODEL, rng.choice(endings) if endings else protocol.write_answer(thought, answer)))
         traces.append(Trace(question, tuple(segments)))
     return traces
-
-
-def write_traces(traces: Iterable[Trace], file: Path) -> None:
-    """One JSON object per line: {"id": …, "segments": [["prompt" | "model" | "environment", text], …]}."""
-    rows = ({"id": trace.question.id, "segments": trace.segments} for trace in traces)
-    write_rows(file, rows)
 
 
 def _searches(question: AtlasQuestion) -> Iterator[tuple[str, str]]:

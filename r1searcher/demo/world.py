@@ -9,10 +9,11 @@ from r1searcher.common.records import Record, read_record_if_there
 from r1searcher.common.terminal import SafeConsole
 from r1searcher.config.settings import load
 from r1searcher.demo.atlas import Atlas, AtlasQuestion, make_atlas
-from r1searcher.demo.traces import Trace, make_traces, write_traces
+from r1searcher.demo.traces import Trace, make_traces
 from r1searcher.episodes.prompt import PromptMaker, prompt_text
 from r1searcher.episodes.protocol import EpisodeProtocol
 from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
+from r1searcher.questions.traces import write_traces
 from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
 from r1searcher.retrieval.indexing.base import IndexOptions
 from r1searcher.retrieval.indexing.bm25 import build
@@ -43,7 +44,8 @@ def make_world(folder: Path, seed: int, console: SafeConsole, protocol: EpisodeP
     write_rows(folder / "held_out.jsonl", map(_row, atlas.held_out))
     options = IndexOptions(overwrite=is_index(folder / "index"), restart=True)
     build(atlas.passages, folder / "index", options)
-    write_traces(_traces(atlas, folder / "index", seed, protocol), folder / "traces.jsonl")
+    traces = _traces(atlas, folder / "index", seed, protocol)
+    write_traces(folder / "traces.jsonl", ((trace.question.id, trace.segments) for trace in traces))
     write_json(done, {"seed": seed, "protocol": protocol.name, "passages": len(atlas.passages)})
     two = sum(len(q.hops) == 2 for q in atlas.train)
     console.print(

@@ -38,8 +38,8 @@ class CpuSettings:
     freeze_lower_layers: int = 0
     """If not 0, the embeddings and the lowest N layers do not get gradients, and the backward pass ends there."""
 
-    head_on_action_tokens: bool = True
-    """Compute the vocabulary's logits only where a trained token is predicted. Same log-probabilities and gradients."""
+    attention: str = "sdpa"
+    """Attention implementation of the trainer, for packed samples too."""
 
     def to_env(self) -> str:
         return json.dumps(asdict(self))

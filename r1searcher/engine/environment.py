@@ -27,6 +27,9 @@ RAY_FOLDER = "R1S_RAY_FOLDER"
 PARENT_PIPE = "R1S_PARENT_PIPE"
 """The launcher keeps the child's standard input open; end of file there means that the launcher died."""
 
+ALL_LOGITS = "R1S_ALL_LOGITS"
+"""Set where logits of all tokens are computed, not only of those that predict a trained token."""
+
 LAUNCH = "R1S_LAUNCH"
 """Identifies every process of one launch, regardless of its parent."""
 
@@ -69,12 +72,13 @@ def environment(settings: Settings, run: RunFolder, topology: Topology) -> dict[
         "VLLM_NO_USAGE_STATS": "1",
         "RAY_DEDUP_LOGS": "0",
     }
-    cluster = cluster_address(settings)
+    engine, cluster = settings.engine, cluster_address(settings)
     if cluster:
         variables[RAY_ADDRESS] = cluster
+    if not engine.head_on_action_tokens:
+        variables[ALL_LOGITS] = "1"
     if topology.device == "cpu":
-        engine = settings.engine
-        patched = cpu.CpuSettings(engine.precision, engine.freeze_lower_layers, engine.head_on_action_tokens)
+        patched = cpu.CpuSettings(engine.precision, engine.freeze_lower_layers, engine.attention)
         variables |= {
             cpu.CPU_ENV: patched.to_env(),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0)))),
@@ -82,8 +86,8 @@ def environment(settings: Settings, run: RunFolder, topology: Topology) -> dict[
         }
         if not cluster:
             variables |= _LOOPBACK
-    elif not cluster:
-        share = max(1, len(os.sched_getaffinity(0)) // topology.gpus)  # Ray sets 1 for what takes part of a core
+    elif engine.adam_offload or not cluster:  # Adam on the host computes with these threads
+        share = max(1, len(os.sched_getaffinity(0)) * topology.nodes // topology.gpus)  # Ray sets 1 for part of a core
         variables["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(share))
     return variables
 

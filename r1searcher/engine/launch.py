@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from r1searcher.common.files import read_rows, read_text, write_rows, write_text, writing
 from r1searcher.config.settings import Settings
@@ -18,7 +19,8 @@ from r1searcher.engine.environment import environment, one_process
 from r1searcher.engine.openrlhf import main
 from r1searcher.engine.openrlhf.flags import EngineRun, argv, rl_flags, sft_flags
 from r1searcher.engine.topology import topology_of
-from r1searcher.engine.training_rows import by_length_within_updates
+from r1searcher.engine.training_rows import by_length_within_updates, trace_tokens
+from r1searcher.episodes.tokens import HuggingFaceTokenizer, load_tokenizer
 from r1searcher.errors import InputError
 from r1searcher.models.folder import local_model, require_layers
 from r1searcher.runs.folder import RunFolder
@@ -37,29 +39,31 @@ def prepare_rl(settings: Settings, run: RunFolder, model: Path, executor: Path |
     )
 
 
-def prepare_sft(settings: Settings, run: RunFolder, model: Path, max_len: int) -> None:
-    """Write `launch.sh` for the SFT. The run folder must have its configuration and the rows.
+def prepare_sft(settings: Settings, run: RunFolder, model: Path) -> None:
+    """Write `launch.sh` for the SFT. The run folder must have its configuration and the traces.
 
-    The rows of `run.questions` are trained in their order, `sft.batch_size` per update; the file is rewritten with
-    rows of similar length together inside each update.
+    The traces of `run.questions` are trained in their order, `sft.batch_size` per update; the file is rewritten with
+    traces of similar length together inside each update.
 
-    Raises `InputError` for rows longer than `max_len` tokens: cutting a turn would teach the model to stop there.
+    Raises `InputError` for traces longer than `episode.max_context`: cutting a turn would teach the model to stop
+    there.
     """
     model = _start(settings, model)
     rows = list(read_rows(run.questions))
     lengths = _token_counts(rows, model, settings.model.trust_remote_code)
-    long = [number for number, length in enumerate(lengths, start=1) if length > max_len]
+    most = settings.episode.max_context
+    long = [number for number, length in enumerate(lengths, start=1) if length > most]
     if long:
         raise InputError(
-            f"{len(long)} SFT rows (first: number {long[0]}) have more than {max_len} tokens: shorten those traces "
+            f"data.traces: {len(long)} traces (first: number {long[0]}) have more than {most} tokens: shorten them "
             "or raise episode.max_context"
         )
     write_rows(run.questions, by_length_within_updates(rows, settings.sft.batch_size, lengths))
-    write_sft_launch(settings, run, model, max_len)
+    write_sft_launch(settings, run, model)
 
 
-def write_sft_launch(settings: Settings, run: RunFolder, model: Path, max_len: int) -> None:
-    """Write `launch.sh` for an SFT whose rows are in order. On a cluster, it runs on a node that has the GPUs."""
+def write_sft_launch(settings: Settings, run: RunFolder, model: Path) -> None:
+    """Write `launch.sh` for an SFT whose traces are in order. On a cluster, it runs on a node that has the GPUs."""
     topology = topology_of(settings)
     this = EngineRun(settings=settings, run=run, model=model, topology=topology)
     python = ["-m", main.__name__, "sft"]
@@ -70,7 +74,7 @@ def write_sft_launch(settings: Settings, run: RunFolder, model: Path, max_len: i
         python = ["-m", one_node.__name__, str(topology.sft_processes), *python]
     elif topology.device == "cpu":
         variables |= one_process()
-    _write_launch_script(run, variables, python, argv(sft_flags(this, max_len)))
+    _write_launch_script(run, variables, python, argv(sft_flags(this)))
 
 
 def _start(settings: Settings, model: Path) -> Path:
@@ -86,12 +90,9 @@ def is_sft(run: RunFolder) -> bool:
     return f"{main.__name__} sft" in read_text(run.launch, "the launch script")
 
 
-def _token_counts(rows: Sequence[Mapping[str, str]], model: Path, trust_remote_code: bool) -> list[int]:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=trust_remote_code)
-    texts = [row["input"] + row["output"] for row in rows]
-    return [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+def _token_counts(rows: Sequence[Mapping[str, Any]], model: Path, trust_remote_code: bool) -> list[int]:
+    encode = HuggingFaceTokenizer(load_tokenizer(model, trust_remote_code)).encode
+    return [len(trace_tokens(row["segments"], encode)[0]) for row in rows]
 
 
 def _write_launch_script(

@@ -44,6 +44,9 @@ class Topology:
     colocate: bool
     """Trained model, reference, critic and vLLM share the same GPUs."""
 
+    async_steps: int
+    """Steps that rollouts may run ahead of training, for which vLLM needs GPUs of its own."""
+
     @property
     def trainer_gpus(self) -> int:
         """GPUs of the trained model on all nodes."""
@@ -82,6 +85,7 @@ def topology_of(settings: Settings, device: Device | None = None) -> Topology:
         vllm_engines=engine.vllm_engines or _engines(engine),
         tensor_parallel=engine.tensor_parallel,
         colocate=engine.colocate,
+        async_steps=engine.async_steps,
     )
     if topology.device == "cpu" and topology.gpus > LOGICAL_GPUS:
         raise InputError(
@@ -125,7 +129,8 @@ def require_gpus(topology: Topology, present: int, where: str) -> None:
     parts.append(f"vLLM {topology.vllm_gpus}{' of the same' * topology.colocate}")
     raise InputError(
         f"engine.gpus: the run needs {topology.gpus} GPUs ({', '.join(parts)}) and {where} has {present}; lower "
-        "engine.gpus or engine.vllm_engines" + ("" if topology.colocate else ", or set engine.colocate = true")
+        "engine.gpus or engine.vllm_engines"
+        + ("" if topology.colocate or topology.async_steps else ", or set engine.colocate = true")
     )
 
 

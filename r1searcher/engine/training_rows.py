@@ -1,17 +1,17 @@
 """The engine's training data, in order: the rows of the run's data file.
 
-Prompts of a stage are {"input", "label"}. Rows of the SFT are {"input": everything before a turn, "output": the
-turn}; loss falls on the output alone, so a document, which is never an output, is never trained.
+Prompts of a stage are {"input", "label"}. Rows of the SFT are {"segments": the (author, text) pairs of a trace}.
 """
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from r1searcher.common.files import write_rows
 from r1searcher.config.settings import Settings
+from r1searcher.episodes.trajectory import Author
 from r1searcher.errors import InputError
 from r1searcher.questions.question import Question
 from r1searcher.runs.folder import RunFolder
@@ -67,6 +67,22 @@ def _label(question: Question, step: int, epoch: int) -> str:
         id=question.id, question=question.text, gold_answers=list(question.gold_answers), step=step, epoch=epoch
     )
     return json.dumps(label.model_dump(), ensure_ascii=False)
+
+
+def trace_tokens(
+    segments: Iterable[tuple[str, str]], encode: Callable[[str], list[int]]
+) -> tuple[list[int], list[bool]]:
+    """The token ids of a trace, and for each whether the model wrote it; only those are trained.
+
+    Each (author, text) segment is tokenized separately, as in episodes: tokenized together, newlines and the first
+    word of a turn would have other ids there.
+    """
+    ids: list[int] = []
+    trained: list[bool] = []
+    for author, text in segments:
+        ids += encode(text)
+        trained += [author == Author.MODEL] * (len(ids) - len(trained))
+    return ids, trained
 
 
 def by_length_within_updates(rows: Sequence[Row], batch: int, lengths: Sequence[int]) -> list[Row]:

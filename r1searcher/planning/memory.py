@@ -1,8 +1,9 @@
 """Memory per card, on the host and on the disk, item by item.
 
 States are counted as DeepSpeed's own estimators count them (`estimate_zero2_model_states_mem_needs` and its ZeRO-3
-twin): bf16 weights and gradients, fp32 gradients, master weights and Adam's two moments. What else a step needs
-is added to them. A byte count here is an estimate: kernels, fragmentation and communication buffers are one flat item.
+twin): bf16 weights and gradients, fp32 gradients, master weights and Adam's two moments; with Adam in host memory the
+weights alone are on the cards. What else a step needs is added to them. A byte count here is an estimate: kernels,
+fragmentation and communication buffers are one flat item.
 """
 
 from collections.abc import Mapping
@@ -29,18 +30,26 @@ ASLEEP = 2 * GIB
 """What a vLLM engine keeps on the card while it sleeps."""
 
 
+HOST_BUFFERS = 1.5
+"""Bytes in host memory per byte of states there: the factor for buffers of DeepSpeed's estimators."""
+
+
 @dataclass(frozen=True, slots=True)
 class CardMemory:
     """Bytes per card by item. Training and sampling alternate where they share cards."""
 
     training: Mapping[str, int]
     sampling: Mapping[str, int]
-    shared: bool
+
+    @property
+    def totals(self) -> tuple[int, int]:
+        """While training, and while sampling."""
+        return sum(self.training.values()), sum(self.sampling.values())
 
     @property
     def peak(self) -> int:
         """The fullest card at its fullest moment."""
-        return max(sum(self.training.values()), sum(self.sampling.values()))
+        return max(self.totals)
 
 
 def trained_parameters(shape: ModelShape, lora: Lora) -> int:
@@ -53,15 +62,25 @@ def trained_model(shape: ModelShape, lora: Lora) -> int:
     return shape.parameters + (trained_parameters(shape, lora) if lora.rank else 0)
 
 
-def states(shape: ModelShape, zero_stage: int, cards: int, lora: Lora = ALL_WEIGHTS) -> dict[str, int]:
-    """Bytes of weights, gradients and optimizer on one of `cards` cards."""
+def states(
+    shape: ModelShape,
+    zero_stage: int,
+    cards: int,
+    lora: Lora = ALL_WEIGHTS,
+    *,
+    adam_offload: bool = False,
+    value_bytes: int = 2,
+) -> dict[str, int]:
+    """Bytes of weights, gradients and optimizer on one of `cards` cards; `value_bytes` is 2 for bf16, 4 for fp32."""
     trained = trained_parameters(shape, lora)
-    gradients = 4 if zero_stage == 3 else 6  # ZeRO-3 has bf16 gradients of the gathered module alone
+    gradients = 4 + (0 if zero_stage == 3 else value_bytes)  # at stage 3 with those of the gathered module alone
     whole = {
-        "weights": 2 * trained_model(shape, lora),
+        "weights": value_bytes * trained_model(shape, lora),
         "gradients": gradients * trained,
         "optimizer": 12 * trained,
     }
+    if adam_offload:  # gradients pass through a buffer; at stage 1 they stay until the update
+        whole = {"weights": whole["weights"], **({"gradients": value_bytes * trained} if zero_stage == 1 else {})}
     sharded = [(), ("optimizer",), ("gradients", "optimizer"), ("weights", "gradients", "optimizer")][zero_stage]
     items = {name: bytes_ // cards if name in sharded else bytes_ for name, bytes_ in whole.items()}
     if zero_stage == 3:
@@ -69,41 +88,79 @@ def states(shape: ModelShape, zero_stage: int, cards: int, lora: Lora = ALL_WEIG
     return items
 
 
-def activations(shape: ModelShape, tokens: int, *, checkpointing: bool) -> int:
-    """Bytes that the backward pass needs of a forward pass over `tokens` tokens in bf16, with a fused attention.
+def host_states(shape: ModelShape, zero_stage: int, topology: Topology, lora: Lora = ALL_WEIGHTS) -> int:
+    """Bytes per node of gradients, master weights and moments that Adam updates in host memory.
 
-    One layer keeps about 2 bytes x (8 hidden + 2 (query + key + value) + 4 intermediate) per token; with checkpointing
-    one such layer, and the input of every layer.
+    At stages 1 and 2 every process also has the whole model in fp32 there while it starts.
+    """
+    shard = 16 / topology.nodes
+    per_parameter = shard if zero_stage == 3 else max(4 * topology.gpus_per_node, shard)
+    return int(HOST_BUFFERS * per_parameter * trained_parameters(shape, lora))
+
+
+def activations(shape: ModelShape, tokens: int, *, checkpointing: bool, value_bytes: int = 2) -> int:
+    """Bytes that the backward pass needs of a forward pass over `tokens` tokens, with a fused attention.
+
+    One layer keeps about 8 hidden + 2 (query + key + value) + 4 intermediate values per token; with checkpointing one
+    such layer, and the input of every layer.
     """
     projections = (shape.heads + 2 * shape.kv_heads) * shape.head_dim
-    layer = 2 * tokens * (8 * shape.hidden + 2 * projections + 4 * shape.intermediate)
+    layer = value_bytes * tokens * (8 * shape.hidden + 2 * projections + 4 * shape.intermediate)
     if checkpointing:
-        return layer + 2 * tokens * shape.hidden * shape.layers
+        return layer + value_bytes * tokens * shape.hidden * shape.layers
     return layer * shape.layers
 
 
+def tokens_with_logits(settings: Settings) -> int:
+    """The most tokens in a pass of RL whose logits are computed: those that the model wrote, or all."""
+    episode = settings.episode
+    if not settings.engine.head_on_action_tokens or settings.rl.dynamic_batch:  # short ones may be little else
+        return settings.tokens_per_pass
+    written = (episode.max_searches + 1) * episode.max_new_tokens
+    return settings.rl.micro_batch_size * min(episode.max_context, written)
+
+
 def card_memory(settings: Settings, topology: Topology, shape: ModelShape, card: int) -> CardMemory:
-    """`card` is the memory of one card, of which vLLM reserves its share."""
-    engine, rl = settings.engine, settings.rl
-    tokens = rl.micro_batch_size * settings.episode.max_context
-    training = states(shape, engine.zero_stage, topology.trainer_gpus, settings.lora)
-    training["activations"] = activations(shape, tokens, checkpointing=engine.gradient_checkpointing)
-    training["logits"] = int(LOGITS_FACTOR * 4 * tokens * shape.vocabulary)
-    training["overhead"] = OVERHEAD
-    another_model = 2 * shape.parameters // (topology.trainer_gpus if engine.zero_stage == 3 else 1)
-    if topology.reference and topology.colocate:
-        training["reference model"] = another_model
-    if topology.critic and topology.colocate:  # its optimizer and gradients leave the cards while the policy is trained
-        training["critic"] = another_model
+    """Of RL; `card` is the memory of one card, of which vLLM reserves its share."""
+    engine = settings.engine
+    training = _training(settings, shape, topology.trainer_gpus, settings.tokens_per_pass, tokens_with_logits(settings))
     weights = 2 * shape.parameters // topology.tensor_parallel
     reserved = int(card * engine.gpu_memory_utilization)
     sampling = {"vLLM weights": weights, "vLLM cache": max(0, reserved - weights - OVERHEAD), "overhead": OVERHEAD}
     if topology.colocate:
-        training["vLLM, asleep"] = ASLEEP
-        sampling["trained weights"] = training["weights"]
+        stays = {"trained weights": training["weights"], **_other_models(settings, topology, shape)}
         if settings.lora.rank:
-            sampling["merged weights"] = SENT_TOGETHER
-    return CardMemory(training, sampling, topology.colocate)
+            stays["merged weights"] = SENT_TOGETHER
+        sampling |= {**stays, "overhead": 2 * OVERHEAD}  # two processes
+        training |= {**_other_models(settings, topology, shape), "vLLM, asleep": ASLEEP}
+    return CardMemory(training, sampling)
+
+
+def sft_memory(settings: Settings, topology: Topology, shape: ModelShape) -> CardMemory:
+    """Of the SFT, whose rows may be all written by the model."""
+    tokens = settings.sft.micro_batch_size * settings.episode.max_context
+    return CardMemory(_training(settings, shape, topology.sft_processes, tokens, tokens), {})
+
+
+def _training(settings: Settings, shape: ModelShape, cards: int, tokens: int, with_logits: int) -> dict[str, int]:
+    engine = settings.engine
+    items = states(shape, engine.zero_stage, cards, settings.lora, adam_offload=engine.adam_offload)
+    items["activations"] = activations(shape, tokens, checkpointing=engine.gradient_checkpointing)
+    items["logits"] = int(LOGITS_FACTOR * 4 * with_logits * shape.vocabulary)
+    items["overhead"] = OVERHEAD
+    return items
+
+
+def _other_models(settings: Settings, topology: Topology, shape: ModelShape) -> dict[str, int]:
+    """Models that share the trained model's cards, at any time. Optimizer and gradients of the critic leave the cards
+    while the policy is trained."""
+    whole = 2 * shape.parameters // (topology.trainer_gpus if settings.engine.zero_stage == 3 else 1)
+    items = {}
+    if topology.reference:
+        items["reference model"] = 2 * shape.largest_module if settings.engine.reference_offload else whole
+    if topology.critic:
+        items["critic"] = whole
+    return items
 
 
 def cache_tokens(memory: CardMemory, topology: Topology, shape: ModelShape) -> int:
@@ -112,13 +169,16 @@ def cache_tokens(memory: CardMemory, topology: Topology, shape: ModelShape) -> i
     return per_engine * topology.vllm_engines
 
 
-def host_memory(topology: Topology, shape: ModelShape, lora: Lora = ALL_WEIGHTS) -> int:
-    """Bytes per node: states that leave the cards while vLLM samples, and the weights of engines that sleep."""
-    if not topology.colocate:
-        return 4 * shape.parameters
-    engines = topology.gpus_per_node // topology.tensor_parallel
+def host_memory(settings: Settings, topology: Topology, shape: ModelShape) -> int:
+    """Bytes per node: states in host memory, always or while vLLM samples, and the weights of engines that sleep."""
+    engine, lora = settings.engine, settings.lora
     models = 2 if topology.critic else 1
-    return 16 * trained_parameters(shape, lora) * models // topology.nodes + 2 * shape.parameters * engines
+    reference = 2 * shape.parameters // topology.nodes if topology.reference and engine.reference_offload else 0
+    offloaded = models * host_states(shape, engine.zero_stage, topology, lora) if engine.adam_offload else 0
+    if not topology.colocate:
+        return reference + (offloaded or 4 * shape.parameters)
+    asleep = 2 * shape.parameters * (topology.gpus_per_node // topology.tensor_parallel)
+    return reference + asleep + (offloaded or 16 * trained_parameters(shape, lora) * models // topology.nodes)
 
 
 def checkpoint_bytes(shape: ModelShape, lora: Lora = ALL_WEIGHTS) -> int:

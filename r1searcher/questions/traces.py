@@ -1,45 +1,53 @@
 """Traces: example episodes for the SFT, one per line of a JSONL file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ValidationError
 
-from r1searcher.common.files import parse_json, read_text, split_lines
+from r1searcher.common.files import parse_json, read_text, split_lines, write_rows
 from r1searcher.episodes.trajectory import Author
 from r1searcher.errors import InputError
 from r1searcher.questions.rows import check_characters
 
-SftRow = dict[str, str]
-"""`input`, and the `output` that the model should write after it."""
+Trace = tuple[tuple[Author, str], ...]
+"""The segments of an example episode: each author with its text. The model learns to write its own segments alone."""
 
 
-class _Trace(BaseModel):
+class _Row(BaseModel):
     """A row of a traces file."""
 
-    segments: list[tuple[Author, Annotated[str, AfterValidator(check_characters)]]]
+    segments: tuple[tuple[Author, Annotated[str, AfterValidator(check_characters)]], ...]
 
 
-def read_traces(file: Path) -> Iterator[SftRow]:
-    """One row per segment that the model should write: everything before it as `input`, the segment as `output`.
+def read_traces(file: Path) -> Iterator[Trace]:
+    """The traces of a file, in its order: mix kinds of traces in the file.
 
-    So a document is never an output and never trained. Rows stay in the order of the traces, so mix the traces.
     Raises `InputError` for a file that cannot be read and for the first line that is not a trace.
     """
     for number, line in enumerate(split_lines(read_text(file, "data.traces: the file")), start=1):
         if not line.strip():
             continue
         try:
-            trace = _Trace.model_validate(parse_json(line))
+            yield _trace(line)
         except ValueError as error:  # pydantic's is one too
             reason = f" ({error})" if not isinstance(error, ValidationError) else ""
             raise InputError(
                 f"data.traces: {file}:{number} is not a trace{reason}; a row is "
                 '{"segments": [["prompt", "…"], ["model", "…"], ["environment", "…"], …]}'
             ) from None
-        before = ""
-        for author, text in trace.segments:
-            if author is Author.MODEL:
-                yield {"input": before, "output": text}
-            before += text
+
+
+def _trace(line: str) -> Trace:
+    segments = _Row.model_validate(parse_json(line)).segments
+    if not any(author is Author.MODEL and text for author, text in segments):
+        raise ValueError("it has no text of the model")
+    if next(author for author, text in segments if text) is Author.MODEL:
+        raise ValueError("there is no prompt before the text of the model")
+    return segments
+
+
+def write_traces(file: Path, traces: Iterable[tuple[str, Trace]]) -> None:
+    """Write (id of the question, trace) pairs, one JSON object per line. Raises `FileError`."""
+    write_rows(file, ({"id": id_, "segments": segments} for id_, segments in traces))

@@ -1,7 +1,7 @@
 """A run while it trains: a live panel in a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -49,6 +49,8 @@ class RunView(AbstractContextManager["RunView"]):
         if self.console.is_terminal:
             self._live = Live(self._panel(), console=self.console, refresh_per_second=2, transient=True)
             self._live.__enter__()
+        else:
+            self.console.print(explained(), soft_wrap=True)
         return self
 
     def __exit__(self, *exc: Any) -> None:
@@ -100,6 +102,16 @@ class RunView(AbstractContextManager["RunView"]):
         each = sum(row.get(SECONDS, 0.0) for row in rows) / len(rows)
         return f" · about {each * (self.steps - step) / 60:.0f} min left" if each else ""
 
+    def _now(self, step: int, episodes: int) -> str:
+        """What the engine is doing."""
+        if step >= self.steps or self.run.ending.exists():
+            return "saving the model"
+        if 0 < episodes < self.rollouts:
+            return f"sampling episodes: {episodes} of {self.rollouts}"
+        if episodes:
+            return f"training on the {self.rollouts} episodes"
+        return "sampling episodes" if step > self._steps_before else "starting vLLM and the trainer"
+
     def _panel(self) -> RenderableType:
         step = self._step()
         episodes = self._episodes.count(trajectory_files(self.run.trajectories(step + 1)))
@@ -107,9 +119,10 @@ class RunView(AbstractContextManager["RunView"]):
         minutes = (time.monotonic() - self._started) / 60
         head = outside(f"{self.title}  step {step}/{self.steps}  {minutes:.0f} min{self._left()}", "bold")
         parts: list[RenderableType] = [head, ProgressBar(total=self.steps, completed=done, width=60)]
-        rows = self._rows()[-ROWS_SHOWN:]
-        if rows:
+        parts.append(outside(self._now(step, episodes), "dim"))
+        if rows := self._rows()[-ROWS_SHOWN:]:
             parts.append(steps_table(rows))
+        parts.append(outside(explained(rows), "dim"))
         beats = read_heartbeats(self.run)
         if beats and time.time() - beats[-1].time < 30:
             parts.append(outside(beats[-1].message, "yellow"))
@@ -118,6 +131,13 @@ class RunView(AbstractContextManager["RunView"]):
         if latest:
             parts.append(Panel(trajectory_text(latest), title="latest trajectory", title_align="left"))
         return Group(*parts)
+
+
+def explained(rows: Sequence[Mapping[str, float]] = ()) -> str:
+    """What the columns of the table of `rows` mean, in one sentence; without rows, those of any run."""
+    shown = [m for m in shown_in(View.LIVE) if (any(m.name in row for row in rows) if rows else m.is_in_training)]
+    measures = "; ".join(f"{m.heading}: {m.meaning.partition(';')[0]}" for m in shown)
+    return f"means over the episodes of a step: {measures}; tokens/s: tokens sampled per second; s: seconds of the step"
 
 
 def trajectory_text(row: Mapping[str, Any]) -> Text:

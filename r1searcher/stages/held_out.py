@@ -64,15 +64,25 @@ def trajectories_file(run: RunFolder, temperature: float) -> Path:
     return folder_of(run) / f"{'sampled' if temperature else 'greedy'}.jsonl"
 
 
+def metrics_file(run: RunFolder) -> Path:
+    return folder_of(run) / "metrics.json"
+
+
+def finished_evaluation(run: RunFolder) -> dict[str, Any] | None:
+    """The metrics of a finished evaluation, as `evaluate_held_out` returns them; None if there is none."""
+    remedy = "remove it and repeat the command to evaluate again"
+    done = read_record_if_there(metrics_file(run), HeldOutMetrics, remedy)
+    return done.model_dump(exclude_none=True) if done else None
+
+
 def evaluate_held_out(run: RunFolder, model: Path, questions: int, console: SafeConsole) -> dict[str, Any]:
     """Metrics of `model` on at most the first `questions` held-out questions of the run's settings, sampled at
     temperature 1, with the greedy ones under `greedy`. A finished evaluation is read, not repeated.
 
     Raises `R1Error` if the rollouts failed, with the path of their log.
     """
-    metrics_file = folder_of(run) / "metrics.json"
-    if done := read_record_if_there(metrics_file, HeldOutMetrics, "remove it and repeat the command to evaluate again"):
-        return done.model_dump(exclude_none=True)
+    if done := finished_evaluation(run):
+        return done
     asked = _questions(run, questions)
     job = folder_of(run) / "job.json"
     write_json(job, Job(run=str(run.path), model=str(model), questions=len(asked)).model_dump())
@@ -96,7 +106,7 @@ def evaluate_held_out(run: RunFolder, model: Path, questions: int, console: Safe
         raise R1Error(f"the held-out evaluation failed: {last.removeprefix('r1s: ')[:500]} (log: {log})")
     by_temperature = {t: held_out_metrics(read_trajectories(run, t), asked) for t in TEMPERATURES}
     result = {**by_temperature[1.0], "greedy": by_temperature[0.0], "questions": len(asked)}
-    write_json(metrics_file, {**result, "seconds": round(time.monotonic() - started, 1)})
+    write_json(metrics_file(run), {**result, "seconds": round(time.monotonic() - started, 1)})
     return result
 
 

@@ -22,6 +22,7 @@ from r1searcher.engine.launch import prepare_rl
 from r1searcher.engine.topology import device_of
 from r1searcher.engine.training_rows import Prompt, write_prompts
 from r1searcher.errors import InputError
+from r1searcher.planning.derive import complete
 from r1searcher.questions.named import Dataset
 from r1searcher.questions.quality import overlap_warning
 from r1searcher.questions.question import Question
@@ -44,27 +45,31 @@ RUN = Kind(
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """The checked inputs of a stage. `warnings` are about its questions, one sentence each."""
+    """The checked inputs of a stage, with complete settings. `warnings` are about its questions, one sentence each;
+    `derived` has a sentence per setting that was derived."""
 
+    settings: Settings
     questions: Sequence[Question]
     resuming: bool
     warnings: tuple[str, ...] = ()
+    derived: tuple[str, ...] = ()
 
 
 def prepare_stage(stage: Stage, settings: Settings, run: RunFolder) -> Prepared:
-    """Run every check, then write the run folder, or resume its run.
+    """Complete the settings, run every check, then write the run folder, or resume its run.
 
     Raises `InputError` with every problem found.
     """
-    inputs = StageInputs(stage, settings)
+    derived = complete(settings, stage)
+    inputs = StageInputs(stage, derived.settings)
     require_checks(inputs)
     # The engine's workers may have another working directory.
-    settings = settings.model_copy(update={"retrieval": settings.retrieval.absolute()})
+    settings = derived.settings.model_copy(update={"retrieval": settings.retrieval.absolute()})
     train, health = inputs.train, inputs.health
     assert train is not None  # else a check has found a problem
     assert health is not None
     manifest = {
-        **manifest_of(stage, settings),
+        **manifest_of(stage, settings, derived.reasons),
         "prompt_sha256": sha256(inputs.prompt.encode()),
         "questions": len(train.questions),
         "data_sha256": train.sha256,
@@ -77,7 +82,7 @@ def prepare_stage(stage: Stage, settings: Settings, run: RunFolder) -> Prepared:
         write_prompts(run, list(map(Prompt, inputs.prompts, train.questions)), settings)
     prepare_rl(settings, run, Path(inputs.model))
     write_run_metadata(run, settings, None if resuming else manifest)
-    return Prepared(train.questions, resuming, warnings_on(train, inputs.held_out))
+    return Prepared(settings, train.questions, resuming, warnings_on(train, inputs.held_out), derived.reasons)
 
 
 def warnings_on(train: Dataset, held_out: Dataset | None) -> tuple[str, ...]:
@@ -89,13 +94,14 @@ def warnings_on(train: Dataset, held_out: Dataset | None) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-def manifest_of(stage: Stage, settings: Settings) -> dict[str, Any]:
-    """What identifies a run: versions, machine, seed and settings hash."""
+def manifest_of(stage: Stage, settings: Settings, reasons: Sequence[str] = ()) -> dict[str, Any]:
+    """What identifies a run: versions, machine, seed and settings hash; and the reasons for derived settings."""
     return {
         "stage": stage,
         "seed": settings.seed,
         "device": device_of(settings),
         "settings_sha256": settings_sha256(settings),
+        "derived": list(reasons),
         "versions": versions(),
         "machine": {"system": platform.platform(), "processor": processor()},
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

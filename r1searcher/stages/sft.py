@@ -18,7 +18,8 @@ from r1searcher.engine.process import run_engine
 from r1searcher.engine.reserved_tokens import assign_tag_tokens
 from r1searcher.models.demo import model_folder
 from r1searcher.models.folder import local_model
-from r1searcher.questions.traces import SftRow
+from r1searcher.planning.derive import complete
+from r1searcher.questions.traces import Trace
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import finished_steps, last_metrics
 from r1searcher.runs.resolved import protocol_of
@@ -39,37 +40,40 @@ def train_sft(settings: Settings, run: RunFolder, console: SafeConsole) -> dict[
 
     Raises `InputError` with every problem found, and what `run_engine` raises.
     """
+    derived = complete(settings, "sft")
+    settings = derived.settings
     inputs = StageInputs("sft", settings)
     require_checks(inputs)
-    _prepare(inputs, run)
+    _prepare(inputs, run, derived.reasons)
 
     def train() -> dict[str, Any]:
-        console.print(f"{TITLES['sft']} · {len(inputs.traces)} segments · files in {run.path}")
-        return {"rows": len(inputs.traces), "ended": _run(settings, run, console)}
+        console.print(f"{TITLES['sft']} · {len(inputs.traces)} traces · files in {run.path}")
+        for reason in derived.reasons:
+            console.print(reason, soft_wrap=True)
+        return {"traces": len(inputs.traces), "ended": _run(settings, run, console)}
 
     return train_once("sft", settings, run, console, train)
 
 
-def _prepare(inputs: StageInputs, run: RunFolder) -> None:
+def _prepare(inputs: StageInputs, run: RunFolder, reasons: Sequence[str]) -> None:
     """Write the run folder, or resume its run."""
     settings = inputs.settings
-    manifest = {**manifest_of("sft", settings), "traces_sha256": sha256_of(Path(settings.data.traces))}
-    longest = settings.episode.max_context
+    manifest = {**manifest_of("sft", settings, reasons), "traces_sha256": sha256_of(Path(settings.data.traces))}
     if check_resumable(run, settings, manifest):
         model = _copy(run) if settings.model.reserved_tokens else start_model(settings, run)
-        write_sft_launch(settings, run, local_model(str(model), settings.model.trust_remote_code), longest)
+        write_sft_launch(settings, run, local_model(str(model), settings.model.trust_remote_code))
         write_run_metadata(run, settings, None)
         return
-    write_rows(run.questions, _repeated(inputs.traces, settings))
-    prepare_sft(settings, run, start_model(settings, run), longest)
+    write_rows(run.questions, ({"segments": trace} for trace in _repeated(inputs.traces, settings)))
+    prepare_sft(settings, run, start_model(settings, run))
     write_run_metadata(run, settings, manifest)
 
 
-def _repeated(rows: Sequence[SftRow], settings: Settings) -> list[SftRow]:
-    """As many rows as the updates take: in order, repeated from the first one if there are too few."""
+def _repeated(traces: Sequence[Trace], settings: Settings) -> list[Trace]:
+    """As many traces as the updates take: in order, repeated from the first one if there are too few."""
     size = settings.sft.batch_size
-    updates = settings.sft.steps or len(rows) // size
-    return [rows[number % len(rows)] for number in range(updates * size)]
+    updates = settings.sft.steps or len(traces) // size
+    return [traces[number % len(traces)] for number in range(updates * size)]
 
 
 def _run(settings: Settings, run: RunFolder, console: SafeConsole) -> str:

@@ -11,7 +11,7 @@ from r1searcher.config.source import SettingsSource
 from r1searcher.engine.process import run_engine
 from r1searcher.errors import InputError
 from r1searcher.report.live import RunView
-from r1searcher.report.plots import save_curves, terminal_curves
+from r1searcher.report.plots import StageCurve, save_curves, terminal_curves
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import StopDecision, read_metrics, read_summary
 from r1searcher.stages.held_out import evaluate_held_out
@@ -50,17 +50,15 @@ def train_stage(stage: Stage, settings: Settings, run: RunFolder, console: SafeC
     Raises what `prepare_stage` and `run_engine` raise.
     """
     prepared = prepare_stage(stage, settings, run)
-    return train_once(stage, settings, run, console, lambda: _train(stage, settings, run, prepared, console))
+    return train_once(stage, prepared.settings, run, console, lambda: _train(stage, run, prepared, console))
 
 
-def _train(
-    stage: Stage, settings: Settings, run: RunFolder, prepared: Prepared, console: SafeConsole
-) -> dict[str, Any]:
-    for warning in prepared.warnings:
-        console.print(warning, soft_wrap=True)
-    rl = settings.rl
-    steps = lines_in(run.questions) // rl.questions_per_step
-    with RunView(run, TITLES[stage], steps, rl.rollouts, console) as view:
+def _train(stage: Stage, run: RunFolder, prepared: Prepared, console: SafeConsole) -> dict[str, Any]:
+    for note in (*prepared.derived, *prepared.warnings):
+        console.print(note, soft_wrap=True)
+    settings = prepared.settings
+    steps = lines_in(run.questions) // settings.rl.questions_per_step
+    with RunView(run, TITLES[stage], steps, settings.rl.rollouts, console) as view:
         if prepared.resuming:
             console.print("resuming from the last checkpoint")
         ended = describe(run_engine(run, view.refresh, console.print))
@@ -69,7 +67,7 @@ def _train(
     if settings.engine.async_steps and ahead:
         console.print(f"sampled ahead and not trained: the rollouts of {len(ahead)} steps, from step {ahead[0]}")
     curve = run.path / "curve.png"
-    save_curves({TITLES[stage]: rows}, curve, run.path.name)
+    save_curves({"": [StageCurve(name=TITLES[stage], rows=rows)]}, curve, run.path.name)
     console.print(terminal_curves(rows))
     console.print(
         f"{ended} · model {run.model} · curve {curve} · trajectories {run.trajectories(1).parent}", soft_wrap=True

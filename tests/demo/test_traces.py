@@ -1,14 +1,13 @@
-import json
 from pathlib import Path
 
 import pytest
 
 from r1searcher.demo.atlas import Atlas, make_atlas
-from r1searcher.demo.traces import Mixture, Trace, make_traces, write_traces
+from r1searcher.demo.traces import Mixture, Trace, make_traces
 from r1searcher.episodes.protocol import Query
 from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
 from r1searcher.episodes.trajectory import Author, Segment, StopReason, Trajectory
-from r1searcher.questions.traces import read_traces
+from r1searcher.questions.traces import read_traces, write_traces
 from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
 from r1searcher.retrieval.indexing.bm25 import build
 from r1searcher.rewards.format import answer_of_trajectory, violations
@@ -82,10 +81,6 @@ async def test_guesses_are_no_better_than_chance(traces: list[Trace]) -> None:
     assert len(right) < len(guessed) / 4
 
 
-async def test_the_warm_up_reads_them_and_learns_no_document(traces: list[Trace], tmp_path: Path) -> None:
-    write_traces(traces, tmp_path / "traces.jsonl")
-    rows = list(read_traces(tmp_path / "traces.jsonl"))
-    assert len(rows) == sum(author is Author.MODEL for trace in traces for author, _ in trace.segments)
-    assert not any("Title:" in row["output"] for row in rows)
-    first = json.loads((tmp_path / "traces.jsonl").read_text("utf-8").splitlines()[0])
-    assert rows[0] == {"input": first["segments"][0][1], "output": first["segments"][1][1]}
+async def test_the_sft_reads_them(traces: list[Trace], tmp_path: Path) -> None:
+    write_traces(tmp_path / "traces.jsonl", [(trace.question.id, trace.segments) for trace in traces])
+    assert list(read_traces(tmp_path / "traces.jsonl")) == [trace.segments for trace in traces]

@@ -3,7 +3,8 @@
 It runs `openrlhf.cli.train_ppo_ray` as `__main__` for each, in one Ray session with logical GPUs: its argument parser,
 every assert, and every placement group that it creates are real. The classes of the processes that would load a model
 are replaced, and the trainer, at whose start a case ends. Prints a JSON list per line: whether it reached the trainer,
-the message of the assert, the micro-batches of each process of the trained model, and the GPUs that were asked for.
+the message of the assert, the micro-batches of each process of the trained model, the GPUs that were asked for, and
+the flags that the engine replaced by values of its own.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ import os
 import runpy
 import sys
 import tempfile
+from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -23,7 +25,7 @@ GPUS = 64
 
 
 class Reached(Exception):
-    """Raised where the trainer would be started, with the group of the trained model's processes."""
+    """Raised where the trainer would be started, with the settings and the group of the trained model's processes."""
 
 
 class Process:
@@ -55,8 +57,36 @@ class Processes:
         return SimpleNamespace(remote=lambda *_, **__: Process())
 
 
-def start_trainer(_model: str, _strategy: Any, group: Any, *_: Any, **__: Any) -> None:
-    raise Reached(group)
+def start_trainer(_model: str, strategy: Any, group: Any, *_: Any, **__: Any) -> None:
+    raise Reached(strategy.args, group)
+
+
+def replaced_flags(words: list[str], settings: Any) -> list[str]:
+    """Flags whose value in the engine's own settings is another one than that of the command line.
+
+    A lower bound that it puts before a single upper one (`is_correction_threshold`) counts as the same.
+    """
+    given: dict[str, list[str]] = {}
+    for word in words:
+        if word.startswith("--"):
+            given[word[2:]] = []
+        else:
+            given[list(given)[-1]].append(word)
+    wanted = {flag: as_words(values or True) for flag, values in given.items()}
+    return [flag for flag, words in wanted.items() if as_words(attrgetter(flag)(settings))[-len(words) :] != words]
+
+
+def as_words(value: Any) -> list[str]:
+    """A value as the words of a command line; numbers in one spelling."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return [str(number(one)) for one in values]
+
+
+def number(value: Any) -> Any:
+    try:
+        return float(value)
+    except ValueError:
+        return value
 
 
 def rows_per_process(words: list[str], group: Any) -> list[int]:
@@ -69,21 +99,23 @@ def rows_per_process(words: list[str], group: Any) -> list[int]:
 
 
 def answer(words: list[str]) -> list[Any]:
-    """[accepted, message, micro-batches per process, GPUs]"""
+    """[accepted, message, micro-batches per process, GPUs, replaced flags]"""
     processes = Processes()
     printed = io.StringIO()
     try:
         with replaced(words, processes), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             runpy.run_module("openrlhf.cli.train_ppo_ray", run_name="__main__", alter_sys=False)
     except Reached as reached:
-        return [True, "", rows_per_process(words, reached.args[0]), processes.gpus + gpus_of_groups()]
+        settings, group = reached.args
+        gpus = processes.gpus + gpus_of_groups()
+        return [True, "", rows_per_process(words, group), gpus, replaced_flags(words, settings)]
     except AssertionError as error:
-        return [False, str(error) or "an assert", [], 0]
+        return [False, str(error) or "an assert", [], 0, []]
     except SystemExit:
-        return [False, printed.getvalue()[-300:], [], 0]
+        return [False, printed.getvalue()[-300:], [], 0, []]
     finally:
         remove_groups()
-    return [False, "it returned", [], 0]
+    return [False, "it returned", [], 0, []]
 
 
 @contextlib.contextmanager
@@ -134,6 +166,7 @@ def main() -> None:
 
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print does not come between the answers
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # Ray refuses more GPUs than are listed there
     workers.setup()
     with tempfile.TemporaryDirectory(prefix="r1s-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         ray.init(

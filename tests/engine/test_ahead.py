@@ -5,6 +5,8 @@ its dynamic filtering, switched on by the flags of an algorithm of another packa
 """
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from r1searcher.engine.openrlhf.checkpoints import checkpoint_step
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import StopDecision, read_ending, trajectory_rows
 from tests import extension
+from tests.engine.test_training import ids, until_step
 from tests.engine.toy import World
 
 pytestmark = pytest.mark.training
@@ -54,28 +57,54 @@ def check_places(run: RunFolder) -> set[int]:
     return {step for step, _ in run.recorded_steps()}
 
 
-def test_rollouts_run_ahead_within_the_bound_and_the_stage_ends_with_the_step_that_decides(world: World) -> None:
-    words = ("--steps", "20", "--set", f"engine.async_steps={AHEAD}", "--set", "checkpoint.every=100")
-    run = world.stage1("ahead", *words, "--set", "stop.retrieval=0", "--set", "stop.patience=5")
+def test_rollouts_run_ahead_within_the_bound_through_a_kill_and_an_early_end(world: World) -> None:
+    last = 8
+    ending = ("--set", "stop.retrieval=0", "--set", f"stop.patience={last}")
+    words = world.stage_words("ahead", "--steps", "30", "--set", f"engine.async_steps={AHEAD}", *ending)
+    run = world.folder_of("ahead")
+    child = until_step(3, run, world.command(*words))
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    resumed = checkpoint_step(run)
+    assert resumed in range(2, last)
+    assert max(step for step, _ in run.recorded_steps()) > resumed, "a kill comes while rollouts are ahead"
+
+    world.run(*words)
     rows = list(read_rows(run.metrics))
-    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
-    ending = read_ending(run)
-    assert isinstance(ending, StopDecision)
-    assert (ending.reason, ending.step) == ("thresholds reached", 5)
-    assert checkpoint_step(run) == 5, "the last step is saved, whatever checkpoint.every is"
+    assert [row["step"] for row in rows] == list(range(1, last + 1))
+    decided = read_ending(run)
+    assert isinstance(decided, StopDecision)
+    assert (decided.reason, decided.step) == ("thresholds reached", last)
+    assert checkpoint_step(run) == last, "the step that decides is saved"
     assert (run.model / "model.safetensors").exists()
     recorded = check_places(run)
-    assert set(range(1, 6)) <= recorded <= set(range(1, 6 + AHEAD)), "all that was trained, and what was sampled ahead"
-    world.run("report", str(run.path))
-    assert set(json.loads((run.path / "report.json").read_text("utf-8"))["steps"]) == {"step 1", "step 5"}
+    assert set(range(1, last + 1)) <= recorded <= set(range(1, last + 1 + AHEAD)), "and what was sampled ahead of it"
+    order = [json.loads(row["label"])["id"] for row in read_rows(run.questions)]
+    for step in range(1, last + 1):  # no question was skipped, and none is there twice
+        assert ids(run, step) == sorted(order[8 * (step - 1) : 8 * step])
 
-    assert rows[0]["staleness_max"] == 0, "the first step samples from the weights that training starts with"
-    assert all(0 <= row["staleness"] <= row["staleness_max"] <= AHEAD for row in rows)
-    assert max(row["staleness_max"] for row in rows) >= 1, "it runs ahead"
+    assert all(row["staleness_max"] <= AHEAD for row in rows)
+    assert [rows[step]["staleness_max"] for step in (0, resumed)] == [0, 0], "first steps sample from their own weights"
+    assert max(row["staleness"] for row in rows) >= 1, "later ones run ahead"
     for row in rows:  # what the engine reported is what the trajectories record
         ages = [row["step"] - 1 - episode["weights_step"] for episode in trajectory_rows(run.trajectories(row["step"]))]
         assert (sum(ages) / len(ages), max(ages)) == (row["staleness"], row["staleness_max"])
-    assert all(abs(row["sync_kl"]) < 1e-3 for row in rows), "the last sync reached vLLM"
+    assert all(abs(row["sync_kl"]) < 1e-3 for row in rows), "the weights that were sent last are those that vLLM has"
+    assert max(abs(row["vllm_kl"]) for row in rows) > max(abs(row["sync_kl"]) for row in rows)
+
+    world.run("report", str(run.path))
+    assert set(json.loads((run.path / "report.json").read_text("utf-8"))["steps"]) == {"step 1", f"step {last}"}
+
+
+@pytest.mark.long
+def test_episodes_continue_with_newer_weights(world: World) -> None:
+    words = ("--set", f"engine.async_steps={AHEAD}", "--set", "engine.partial_rollouts=true")
+    run = world.stage1("partial", "--steps", "6", *words)
+    rows = list(read_rows(run.metrics))
+    assert [row["step"] for row in rows] == list(range(1, 7))
+    assert all(row["staleness_max"] <= AHEAD for row in rows), "of the weights that an episode starts with"
+    assert all(abs(row["sync_kl"]) < 1e-3 for row in rows)
+    assert check_places(run) == set(range(1, 7))
 
 
 @pytest.mark.long

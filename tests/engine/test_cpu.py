@@ -78,16 +78,16 @@ def tiny_network():
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(0)
-    return Qwen2ForCausalLM(
-        Qwen2Config(
-            vocab_size=96,
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-        )
+    config = Qwen2Config(
+        vocab_size=96,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        use_cache=False,  # as OpenRLHF sets it; with a cache transformers does not keep packed samples apart
     )
+    return Qwen2ForCausalLM(config)
 
 
 def batch():
@@ -96,35 +96,43 @@ def batch():
     ids = torch.randint(0, 96, (4, 20))
     attention = torch.ones_like(ids)
     attention[1, :5] = 0
-    actions = (torch.rand(4, 19) < 0.3).long() * attention[:, 1:]
+    actions = (torch.rand(4, 19) < 0.3).long() * attention[:, 1:] * attention[:, :-1]
     actions[3] = 0
     return ids, actions, attention
 
 
-def log_probs_and_gradients(actor_class, network, ids, actions, attention):
+def passed_through(actor_class, network, rows, packed):
+    """Log-probabilities, entropies of the masked tokens, logits, and gradients of a loss of both."""
+    ids, actions, attention = rows
     actor = actor_class(network, temperature=0.7)
-    actor.packing_samples = False
+    actor.packing_samples = packed
     network.zero_grad()
-    log_probs, output = actor(ids, actions, attention_mask=attention, return_output=True)
+    log_probs, output = actor(ids, actions, attention_mask=attention, return_output=True, return_entropy=True)
+    entropy = output.entropy * actions
     weights = torch.randn(log_probs.shape, generator=torch.Generator().manual_seed(2))
-    (log_probs * weights).sum().backward()
+    ((log_probs + 0.1 * entropy) * weights).sum().backward()
     gradients = {name: parameter.grad.clone() for name, parameter in network.named_parameters()}
-    return log_probs.detach(), gradients, output["logits"]
+    return log_probs.detach(), entropy.detach(), output["logits"], gradients
 
 
-def test_the_head_on_action_tokens_gives_the_stock_log_probabilities_and_gradients():
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("trained", [True, False])
+def test_the_head_on_action_tokens_gives_the_stock_log_probabilities_and_gradients(packed, trained):
+    """Without any trained token too: the head still needs a gradient, which the other processes wait for."""
     from openrlhf.models.actor import Actor
 
     stock_actor = pristine("openrlhf.models.actor").Actor
     assert stock_actor.forward is not Actor.forward
     network, (ids, actions, attention) = tiny_network(), batch()
-    stock, stock_gradients, stock_logits = log_probs_and_gradients(stock_actor, network, ids, actions, attention)
-    ours, our_gradients, our_logits = log_probs_and_gradients(Actor, network, ids, actions, attention)
-    assert stock_logits.shape == (4, 20, 96)
-    assert our_logits.shape == (int(actions.sum()), 96)
+    rows = (ids, actions * trained, attention)
+    stock, stock_entropy, stock_logits, stock_gradients = passed_through(stock_actor, network, rows, packed)
+    ours, our_entropy, our_logits, our_gradients = passed_through(Actor, network, rows, packed)
+    assert stock_logits.shape == ((1, 75, 96) if packed else (4, 20, 96))
+    assert our_logits.shape == (int(rows[1].sum()), 96)
     torch.testing.assert_close(ours, stock, rtol=0, atol=1e-6)
+    torch.testing.assert_close(our_entropy, stock_entropy, rtol=0, atol=1e-5)
     for name, gradient in stock_gradients.items():
-        torch.testing.assert_close(our_gradients[name], gradient, rtol=1e-5, atol=1e-6, msg=name)
+        torch.testing.assert_close(our_gradients[name], gradient, rtol=1e-5, atol=2e-6, msg=name)
 
 
 def test_frozen_lower_layers_get_no_gradient_and_the_others_do():
@@ -162,30 +170,108 @@ def test_data_comes_in_the_order_of_its_file_and_goes_on_there_after_a_checkpoin
     assert taken + [row for [row] in resumed] == rows
 
 
-def test_a_warm_up_row_has_the_ids_of_an_episode_and_loss_on_its_turn_only(tmp_path):
-    from datasets import Dataset
+SEGMENTS = [
+    ["prompt", "Where is barado?<think>\n\n"],
+    ["model", "<|begin_of_query|>barado<|end_of_query|>"],
+    ["environment", "\n\n<|begin_of_documents|>\nbarado is in cordell.\n<|end_of_documents|>\n\n"],
+    ["model", "In cordell.</think>"],
+]
+GUESS = [["prompt", "Where is cordell?<think>\n\n"], ["model", "</think><answer>barado</answer>"]]
+
+
+def row_per_turn(segments):
+    """A trace for each turn of the model: what is before it is read only."""
+    for place, (author, _) in enumerate(segments):
+        if author == "model":
+            yield [("environment", text) for _, text in segments[:place]] + [segments[place]]
+
+
+@pytest.fixture
+def tokenizer(tmp_path):
     from transformers import AutoTokenizer
 
     from tests.engine.toy import make_model
 
+    return AutoTokenizer.from_pretrained(make_model(tmp_path))
+
+
+def sft_rows(traces, tokenizer):
+    from datasets import Dataset
+
     import_patches.install(order.PATCHES)
     from openrlhf.datasets import SFTDataset
 
-    tokenizer = AutoTokenizer.from_pretrained(make_model(tmp_path))
-    row = {"input": "Where is barado?<think>\n\n", "output": "In cordell.</think>"}
-    names = {"input_key": "input", "output_key": "output", "apply_chat_template": False}
-    strategy = type("Strategy", (), {"args": type("Args", (), {"data": type("Data", (), names)})})
-    rows = SFTDataset(Dataset.from_list([row]), tokenizer, 64, strategy, input_template="{}", num_processors=1)
-    ids, attention, loss_mask = rows[0]
-    before, turn = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in row.values())
-    assert ids[0].tolist() == before + turn
-    assert attention.sum() == len(before + turn)
+    return SFTDataset(Dataset.from_list([{"segments": trace} for trace in traces]), tokenizer, 64, None)
+
+
+def test_a_trace_has_the_ids_of_an_episode_and_loss_on_the_turns_of_the_model_only(tokenizer):
+    [(ids, attention, loss_mask)] = sft_rows([SEGMENTS], tokenizer)
+    each = [tokenizer(text, add_special_tokens=False)["input_ids"] for _, text in SEGMENTS]
+    assert ids[0].tolist() == [token for segment in each for token in segment]
+    assert attention.shape == ids.shape == loss_mask.shape
+    assert attention.all()
     predicted = ids[0, 1:][loss_mask[0, :-1].bool()]
-    assert predicted.tolist() == turn
+    assert predicted.tolist() == each[1] + each[3]
+    assert loss_mask[0, -1] == 0
+
+
+def test_a_turn_is_tokenized_separately_from_the_text_before_it(tokenizer):
+    [(ids, _, loss_mask)] = sft_rows([[["prompt", "Where is cord"], ["model", "ell?"]]], tokenizer)
+    cut, whole = (
+        tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("Where is cord", "Where is cordell?")
+    )
+    turn = ids[0].tolist()[len(cut) :]
+    assert cut + turn != whole
+    assert tokenizer.decode(turn) == "ell?"
+    assert loss_mask.sum() == len(turn)
+
+
+def trained(rows):
+    """What is trained in a batch: for each row the number of tokens read before a trained one, and its id."""
+    return sorted(
+        (tuple(ids[0, : place + 1].tolist()), int(ids[0, place + 1]))
+        for ids, _, loss_mask in rows
+        for place in loss_mask[0].nonzero()[:, 0].tolist()
+    )
+
+
+def loss_and_gradients(network, rows, dataset):
+    """Of one update with the engine's forward pass and loss, which is divided by the update's trained tokens."""
+    from openrlhf.models import SFTLoss
+    from openrlhf.models.actor import Actor
+
+    inputs, attention, loss_mask = (part.squeeze(1) for part in dataset.collate_fn(rows))
+    actor = Actor(network)
+    actor.packing_samples = False
+    network.zero_grad()
+    log_probs, _ = actor(inputs, attention_mask=attention, return_output=True, return_logprobs=True)
+    mask = loss_mask[:, :-1]
+    loss = SFTLoss()(log_probs, mask, batch_num_tokens=mask.sum(), dp_size=1)
+    loss.backward()
+    return loss.item(), {name: parameter.grad.clone() for name, parameter in network.named_parameters()}
+
+
+def test_an_update_on_whole_traces_is_one_on_a_row_for_each_turn(tokenizer):
+    """The same tokens after the same contexts, the same loss and the same gradients, in fp32."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    network = Qwen2ForCausalLM(Qwen2Config(vocab_size=len(tokenizer), num_key_value_heads=2, **sizes)).eval()
+    whole = sft_rows([SEGMENTS, GUESS], tokenizer)
+    turns = sft_rows([*row_per_turn(SEGMENTS), *row_per_turn(GUESS)], tokenizer)
+    assert (len(whole), len(turns)) == (2, 3)
+    assert trained(list(whole)) == trained(list(turns))
+    loss, gradients = loss_and_gradients(network, list(whole), whole)
+    expected, expected_gradients = loss_and_gradients(network, list(turns), turns)
+    assert loss == pytest.approx(expected, rel=1e-5)
+    for name, gradient in expected_gradients.items():
+        torch.testing.assert_close(gradients[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+    assert max(float(gradient.abs().max()) for gradient in gradients.values()) > 1e-3
 
 
 def test_settings_of_the_patches_survive_the_environment(monkeypatch):
-    settings = cpu.CpuSettings("mixed", 18, False)
+    settings = cpu.CpuSettings("mixed", 18, "eager")
     monkeypatch.setenv(cpu.CPU_ENV, settings.to_env())
     assert cpu.CpuSettings.from_env() == settings
     assert json.loads(settings.to_env())["precision"] == "mixed"

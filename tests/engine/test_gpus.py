@@ -80,6 +80,9 @@ def test_too_few_gpus_are_refused_before_anything_waits_for_them(monkeypatch: py
         "engine.gpus: the run needs 10 GPUs (engine.gpus = 4, as many for the reference model, vLLM 2) and this "
         "machine has 9; lower engine.gpus or engine.vllm_engines, or set engine.colocate = true"
     )
+    ahead = settings("stage1", {"gpus": 4, "vllm_engines": 4, "async_steps": 1})
+    with pytest.raises(InputError, match=r"has 7; lower engine\.gpus or engine\.vllm_engines$"):
+        require_gpus(topology_of(ahead, "gpu"), 7, "this machine")  # not by sharing them
     colocated = settings("stage1", {"gpus": 8, "colocate": True, "nodes": 2, "ray_address": "auto"})
     with pytest.raises(InputError, match=r"needs 16 GPUs \(engine\.nodes x engine\.gpus = 16, vLLM 16 of the same\)"):
         require_gpus(topology_of(colocated, "gpu"), 8, "the Ray cluster")
@@ -108,6 +111,18 @@ def no_flash_attention(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     sys.modules.pop("flash_attn", None)
     sys.modules.update(imported)
+
+
+def test_adam_in_host_memory_needs_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = StageInputs("stage1", settings("stage1", {"adam_offload": True}))
+    inputs.topology = topology_of(inputs.settings, "gpu")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(InputError, match=r"no C\+\+ compiler c\+\+ .*set engine\.adam_offload = false"):
+        machine.compiler.run(inputs)
+    (tmp_path / "c++").write_text("#!/bin/sh\n")
+    (tmp_path / "c++").chmod(0o755)
+    machine.compiler.run(inputs)
 
 
 @pytest.mark.usefixtures("no_flash_attention")
@@ -192,7 +207,7 @@ def test_states_that_do_not_fit_the_host_are_refused(tmp_path: Path, monkeypatch
     colocated = {"gpus": 8, "colocate": True}
     space("host-memory", colocated, tmp_path)
     pages["SC_PHYS_PAGES"] -= 1
-    with pytest.raises(InputError, match=r"engine\.colocate: states that leave the GPUs take about 227 GiB"):
+    with pytest.raises(InputError, match=r"engine\.colocate: states outside the GPUs take about 227 GiB"):
         space("host-memory", colocated, tmp_path)
     with pytest.raises(Skip):
         space("host-memory", {**colocated, "ray_address": "auto"}, tmp_path)

@@ -104,6 +104,7 @@ def test_flags_follow_the_placement() -> None:
         vllm_engines=4,
         tensor_parallel=2,
         colocate=False,
+        async_steps=0,
     )
     assert wanted.gpus == 16 * 3 + 8
     found = flags(settings({"gpu_memory_utilization": 0.5}), wanted)
@@ -210,6 +211,9 @@ def test_an_algorithm_whose_flags_switch_a_guard_off_is_refused(
 def test_rollouts_run_ahead_as_far_as_the_settings_say() -> None:
     found = flags(settings({"async_steps": 3}))
     assert (found["train.async_enable"], found["train.async_queue_size"]) == (True, 3)
+    assert not found["train.partial_rollout_enable"]
+    partial = flags(settings({"async_steps": 1, "partial_rollouts": True}))
+    assert partial["train.partial_rollout_enable"]
     assert not [word for word in argv(flags(settings())) if word.startswith("--train.async")]
 
 
@@ -259,6 +263,8 @@ def test_processes_on_gpus_share_the_cores_of_this_machine(monkeypatch: pytest.M
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     chosen = settings({"device": "gpu", "gpus": 8, "colocate": True})
     assert environment(chosen, RunFolder(Path("run")), topology_of(chosen, "gpu"))["OMP_NUM_THREADS"] == "3"
+    cluster = settings({**GPUS, "nodes": 2, "gpus": 8, "colocate": True, "adam_offload": True})
+    assert environment(cluster, RunFolder(Path("run")), topology_of(cluster))["OMP_NUM_THREADS"] == "3"
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     assert environment(chosen, RunFolder(Path("run")), topology_of(chosen, "gpu"))["OMP_NUM_THREADS"] == "5"
 
@@ -377,6 +383,11 @@ LOGS = {
     "[rank0]: Traceback (most recent call last):\n[rank0]: ValueError: a row of no tokens\nE1126 exitcode: 1": (
         "ValueError: a row of no tokens"
     ),
+    "RuntimeError: [gloo/transport/tcp/pair.cc:553] Connection closed by peer [10.0.0.2]:32491. This is typical": (
+        "a process of the engine was lost, perhaps with its node"
+    ),
+    "ray.exceptions.ActorDiedError: The actor died because its node has died. Node Id: 8b": "perhaps with its node",
+    "RuntimeError: Connection closed by peer [10.0.0.2]:1\nValueError: a row of no tokens": "ValueError: a row of no",
     "(PPOTrainer pid=9) Traceback\n(PPOTrainer pid=9) ValueError: bad batch\nray.exceptions.RayTaskError: x": (
         "ValueError: bad batch"
     ),

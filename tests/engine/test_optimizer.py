@@ -16,8 +16,8 @@ with socket.create_server(("127.0.0.1", 0)) as free:
 os.environ |= {"DS_ACCELERATOR": "cpu", "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_PORT": port}
 os.environ["MASTER_ADDR"] = "127.0.0.1"
 from r1searcher.engine import import_patches
-from r1searcher.engine.openrlhf.patches import flash_attention, gpu
-import_patches.install([*flash_attention.PATCHES, *gpu.PATCHES])
+from r1searcher.engine.openrlhf.patches import flash_attention, updates
+import_patches.install([*flash_attention.PATCHES, *updates.PATCHES])
 import deepspeed, deepspeed.ops, torch
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # it would be compiled for this CPU
 from openrlhf.utils.deepspeed import deepspeed as openrlhf

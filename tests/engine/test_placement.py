@@ -12,12 +12,15 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from r1searcher.config.overrides import toml_value
 from r1searcher.config.settings import Settings, presets
 from r1searcher.config.source import SettingsSource
 from r1searcher.engine.openrlhf.algorithms import ALGORITHMS
 from r1searcher.engine.openrlhf.arithmetic import placement_problems
 from r1searcher.engine.openrlhf.flags import EngineRun, argv, rl_flags
 from r1searcher.engine.topology import topology_of
+from r1searcher.planning.derive import Machine, derive
+from r1searcher.planning.shapes import shape_of
 from r1searcher.runs.folder import RunFolder
 
 CARDS = ((1, 1), (1, 4), (1, 8), (2, 8))
@@ -39,8 +42,32 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "tensor parallel 3": {"engine.tensor_parallel": 3, "engine.vllm_engines": 3},
     "ZeRO 0": {"engine.zero_stage": 0},
     "separate": {"engine.colocate": False, "rl.kl_coef": 0.01},
+    "Adam offload": {"engine.adam_offload": True},
+    "Adam offload without ZeRO": {"engine.adam_offload": True, "engine.zero_stage": 0, "engine.colocate": False},
+    "reference offload": {"engine.reference_offload": True, "rl.kl_coef": 0.01},
+    "reference offload at ZeRO 2": {"engine.reference_offload": True, "rl.kl_coef": 0.01, "engine.zero_stage": 2},
+    "offload of no reference": {"engine.reference_offload": True},
+    "packing": {"engine.packing": True, "engine.attention": "flash_attention_4"},
+    "packing with sdpa": {"engine.packing": True},
+    "dynamic batch": {"rl.dynamic_batch": True, "engine.attention": "flash_attention_2"},
+    "dynamic batch with sdpa": {"rl.dynamic_batch": True, "rl.max_tokens_per_gpu": 16384},
+    "dynamic batch of few tokens": {
+        "rl.dynamic_batch": True,
+        "rl.max_tokens_per_gpu": 4096,
+        "engine.attention": "flash_attention_4",
+    },
+    "dynamic batch, uneven": {
+        "rl.dynamic_batch": True,
+        "rl.questions_per_step": 3,
+        "rl.samples_per_question": 4,
+        "rl.batch_size": 12,
+        "rl.forward_micro_batch_size": 4,
+        "engine.attention": "flash_attention_4",
+    },
+    "limit of no dynamic batch": {"rl.max_tokens_per_gpu": 16384},
     "ahead": {"engine.async_steps": 2},
-    "ahead, separate": {"engine.async_steps": 2, "engine.colocate": False},
+    "ahead, separate": {"engine.async_steps": 2, "engine.colocate": False, "engine.partial_rollouts": True},
+    "partial, not ahead": {"engine.partial_rollouts": True, "engine.colocate": False},
     "one sample": {"rl.samples_per_question": 1, "rl.algorithm": "reinforce++", "rl.batch_size": 64},
 }
 
@@ -72,16 +99,20 @@ def case(
     own = {"engine.ray_address": "auto", "engine.precision": "bf16", "engine.freeze_lower_layers": 0}
     chosen = {**own, **placement, **VARIANTS.get(variant, {}), **overrides}
     settings = SettingsSource(preset=preset, overrides=chosen).load("stage2")
+    if settings.model.path:  # not set by the demo's preset
+        settings = derive(settings, "stage2", shape_of(settings.model.path), Machine(card=int(80e9))).settings
     return Case(f"{preset} on {nodes} x {gpus}{': ' * bool(variant)}{variant}", settings)
 
 
 class Said(NamedTuple):
-    """What OpenRLHF's main says to a command line. `shares` are micro-batches per process of the trained model."""
+    """What OpenRLHF's main says to a command line. `shares` are micro-batches per process of the trained model,
+    `replaced` the flags to which it gave values of its own."""
 
     accepted: bool
     message: str
     shares: list[int]
     gpus: float
+    replaced: list[str]
 
 
 def asked(cases: Sequence[Case]) -> list[Said]:
@@ -101,6 +132,7 @@ def check(one: Case, said: Said) -> None:
     assert len(set(said.shares)) == 1, f"{name}: {said.shares}"
     assert len(said.shares) == topology_of(one.settings).trainer_gpus
     assert said.gpus == topology_of(one.settings).gpus, name
+    assert said.replaced == [], name
 
 
 ALL_SETTINGS = {
@@ -119,6 +151,7 @@ def engine() -> dict[str, list[tuple[Case, Said]]]:
     """Cases by what they vary, with the engine's answers, all from one Ray session."""
     by_preset = [case(preset, cards) for preset in presets() for cards in CARDS]
     by_preset += [case("paper-qwen-7b", cards, variant) for variant in VARIANTS for cards in CARDS]
+    by_preset += [case(preset, (1, 8), "ahead, separate") for preset in presets()]
     by_algorithm = [
         case("paper-qwen-7b", cards, overrides={"rl.algorithm": name, **more})
         for name in ALGORITHMS.builtin
@@ -177,11 +210,11 @@ def test_what_a_refusal_says_to_set_is_accepted(variant: str, cards: tuple[int, 
         problems = placement_problems(settings, topology_of(settings), "stage2")
         if not problems:
             return
-        found = re.findall(r"(\w+)\.(\w+) = (\d+|true|false)", problems[0].rpartition("set ")[2].split(", or ")[0])
+        found = re.findall(r"(\w+)\.(\w+) = (\S+)", problems[0].rpartition("set ")[2].split(", or ")[0])
         assert found, problems[0]
         changed = settings.model_dump()
         for section, key, value in found:
-            changed[section][key] = json.loads(value)
+            changed[section][key] = toml_value(value)
         settings = Settings.model_validate(changed)
     pytest.fail(problems[0])
 

@@ -158,7 +158,7 @@ def make_world(folder: Path, tags: Sequence[str] = R1_SEARCHER.tags, family: str
             "learning_rate": 1e-3,
             "steps": 6,
         },
-        "sft": {"learning_rate": 5e-3, "batch_size": 16, "micro_batch_size": 16},
+        "sft": {"learning_rate": 5e-3, "batch_size": 12, "micro_batch_size": 12},
         "engine": {"device": "cpu", "precision": "fp32"},
         "checkpoint": {"every": 2},
         "evaluation": {"questions": 0},

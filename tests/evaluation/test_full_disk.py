@@ -20,7 +20,7 @@ from r1searcher.errors import FileError, InputError
 from r1searcher.evaluation.evaluate import EvaluationRequest, evaluate
 from r1searcher.evaluation.reports import records_of
 from r1searcher.questions.question import Question
-from r1searcher.report.plots import save_curves
+from r1searcher.report.plots import StageCurve, save_curves
 from r1searcher.report.write import write_report
 from r1searcher.runs.folder import RunFolder
 from r1searcher.stages.prepare import write_run_metadata
@@ -124,7 +124,7 @@ def test_a_run_folder_on_a_full_disk_is_one_sentence(small_disk: Any) -> None:
     with pytest.raises(FileError, match=FULL):
         write_run_metadata(run, settings, {"stage": "stage1", "settings_sha256": "x"})
     with pytest.raises(FileError, match=FULL):
-        save_curves({"stage 1": [{"step": 1, "f1": 0.5}]}, run.path / "curve.png", "t")
+        save_curves({"": [StageCurve(name="stage 1", rows=[{"step": 1, "f1": 0.5}])]}, run.path / "curve.png", "t")
     with pytest.raises(FileError, match=FULL):
         write_template(run.path / "settings.toml")
     assert [name for name, data in contents(run.path).items() if data and not name.endswith(("png", "toml"))] == []

@@ -28,7 +28,7 @@ def test_only_a_line_feed_ends_a_row(tmp_path: Path, end: str) -> None:
     traces = tmp_path / "traces.jsonl"
     row = {"segments": [["prompt", text], ["model", "x\u2029y"]]}
     traces.write_bytes((json.dumps(row, ensure_ascii=False) + end + end).encode())
-    assert list(read_traces(traces)) == [{"input": text, "output": "x\u2029y"}]
+    assert list(read_traces(traces)) == [(("prompt", text), ("model", "x\u2029y"))]
 
 
 READERS: dict[str, Callable[[str], object]] = {

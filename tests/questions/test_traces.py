@@ -1,4 +1,4 @@
-"""Traces as rows of the SFT: what the model should write is an output, a document never is."""
+"""Reading traces for the SFT."""
 
 import json
 from pathlib import Path
@@ -16,23 +16,31 @@ SEGMENTS = [
 ]
 
 
-def test_a_trace_is_a_row_for_each_segment_of_the_model(tmp_path: Path) -> None:
+def test_a_trace_is_its_segments_in_order(tmp_path: Path) -> None:
     file = tmp_path / "traces.jsonl"
-    file.write_text(json.dumps({"segments": SEGMENTS}) + "\n")
-    rows = list(read_traces(file))
-    assert [row["output"] for row in rows] == [SEGMENTS[1][1], SEGMENTS[3][1]]
-    assert rows[0]["input"] == SEGMENTS[0][1]
-    assert rows[1]["input"] == "".join(text for _, text in SEGMENTS[:3])
-    assert not any("documents" in row["output"] for row in rows)
+    file.write_text(
+        json.dumps({"segments": SEGMENTS}) + "\n" + json.dumps({"id": "2", "segments": SEGMENTS[:2]}) + "\n"
+    )
+    assert [[[str(author), text] for author, text in trace] for trace in read_traces(file)] == [SEGMENTS, SEGMENTS[:2]]
 
 
 @pytest.mark.parametrize(
-    "line", ["no json", "{}", '{"segments": [["somebody", "text"]]}', '{"segments": [["model"]]}', "[1]"]
+    ("line", "reason"),
+    [
+        ("no json", "not JSON"),
+        ("{}", "a row is"),
+        ('{"segments": [["somebody", "text"]]}', "a row is"),
+        ('{"segments": [["model"]]}', "a row is"),
+        ("[1]", "a row is"),
+        ('{"segments": []}', "it has no text of the model"),
+        ('{"segments": [["prompt", "Which river?"], ["model", ""]]}', "it has no text of the model"),
+        ('{"segments": [["prompt", ""], ["model", "Arden"]]}', "there is no prompt before the text of the model"),
+    ],
 )
-def test_a_line_that_is_no_trace_is_named(tmp_path: Path, line: str) -> None:
+def test_a_line_that_is_not_a_trace_is_named_with_the_reason(tmp_path: Path, line: str, reason: str) -> None:
     file = tmp_path / "traces.jsonl"
     file.write_text(json.dumps({"segments": SEGMENTS}) + "\n" + line + "\n")
-    with pytest.raises(InputError, match=r"traces\.jsonl:2 is not a trace"):
+    with pytest.raises(InputError, match=rf"traces\.jsonl:2 is not a trace.*{reason}"):
         list(read_traces(file))
 
 

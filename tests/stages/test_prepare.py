@@ -6,10 +6,14 @@ from typing import Any
 
 import pytest
 
+from r1searcher.checks import machine
 from r1searcher.config.settings import Settings, load
 from r1searcher.corpora.passage import Passage
+from r1searcher.engine import topology
+from r1searcher.engine.openrlhf.versions import ALLOW_UNTESTED
 from r1searcher.errors import InputError
 from r1searcher.models.demo import NAME
+from r1searcher.planning import derive
 from r1searcher.retrieval.indexing.bm25 import build
 from r1searcher.retrieval.indexing.manifest import is_index
 from r1searcher.runs.folder import RunFolder
@@ -62,6 +66,27 @@ def test_a_stage_from_names(overrides: dict[str, Any], tmp_path: Path) -> None:
     assert sorted(labels) == [f"train {n}?" for n in range(4)]
     assert str(tmp_path / "cache" / NAME) in run.launch.read_text()
     assert 'path = "demo"' in run.config.read_text(), "a run is the same wherever the cache lies"
+    assert prepare_stage("stage1", settings, run).resuming
+
+
+def test_a_run_on_gpus_has_its_derived_settings_and_their_reasons(
+    overrides: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The GPU is the driver's list alone, which a test machine does not have."""
+    from r1searcher.stages.prepare import prepare_stage
+
+    for module in (topology, machine, derive):
+        monkeypatch.setattr(module, "gpu_count", lambda: 1)
+    monkeypatch.setenv(ALLOW_UNTESTED, "1")
+    own = {"model.path": str(tmp_path / "cache" / NAME), "engine.device": "gpu", "engine.gpu_memory": 80}
+    settings, run = load("stage1", None, None, {**overrides, **own}), RunFolder(tmp_path / "run")
+    prepared = prepare_stage("stage1", settings, run)
+    assert "engine.colocate = true: a card needs " in prepared.derived[0]
+    _, written = read_run(run)
+    assert written.engine.colocate
+    assert written.engine.gpu_memory_utilization == 0.9, "the most, beside a model of a megabyte"
+    assert json.loads(run.manifest.read_text())["derived"] == list(prepared.derived)
+    assert "--train.colocate_all" in run.launch.read_text()
     assert prepare_stage("stage1", settings, run).resuming
 
 

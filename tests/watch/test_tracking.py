@@ -1,30 +1,23 @@
 """Trackers that follow a run: W&B and trackio themselves, W&B's server as far as its client needs one, and others."""
 
 import base64
-import gzip
-import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
 
 from r1searcher.checks.base import StageInputs
 from r1searcher.checks.runner import CHECKS
-from r1searcher.common.files import read_rows, write_json
+from r1searcher.common.files import write_json
 from r1searcher.common.terminal import SafeConsole
 from r1searcher.config.settings import load
 from r1searcher.errors import InputError
@@ -34,72 +27,10 @@ from r1searcher.watch.monitor import record
 from r1searcher.watch.tracking import tracked
 from tests import extension
 from tests.common.servers import answer, raw_server
+from tests.watch.trackers import KEY, TRACKERS_HERE, recorded, trackio_rows, wandb_server, without_key
 
-TRACKERS_HERE = pytest.mark.skipif(
-    find_spec("wandb") is None or find_spec("trackio") is None, reason="wandb or trackio is not installed: make install"
-)
-
-KEY = "0123456789abcdef0123456789abcdef01234567"
 ROWS = [{"reward": 0.25, "vllm_kl": 0.0}, {"reward": 0.5, "vllm_kl": 1e-4, "loss": float("nan")}]
 SUMMARY = {"stage": "stage1", "model": "m", "held_out": {"f1": 0.5, "greedy": {"f1": 0.75}}}
-
-
-@dataclass
-class Received:
-    """The requests of W&B's client: path, credentials and body."""
-
-    address: str
-    requests: list[tuple[str, str, bytes]] = field(default_factory=list)
-
-    def lines(self, file: str) -> list[dict[str, Any]]:
-        """What was sent to the end of a file of a run, without what W&B adds itself."""
-        sent = [json.loads(body) for path, _, body in self.requests if path.endswith("/file_stream")]
-        rows = [json.loads(row) for one in sent for row in one.get("files", {}).get(file, {}).get("content", ())]
-        return [{key: value for key, value in row.items() if not key.startswith("_")} for row in rows]
-
-    @property
-    def runs(self) -> set[str]:
-        """The runs that were written, by their id in the path."""
-        return {path.split("/")[-2] for path, _, _ in self.requests if path.endswith("/file_stream")}
-
-
-class WandbServer(BaseHTTPRequestHandler):
-    """What W&B's client needs of its server to send a run."""
-
-    received: Received
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        body = gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body
-        self.received.requests.append((self.path, self.headers.get("Authorization") or "", body))
-        call = json.loads(body) if self.path == "/graphql" else {}
-        project = {"name": "r1searcher", "entity": {"name": "me"}}
-        name = call.get("variables", {}).get("name")
-        bucket = {"id": "1", "name": name, "displayName": name, "project": project, "historyLineCount": 0}
-        data = {
-            "Viewer": {"viewer": {"id": "1", "entity": "me", "username": "me", "flags": "{}"}},
-            "UpsertBucket": {"upsertBucket": {"bucket": bucket, "inserted": True}},
-            "CreateRunFiles": {"createRunFiles": {"runID": "1", "uploadHeaders": [], "files": []}},
-        }
-        said = json.dumps({"data": data.get(call.get("operationName", ""), {})}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(said)))
-        self.end_headers()
-        self.wfile.write(said)
-
-    def log_message(self, *words: Any) -> None: ...
-
-
-@contextmanager
-def wandb_server() -> Iterator[Received]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), WandbServer)
-    WandbServer.received = received = Received(f"http://127.0.0.1:{server.server_port}")
-    Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield received
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def start(folder: Path, **tracking: Any) -> RunFolder:
@@ -128,18 +59,6 @@ def train(run: RunFolder, *rows: Mapping[str, float], first: int = 1, finish: bo
         write_json(run.summary, SUMMARY)
 
 
-def recorded(run: RunFolder) -> list[dict[str, Any]]:
-    """The rows of `metrics.jsonl`, without their time and without numbers that are not finite."""
-    rows = read_rows(run.metrics)
-    return [{key: value for key, value in row.items() if key != "time" and value is not None} for row in rows]
-
-
-def without_key(folder: Path) -> bool:
-    spellings = (KEY.encode(), base64.b64encode(f"api:{KEY}".encode()))
-    files = [file.read_bytes() for file in folder.rglob("*") if file.is_file()]
-    return bool(files) and not any(spelling in file for spelling in spellings for file in files)
-
-
 @TRACKERS_HERE
 @pytest.mark.training
 def test_wandb_has_every_step_under_one_id_after_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +74,7 @@ def test_wandb_has_every_step_under_one_id_after_a_resume(tmp_path: Path, monkey
     with wandb_server() as received:
         monkeypatch.setenv("WANDB_BASE_URL", received.address)
         sessions = sorted(map(str, run.tracking.glob("wandb/offline-run-*")))
-        subprocess.run([sys.executable, "-m", "wandb", "sync", *sessions], check=True)
+        subprocess.run([sys.executable, "-m", "wandb", "sync", *sessions], cwd=tmp_path, check=True)
     assert received.lines("wandb-history.jsonl") == [
         {"step": 1, "reward": 0.25, "vllm_kl": 0},
         {"step": 2, "reward": 0.5, "vllm_kl": 1e-4},
@@ -176,13 +95,10 @@ def test_trackio_has_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         train(run, *ROWS, finish=False)
     with follows(run):
         train(run, {"reward": 1.0}, first=3)
-    with sqlite3.connect(tmp_path / "trackio" / "towns.db") as database:
-        found = database.execute("SELECT run_name, step, metrics FROM metrics ORDER BY id").fetchall()
-    assert [{"step": step, **json.loads(row)} for _, step, row in found] == [
+    assert trackio_rows(tmp_path / "trackio", "towns") == [
         *recorded(run),
         {"step": 3, "held_out/f1": 0.5, "held_out/greedy/f1": 0.75},
     ]
-    assert len({name for name, _, _ in found}) == 1
     assert printed.getvalue() == ""
 
 
@@ -382,3 +298,10 @@ def test_a_missing_key_is_found_before_a_run(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
     with pytest.raises(InputError, match="there is no key"):
         check()
+
+
+def test_a_key_in_the_settings_is_refused_and_not_shown() -> None:
+    with pytest.raises(InputError) as refused:
+        load("stage1", overrides={"tracking.wandb.api_key": KEY})
+    said = "tracking.wandb.api_key: there is no such setting: keys and passwords come from environment variables"
+    assert str(refused.value).splitlines()[1:] == [f"  {said}"]

@@ -36,6 +36,11 @@ class Algorithm:
     """Whether a value model is trained in addition to the policy."""
 
 
+_LOSS_MODES = {"token": "token-mean", "trajectory": "seq-mean-token-mean"}
+"""What has the same weight in an update -> OpenRLHF's name for it."""
+
+_TRAJECTORIES_ALIKE = {"actor.loss_agg_mode": _LOSS_MODES["trajectory"]}
+
 ALGORITHMS: Registry[Algorithm] = Registry(
     "algorithm",
     "r1searcher.algorithms",
@@ -66,7 +71,7 @@ ALGORITHMS: Registry[Algorithm] = Registry(
             flags={
                 "algo.kl.use_loss": True,
                 "algo.kl.estimator": "k3",
-                "actor.loss_agg_mode": "seq-mean-token-mean",
+                **_TRAJECTORIES_ALIKE,
             },
             needs_group=True,
         ),
@@ -85,7 +90,7 @@ ALGORITHMS: Registry[Algorithm] = Registry(
                 "algo.advantage.is_correction_level": "seq",
                 "algo.advantage.is_correction_gating": "binary_kl",
                 "algo.advantage.is_correction_threshold": (0.01,),  # nats per token; OpenRLHF has no default for it
-                "actor.loss_agg_mode": "seq-mean-token-mean",
+                **_TRAJECTORIES_ALIKE,
             },
         ),
         "gspo": Algorithm(
@@ -94,7 +99,7 @@ ALGORITHMS: Registry[Algorithm] = Registry(
             paper="arXiv 2507.18071",
             flags={
                 "actor.policy_loss_type": "gspo",
-                "actor.loss_agg_mode": "seq-mean-token-mean",
+                **_TRAJECTORIES_ALIKE,
             },
             needs_group=True,
         ),
@@ -145,13 +150,12 @@ def algorithm_flags(rl: RL) -> Mapping[str, FlagValue]:
     Settings that are not set have no flag here, so that the algorithm's or OpenRLHF's default holds.
     """
     algorithm = require_algorithm(rl)
-    aggregation = {"token": "token-mean", "trajectory": "seq-mean-token-mean"}
     chosen: Mapping[str, FlagValue] = {
         "algo.kl.estimator": rl.kl_estimator,
         "algo.kl.use_loss": rl.kl_in_loss,
         "actor.eps_clip_low_high": rl.clip_range,
         "actor.dual_clip": rl.dual_clip,
-        "actor.loss_agg_mode": aggregation[rl.loss_aggregation] if rl.loss_aggregation else None,
+        "actor.loss_agg_mode": _LOSS_MODES[rl.loss_aggregation] if rl.loss_aggregation else None,
         "actor.entropy_coef": rl.entropy_coef,
     }
     critic: Mapping[str, FlagValue] = {

@@ -67,7 +67,7 @@ class AgentExecutor(AgentExecutorBase):  # type: ignore[misc]  # OpenRLHF is unt
     ) -> dict[str, Any]:
         """Run, score and record one episode; see OpenRLHF's `MultiTurnAgentExecutor` for the fields returned."""
         started = time.perf_counter()
-        weights_step: int = llm_engine.weights_step  # of the first turn; the sync waits for the others
+        weights_step: int = llm_engine.weights_step  # those of later turns are newer with partial rollouts
         try:
             row = as_record(parse_json(label), EpisodeLabel, f"a label in {self.run.questions}")
             trajectory = await run_episode(

@@ -57,20 +57,22 @@ def rl_flags(this: EngineRun, executor: Path | None = None) -> Flags:
     return {
         "actor.model_name_or_path": str(this.model.resolve()),
         **_placement(this.topology),
-        "train.async_enable": settings.engine.async_steps > 0,
-        "train.async_queue_size": settings.engine.async_steps or None,
+        # A no-op for states that are in host memory already.
+        "ds.enable_sleep": this.topology.colocate
+        and this.topology.device == "gpu"
+        and not settings.engine.adam_offload,
+        "ref.offload": this.topology.reference and settings.engine.reference_offload,
+        "train.partial_rollout_enable": settings.engine.partial_rollouts,
         "vllm.gpu_memory_utilization": settings.engine.gpu_memory_utilization,
         **_strategy(settings, this.topology),
         "actor.gradient_checkpointing_enable": settings.engine.gradient_checkpointing,
         "algo.kl.init_coef": rl.kl_coef,
         "rollout.batch_size": rl.questions_per_step,
         "rollout.n_samples_per_prompt": rl.samples_per_question,
-        "rollout.micro_batch_size": rl.forward_micro_batch_size or rl.micro_batch_size,
+        **_batches(settings),
         "rollout.temperature": episode.temperature,
         "rollout.max_new_tokens": episode.max_new_tokens,
         "data.max_len": episode.max_context,
-        "train.batch_size": rl.batch_size,
-        "train.micro_batch_size": rl.micro_batch_size,
         "train.seed": settings.seed,
         "train.num_episodes": 1,
         "train.agent_func_path": str((executor or executor_file()).resolve()),
@@ -90,18 +92,28 @@ def rl_flags(this: EngineRun, executor: Path | None = None) -> Flags:
     }
 
 
-def sft_flags(this: EngineRun, max_len: int) -> Flags:
-    """Flags of `openrlhf.cli.train_sft` for the SFT. `run.questions` holds its rows (`input`, `output`)."""
+def _batches(settings: Settings) -> Flags:
+    """Batches of a fixed number of trajectories, or dynamic ones, for which micro-batches are only part of checks."""
+    rl = settings.rl
+    return {
+        "train.batch_size": rl.batch_size,
+        "train.micro_batch_size": 1 if rl.dynamic_batch else rl.micro_batch_size,
+        "rollout.micro_batch_size": 1 if rl.dynamic_batch else rl.forward_micro_batch_size or rl.micro_batch_size,
+        "train.dynamic_batch_enable": rl.dynamic_batch,
+        "train.max_tokens_per_gpu": settings.tokens_per_pass if rl.dynamic_batch else None,
+        "ds.packing_samples": settings.engine.packing or rl.dynamic_batch,
+    }
+
+
+def sft_flags(this: EngineRun) -> Flags:
+    """Flags of `openrlhf.cli.train_sft` for the SFT. `run.questions` holds its traces."""
     settings, sft = this.settings, this.settings.sft
     return {
         "model.model_name_or_path": str(this.model.resolve()),
         "model.gradient_checkpointing_enable": settings.engine.gradient_checkpointing,
         **_strategy(settings, this.topology),
         "data.dataset": str(this.run.questions.resolve()),
-        "data.input_key": "input",
-        "data.output_key": "output",
-        "data.input_template": "{}",
-        "data.max_len": max_len + 3,  # it silently drops rows whose `input` comes within two tokens of this
+        "ds.packing_samples": settings.engine.packing,
         "train.batch_size": sft.batch_size,
         "train.micro_batch_size": sft.micro_batch_size,
         "train.max_epochs": 1,
@@ -130,8 +142,9 @@ def _placement(topology: Topology) -> Flags:
         "vllm.enforce_eager": cpu,
         "vllm.enable_prefix_caching": True,  # a turn's context is the turn before and its documents
         "vllm.enable_sleep": topology.colocate and not cpu,
-        "ds.enable_sleep": topology.colocate and not cpu,
         "train.colocate_all": topology.colocate,
+        "train.async_enable": topology.async_steps > 0,
+        "train.async_queue_size": topology.async_steps or None,
     }
 
 
@@ -146,6 +159,7 @@ def _strategy(settings: Settings, topology: Topology) -> Flags:
     return {
         "ds.zero_stage": settings.engine.zero_stage,
         "ds.attn_implementation": settings.engine.attention,
+        "ds.adam_offload": settings.engine.adam_offload,
         # Its default is the weights' dtype: small gradients would be rounded away in a bf16 sum.
         "ds.grad_accum_dtype": _gradient_accumulation(settings) if topology.device == "gpu" else None,
         **(adapters if lora.rank else {}),

@@ -8,7 +8,7 @@ import contextlib
 import os
 import runpy
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from r1searcher.engine import cpu
@@ -25,7 +25,7 @@ from r1searcher.engine.environment import (
 from r1searcher.engine.failures import line_of
 from r1searcher.engine.openrlhf import workers
 from r1searcher.engine.topology import LOGICAL_GPUS, require_gpus, topology_of
-from r1searcher.errors import R1Error
+from r1searcher.errors import InputError, R1Error
 from r1searcher.runs.resolved import read_run
 
 MODULES = {"rl": "openrlhf.cli.train_ppo_ray", "sft": "openrlhf.cli.train_sft"}
@@ -77,12 +77,22 @@ def _start_local_ray(hook: str) -> None:
             ray.shutdown()
 
 
+def _refuse_keys(flags: Sequence[str]) -> None:
+    """OpenRLHF's own flag for W&B shows the key on the command line and in the run's settings there, and in an SFT it
+    replaces TensorBoard."""
+    if any(flag.startswith("--logger.wandb.key") for flag in flags):
+        raise InputError(
+            "--logger.wandb.key would show the key: set [tracking.wandb] and the environment variable WANDB_API_KEY"
+        )
+
+
 def main() -> NoReturn:
     kind, flags = sys.argv[1], sys.argv[2:]
     if os.environ.get(PARENT_PIPE):
         stop_when_left_alone()
     with contextlib.ExitStack() as stack:
         try:
+            _refuse_keys(flags)
             workers.setup()
             if cpu.is_enabled():
                 workers.require_vllm_entry_point()

@@ -4,7 +4,6 @@ import importlib
 import os
 import re
 import socket
-from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from types import ModuleType
 from typing import Any
@@ -38,8 +37,8 @@ def torch_cuda_without_a_gpu(_openrlhf: ModuleType) -> None:
 def deepspeed_on_cpu(module: ModuleType) -> None:
     """The mesh's device is the literal "cuda", and the precision can only be bf16 or fp16.
 
-    DeepSpeed's fused Adam and shared-memory collectives would be compiled for minutes on the first run: "torch_adam"
-    is its own switch for torch's AdamW, and an op marked incompatible falls back to gloo.
+    DeepSpeed's shared-memory collectives would be compiled for minutes on the first run: an op marked incompatible
+    falls back to gloo.
     """
     import deepspeed.ops
 
@@ -50,14 +49,8 @@ def deepspeed_on_cpu(module: ModuleType) -> None:
     def with_precision(config: dict[str, Any]) -> dict[str, Any]:
         return config if half else {**config, "bf16": {"enabled": False}, "fp16": {"enabled": False}}
 
-    def train_config(*args: Any, **kwargs: Any) -> dict[str, Any]:
-        config = train(*args, **kwargs)
-        if config.get("optimizer", {}).get("type") in ("Adam", "AdamW"):
-            config["optimizer"]["params"]["torch_adam"] = True
-        return with_precision(config)
-
     module.init_device_mesh = lambda _device, *args, **kwargs: mesh("cpu", *args, **kwargs)  # type: ignore[attr-defined]
-    module.get_train_ds_config = train_config  # type: ignore[attr-defined]
+    module.get_train_ds_config = lambda *a, **k: with_precision(train(*a, **k))  # type: ignore[attr-defined]
     module.get_eval_ds_config = lambda *a, **k: with_precision(evaluate(*a, **k))  # type: ignore[attr-defined]
 
 
@@ -153,79 +146,37 @@ def receive_weights_on_cpu(module: ModuleType) -> None:
     module.WorkerWrap.update_weight = update_weight
 
 
-class _Trained:
-    """Positions of trained tokens, for which the vocabulary's head must be computed.
-
-    `loss_mask` (rows x tokens - 1) is set by the SFT trainer's loop, whose forward pass does not get it; `keep` (rows x
-    tokens) holds while one forward pass runs.
-    """
-
-    loss_mask: Any = None
-    keep: Any = None
-
-
-@after("openrlhf.models.actor", "Actor.__init__", "Actor.forward", "log_probs_from_logits")
+@after("openrlhf.models.actor", "Actor.__init__", "Actor.forward")
 def actor_on_cpu(module: ModuleType) -> None:
-    """Three savings: bf16 arithmetic on fp32 weights, no unused logits, no backward pass into frozen layers.
+    """bf16 arithmetic on fp32 weights, no backward pass into frozen layers, and an attention that runs on a CPU.
 
-    The logits of a vocabulary of 49,152 are a fifth of a 135M model's work, and most positions are documents.
+    OpenRLHF replaces the attention of packed samples by flash attention, which needs a GPU; with the others too,
+    transformers keeps packed samples apart by their positions.
     """
     import torch
 
     settings = CpuSettings.from_env()
-    init, stock_forward, stock_log_probs = module.Actor.__init__, module.Actor.forward, module.log_probs_from_logits
+    init, stock_forward = module.Actor.__init__, module.Actor.forward
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
-        init(self, *args, **kwargs)
+        init(self, *args, **{**kwargs, "attn_implementation": settings.attention})
         if settings.freeze_lower_layers:
             freeze_lower_layers(self.model, settings.freeze_lower_layers)
 
-    def log_probs_from_logits(logits: Any, labels: Any, temperature: float = 1.0) -> Any:
-        if _Trained.keep is None:
-            return stock_log_probs(logits, labels, temperature)
-        found = stock_log_probs(logits, labels[_Trained.keep], temperature)
-        return found.new_zeros(labels.shape).masked_scatter(_Trained.keep, found)
-
-    def forward(self: Any, sequences: Any, action_mask: Any = None, attention_mask: Any = None, **options: Any) -> Any:
-        mask = action_mask
-        if mask is None and options.get("return_logprobs"):
-            mask = _Trained.loss_mask
-        autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.precision == "mixed")
-        if mask is None or options.get("return_entropy") or not settings.head_on_action_tokens:
-            with autocast:
-                return stock_forward(self, sequences, action_mask, attention_mask, **options)
-        keep = torch.zeros_like(sequences, dtype=torch.bool)
-        keep[:, sequences.shape[1] - 1 - mask.shape[1] : -1] = mask.bool()  # position t predicts token t + 1
-        network = getattr(self.model, "module", self.model)
-        hook = network.get_output_embeddings().register_forward_pre_hook(lambda _head, inputs: (inputs[0][keep],))
-        _Trained.keep = keep
-        try:
-            with autocast:
-                return stock_forward(self, sequences, action_mask, attention_mask, **options)
-        finally:
-            _Trained.keep = None
-            hook.remove()
+    def forward(self: Any, *args: Any, **options: Any) -> Any:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.precision == "mixed"):
+            return stock_forward(self, *args, **options)
 
     module.Actor.__init__, module.Actor.forward = __init__, forward
-    module.log_probs_from_logits = log_probs_from_logits  # type: ignore[attr-defined]
 
 
-@after("openrlhf.trainer.sft_trainer", "iter_grad_accum_global_norm")
-def sft_shares_its_loss_mask(module: ModuleType) -> None:
-    """The SFT trainer computes the log-probabilities of all tokens, then drops those outside its loss mask."""
-    stock = module.iter_grad_accum_global_norm
-
-    def with_mask(
-        batches: Iterable[Any], strategy: Any, accumulated: int, mask_of: Callable[[Any], Any]
-    ) -> Iterator[Any]:
-        for batch, info in stock(batches, strategy, accumulated, mask_of):
-            _Trained.loss_mask = mask_of(batch)
-            try:
-                yield batch, info
-            finally:
-                _Trained.loss_mask = None
-
-    module.iter_grad_accum_global_norm = with_mask  # type: ignore[attr-defined]
+@after("openrlhf.trainer.ray.ppo_critic", "get_llm_for_sequence_regression")
+def critic_on_cpu(module: ModuleType) -> None:
+    """The attention of a critic of packed samples is replaced like that of the policy."""
+    stock, attention = module.get_llm_for_sequence_regression, CpuSettings.from_env().attention
+    module.get_llm_for_sequence_regression = (  # type: ignore[attr-defined]
+        lambda *args, **kwargs: stock(*args, **{**kwargs, "attn_implementation": attention})
+    )
 
 
 def freeze_lower_layers(network: Any, layers: int) -> None:

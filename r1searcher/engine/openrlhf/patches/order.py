@@ -1,9 +1,11 @@
-"""Rows in the order of their file, with the token ids of episodes."""
+"""Rows in the order of their file, whole traces with the token ids of episodes."""
 
 from types import ModuleType
 from typing import Any
 
 from r1searcher.engine.import_patches import Patch
+from r1searcher.engine.training_rows import trace_tokens
+from r1searcher.episodes.tokens import HuggingFaceTokenizer
 
 
 def _in_the_order_of_the_file(module: ModuleType) -> None:
@@ -26,30 +28,40 @@ def _in_the_order_of_the_file(module: ModuleType) -> None:
     module.DeepspeedStrategy.setup_dataloader = setup_dataloader
 
 
-def _rows_as_in_episodes(module: ModuleType) -> None:
-    """An episode's turn is tokenized separately from the text before it, and ends where a tag ends.
+def _traces_as_in_episodes(module: ModuleType) -> None:
+    """The stock dataset trains one turn per row, so that a prompt and its documents are computed again for each turn.
 
-    The stock dataset tokenizes both together, which gives newlines and the turn's first word other ids than in
-    episodes and shifts the loss mask by a token; and it trains " <eos>" after each turn, which no turn has.
+    It also tokenizes a turn together with the text before it, which gives other ids than in episodes and shifts the
+    loss mask by a token; it trains " <eos>" after each turn, which no turn has; and it drops long rows silently. Here a
+    row is a whole trace. The trainer divides the loss of an update by its trained tokens, so an update with the same
+    traces has the same loss and gradients as with a row for each turn.
     """
     import torch
 
-    def __getitem__(self: Any, index: int) -> tuple[Any, Any, Any]:  # noqa: N807
-        before, turn = (
-            self.tokenizer(text, add_special_tokens=False)["input_ids"]
-            for text in (self.prompts[index], self.responses[index])
-        )
-        ids = torch.tensor([before + turn])
-        loss_mask = torch.zeros_like(ids, dtype=torch.float32)
-        loss_mask[0, len(before) - 1 : -1] = 1  # position t predicts token t + 1
-        return ids, torch.ones_like(ids), loss_mask
+    def __init__(self: Any, dataset: Any, tokenizer: Any, *_: Any, **__: Any) -> None:  # noqa: N807
+        self.rows, self.tokenizer = dataset, tokenizer  # the stock collate_fn pads with the tokenizer's token
+        self.encode = HuggingFaceTokenizer(tokenizer).encode
 
-    module.SFTDataset.__getitem__ = __getitem__
+    def __len__(self: Any) -> int:  # noqa: N807
+        return len(self.rows)
+
+    def __getitem__(self: Any, index: int) -> tuple[Any, Any, Any]:  # noqa: N807
+        ids, trained = trace_tokens(self.rows[index]["segments"], self.encode)
+        tokens = torch.tensor([ids])
+        loss_mask = torch.tensor([[*trained[1:], False]], dtype=torch.float32)  # position t predicts token t + 1
+        return tokens, torch.ones_like(tokens), loss_mask
+
+    for method in (__init__, __len__, __getitem__):
+        setattr(module.SFTDataset, method.__name__, method)
 
 
 PATCHES = [
     Patch(
         "openrlhf.utils.deepspeed.deepspeed", ("DeepspeedStrategy.setup_dataloader",), apply=_in_the_order_of_the_file
     ),
-    Patch("openrlhf.datasets.sft_dataset", ("SFTDataset.__getitem__",), apply=_rows_as_in_episodes),
+    Patch(
+        "openrlhf.datasets.sft_dataset",
+        ("SFTDataset.__init__", "SFTDataset.__len__", "SFTDataset.__getitem__"),
+        apply=_traces_as_in_episodes,
+    ),
 ]

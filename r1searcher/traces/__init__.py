@@ -1,0 +1,1 @@
+"""Writing traces for the SFT from questions and a retriever."""

@@ -358,10 +358,10 @@ def main() -> None:
         memory += rows
     print_table(results)
     print_cores(results)
-    print(
-        "\nMB per process (of all: the last column)\n\n| corpus, processes | number | resident | private | index pages "
+    head = (
+        "| corpus, processes | number | resident | private | index pages | of them private | index pages of all (Pss) |"
     )
-    print("| private | index pages of all (Pss) |\n|---|---|---|---|---|---|---|", *memory, sep="\n")
+    print("\nMB per process\n", head, "|---" * 7 + "|", *memory, sep="\n")
 
 
 if __name__ == "__main__":

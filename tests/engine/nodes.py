@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -123,7 +124,9 @@ def cluster(folder: Path) -> Iterator[Cluster]:
         made.end()
 
 
-def free_port() -> int:
-    with socket.create_server((HEAD, 0)) as free:
-        port: int = free.getsockname()[1]
-    return port
+def free_port(among: Sequence[int] = (0,)) -> int:
+    """A port that is free on the loopback interface; 0 lets the system choose."""
+    while True:
+        with contextlib.suppress(OSError), socket.create_server((HEAD, random.choice(among))) as free:
+            port: int = free.getsockname()[1]
+            return port

@@ -54,9 +54,7 @@ def test_the_script_trains_on_two_nodes_and_repeats_nothing(tmp_path: Path) -> N
     write_rows(folder / "passages.jsonl", towns)
     text = world.settings.read_text().replace("steps = 6", "steps = 2").replace("[engine]", "[engine]\ncolocate = true")
     world.settings.write_text(text)
-    port = free_port()
-    while not 20000 <= port < 30000:
-        port = free_port()
+    port = free_port(range(20000, 30000))  # those that the script takes
     command = ["bash", str(SCRIPT), "settings.toml", "passages.jsonl", "questions.jsonl"]
     done = subprocess.run(
         command, cwd=folder, env=slurm(tools, port), capture_output=True, text=True, timeout=HANG, check=False

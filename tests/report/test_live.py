@@ -108,6 +108,14 @@ def test_the_view_explains_its_numbers_and_says_what_the_engine_does(tmp_path: P
     assert plain.export_text().count("means over the episodes of a step: reward: sum of the reward parts; F1:") == 1
 
 
+def test_the_table_has_the_measures_that_were_logged() -> None:
+    """The staleness of asynchronous rollouts; a synchronous run has none."""
+    headings, _ = step_cells([{"step": 1, **ROW}])
+    ahead, [row] = step_cells([{"step": 1, **ROW, "staleness": 1.25, "staleness_max": 2.0}])
+    assert [name for name in ahead if name not in headings] == ["staleness", "largest staleness"]
+    assert dict(zip(ahead, row, strict=True))["staleness"] == "1.250"
+
+
 def test_the_panel_counts_only_the_episodes_added_since_it_last_looked(tmp_path: Path) -> None:
     run = filled(tmp_path, 1)
     file = run.trajectories(2) / "worker.jsonl"

@@ -12,6 +12,7 @@ from r1searcher.corpora.passage import Passage
 from r1searcher.episodes.trajectory import Author, Search, Segment, StopReason, Trajectory
 from r1searcher.report.live import RunView, trajectory_text
 from r1searcher.report.plots import StageCurve, draw_curves, save_curves, sparkline
+from r1searcher.report.tables import step_cells
 from r1searcher.retrieval.base import Hit
 from r1searcher.rewards.measures import F1, RETRIEVAL, REWARD, SEARCHES, View, shown_in
 from r1searcher.runs.folder import RunFolder

@@ -1,5 +1,6 @@
-"""What the kernel says about processes: CPU time and memory (proc(5))."""
+"""What the kernel says about processes: which they are, CPU time and memory (proc(5))."""
 
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -9,6 +10,16 @@ def tree(pid: int) -> list[int]:
     """A process and all below it."""
     below = [int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()]
     return [pid, *(one for child in below for one in tree(child))]
+
+
+def with_variable(text: str) -> list[int]:
+    """The processes that have `text` in their environment, which processes inherit whatever becomes of their parent."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):  # it has ended
+            if entry.name.isdigit() and text.encode() in (entry / "environ").read_bytes():
+                found.append(int(entry.name))
+    return found
 
 
 def cpu_seconds(pid: int) -> float:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import stat
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from io import BufferedReader
@@ -148,11 +149,12 @@ def open_log(path: Path, mode: Literal["ab", "wb"]) -> BinaryIO:
 
 
 def write_bytes(path: Path, data: bytes, *, durable: bool = False, then: str = "") -> None:
-    """Write a file atomically; `durable`: its content is synced to disk before it gets its name.
+    """Write a file atomically, also where several processes write it; `durable`: its content is synced to disk before
+    it gets its name.
 
     Raises `FileError`, with `then` as in `writing`.
     """
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")
     with writing(path, then):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -37,6 +37,10 @@ class Section(BaseModel):
         return value
 
 
+_SECRET = re.compile(r"[._](key|token|secret|password)$")
+"""Names of unknown settings whose value is not shown."""
+
+
 def explain(
     error: ValidationError, source: str, model: type[BaseModel], prefix: str = "", more: Iterable[str] = ()
 ) -> str:
@@ -50,6 +54,9 @@ def explain(
         key = prefix + ".".join(str(part) for part in problem["loc"])
         shown = f"{key} = {short(problem['input'])}"
         if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            if _SECRET.search(key):
+                lines.append(f"{key}: there is no such setting: keys and passwords come from environment variables")
+                continue
             without_index = re.sub(r"\.\d+", "", key)
             near = difflib.get_close_matches(without_index, known, n=1, cutoff=0.6)
             lines.append(f"{shown}: {f'did you mean {near[0]}?' if near else 'there is no such setting'}")

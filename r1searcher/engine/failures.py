@@ -12,15 +12,22 @@ EXPLANATIONS: Mapping[str, str] = {
     r"ray\.exceptions\.OutOfMemoryError|Cannot allocate memory|not enough memory: you tried to allocate": (
         "the machine ran out of memory: lower rl.micro_batch_size or episode.max_context, or close other programs"
     ),
-    r"its node has died|NodeDiedError|raylet (?:has )?died|Failed to connect to GCS": (
-        "a node of the Ray cluster has ended or cannot be reached: see which one with `ray status`, start Ray there "
-        "again, and run the same command to resume"
-    ),
     r"insufficient resources|No available node types can fulfill": (
         "the Ray cluster has too few GPUs for engine.gpus and engine.vllm_engines x engine.tensor_parallel"
     ),
 }
 """Explanations of some messages in the engine's log. The first match is the cause."""
+
+_LOST = re.compile(
+    r"Connection (?:closed|reset) by peer|ncclRemoteError|remote process exited|Actor(?:Died|Unavailable)Error|"
+    r"NodeDiedError|node has died|[Rr]aylet (?:has )?died|Failed to connect to GCS|RpcError"
+)
+"""What a process prints when it misses another one: the consequence of an error there, or of the end of its node."""
+
+_LOST_SAID = (
+    "a process of the engine was lost, perhaps with its node: on a cluster, `ray status` shows which node is missing; "
+    "start Ray there again, and the same command resumes the run"
+)
 
 _PREFIX = re.compile(r"^(?:\((?:\w+ )?(?:pid|\w+ pid)=\d+[^)]*\)\s?|\[rank\d+\]: ?)")
 """Ray's and torch's names of the process that wrote a line."""
@@ -45,8 +52,11 @@ def explain(log: str, returncode: int) -> str:
         if re.search(pattern, log):
             return sentence
     for line in lines:
-        if (found := _ERROR.match(line)) and "Ray" not in found[1] and "Actor" not in found[1]:
+        found = _ERROR.match(line)
+        if found and "Ray" not in found[1] and "Actor" not in found[1] and not _LOST.search(line):
             return f"the engine failed: {found[1]}: {found[2]}"
+    if _LOST.search(log):
+        return _LOST_SAID
     if returncode in (-signal.SIGKILL, -signal.SIGTERM):
         return f"the engine was killed from outside (signal {-returncode}), perhaps because memory ran out"
     last = next((line for line in reversed(lines) if line), "it printed nothing")

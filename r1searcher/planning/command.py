@@ -25,8 +25,12 @@ def run_plan(source: SettingsSource, *, as_json: bool = False) -> None:
 
 
 def _refusal(plan: Plan) -> str:
-    remedy = f"set {plan.change}" if plan.change else "no single setting makes it fit: use more or larger cards"
-    return f"{'; '.join(plan.problems)}; {remedy}"
+    said = plan.problems
+    if plan.change:
+        said.append(f"set {plan.change}")
+    elif plan.shortfall:
+        said.append("no single setting makes it fit: use more or larger cards")
+    return "; ".join(said)
 
 
 def _print(plan: Plan) -> None:

@@ -51,8 +51,11 @@ class Plan:
     card: int
     steps: int | None
     hours_per_step: tuple[float, float]
-    problems: tuple[str, ...]
-    """Why it does not fit, or would be refused; empty if it fits."""
+    refusals: tuple[str, ...]
+    """Why a stage would refuse the settings, each with what to set instead."""
+
+    shortfall: str
+    """Why it does not fit the cards; empty if it does."""
 
     derived: tuple[str, ...] = ()
     """A sentence per setting that was left open."""
@@ -62,6 +65,10 @@ class Plan:
     @property
     def fits(self) -> bool:
         return not self.problems
+
+    @property
+    def problems(self) -> list[str]:
+        return [*self.refusals, *[self.shortfall] * bool(self.shortfall)]
 
     @property
     def host_memory(self) -> int:
@@ -99,7 +106,7 @@ class Plan:
         """Sizes in GiB."""
         return {
             "fits": self.fits,
-            "problems": list(self.problems),
+            "problems": self.problems,
             "change": self.change,
             "derived": list(self.derived),
             "model": {"path": self.settings.model.path, "parameters": self.shape.parameters},
@@ -136,9 +143,6 @@ def _plan(settings: Settings, shape: ModelShape, card: int) -> Plan:
     topology = topology_of(settings, device="gpu")
     memory = card_memory(settings, topology, shape, card)
     episodes = cache_tokens(memory, topology, shape) // settings.episode.max_context
-    problems = placement_problems(settings, topology, STAGE)
-    if short := shortfall(memory, card, episodes):
-        problems.append(short)
     return Plan(
         settings=settings,
         topology=topology,
@@ -147,7 +151,8 @@ def _plan(settings: Settings, shape: ModelShape, card: int) -> Plan:
         card=card,
         steps=_steps(settings),
         hours_per_step=_hours_per_step(settings, topology, shape, memory),
-        problems=tuple(problems),
+        refusals=tuple(placement_problems(settings, topology, STAGE)),
+        shortfall=shortfall(memory, card, episodes),
     )
 
 

@@ -13,12 +13,13 @@ from r1searcher.common.hub import hub_file
 from r1searcher.common.records import Record, read_record
 from r1searcher.episodes.tokens import may_be_on_hub
 from r1searcher.errors import InputError, ServiceError
+from r1searcher.models.demo import DEMO_MODEL, HUB_NAME
 
 _MOST_BYTES = 1 << 20
 
 
 class _Config(Record):
-    """`config.json` of the Llama, Qwen and SmolLM families."""
+    """`config.json` of the Llama, Qwen, SmolLM, Mistral and Gemma families."""
 
     model_type: str
     num_hidden_layers: int = Field(ge=1, le=10_000)
@@ -28,13 +29,19 @@ class _Config(Record):
     num_key_value_heads: int | None = Field(None, ge=1, le=1 << 16)
     head_dim: int | None = Field(None, ge=1, le=1 << 16)
     vocab_size: int = Field(ge=1, le=1 << 24)
-    tie_word_embeddings: bool = False
+    tie_word_embeddings: bool | None = None
 
 
-_FAMILIES = ("llama", "qwen2", "qwen3", "smollm3", "mistral")
+_FAMILIES = ("llama", "qwen2", "qwen3", "smollm3", "mistral", "gemma", "gemma2", "gemma3_text")
 _BIASED = ("qwen2",)
-_NORMED = ("qwen3",)
+_NORMED = ("qwen3", "gemma3_text")
 """Families with a bias on query, key and value, and those that normalize query and key per head."""
+
+_FOUR_NORMS = ("gemma2", "gemma3_text")
+"""Families that normalize after attention and feed-forward network too."""
+
+_TIED = ("smollm3", "gemma", "gemma2", "gemma3_text")
+"""Families whose head is the embedding matrix where `config.json` does not say, as transformers reads it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +71,8 @@ class ModelShape:
             attention += query + 2 * key_value
         if self.family in _NORMED:
             attention += 2 * self.head_dim
-        return attention + 3 * self.hidden * self.intermediate + 2 * self.hidden
+        norms = 4 if self.family in _FOUR_NORMS else 2
+        return attention + 3 * self.hidden * self.intermediate + norms * self.hidden
 
     def adapter_parameters(self, rank: int, target_modules: Collection[str]) -> int:
         """Parameters of LoRA adapters of `rank` on the named linear layers, or on all of them if none is named.
@@ -107,7 +115,10 @@ def _known(layers: int, hidden: int, intermediate: int, heads: tuple[int, int], 
 
 
 _QWEN = {"model_type": "qwen2", "vocab_size": 151936, "tie_word_embeddings": True}
+_SMOLLM2 = _known(30, 576, 1536, (9, 3), model_type="llama", vocab_size=49152, tie_word_embeddings=True)
 _KNOWN = {
+    DEMO_MODEL: _SMOLLM2,
+    HUB_NAME.removesuffix("-Instruct"): _SMOLLM2,
     "Qwen/Qwen2.5-0.5B": _known(24, 896, 4864, (14, 2), **_QWEN),
     "Qwen/Qwen2.5-1.5B": _known(28, 1536, 8960, (12, 2), **_QWEN),
     "Qwen/Qwen2.5-3B": _known(36, 2048, 11008, (16, 2), **_QWEN),
@@ -156,5 +167,5 @@ def _shape(config: _Config, model: str) -> ModelShape:
         kv_heads=config.num_key_value_heads or config.num_attention_heads,
         head_dim=config.head_dim or config.hidden_size // config.num_attention_heads,
         vocabulary=config.vocab_size,
-        tied=config.tie_word_embeddings,
+        tied=config.model_type in _TIED if config.tie_word_embeddings is None else config.tie_word_embeddings,
     )

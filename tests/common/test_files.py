@@ -1,6 +1,8 @@
 """Files: one sentence per failure, atomic writes."""
 
 import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,21 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
         files.write_json(target, {"a": 2})
     assert target.read_text("utf-8") == '{\n  "a": 1\n}\n'
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+
+
+def write_often(path: Path, text: str) -> None:
+    for _ in range(200):
+        files.write_text(path, text)
+
+
+def test_a_file_that_several_processes_write_is_that_of_one_of_them(tmp_path: Path) -> None:
+    """The reason why a run stopped is written by every rollout process, on any node."""
+    texts = {letter * 10_000 for letter in "abcd"}
+    with ProcessPoolExecutor(len(texts), get_context("spawn")) as pool:
+        for done in [pool.submit(write_often, tmp_path / "file", text) for text in texts]:
+            done.result()
+    assert (tmp_path / "file").read_text() in texts
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
 def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

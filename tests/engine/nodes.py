@@ -11,8 +11,10 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-HEAD, WORKER = "127.0.0.1", "127.0.0.2"
-"""Both are this machine's loopback interface; they are two addresses for Ray."""
+from tests.processes import with_variable
+
+HEAD, WORKER, THIRD = "127.0.0.2", "127.0.0.3", "127.0.0.4"
+"""All are this machine's loopback interface; Ray replaces 127.0.0.1, and takes these for three machines."""
 
 MARK = "R1S_TEST_NODE"
 """Environment variable that marks the processes of one node."""
@@ -27,7 +29,6 @@ class Node:
         environment = {
             **os.environ,
             "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # despite its name: the head stays on the loopback interface
             **variables,
             MARK: self.mark,
         }
@@ -46,20 +47,15 @@ class Node:
 
     def kill(self) -> None:
         """kill -9 of the raylet, its workers and everything else of the node."""
-        while pids := list(self.processes()):
+        while pids := self.processes():
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.05)
         self.process.wait()
 
-    def processes(self) -> Iterator[int]:
-        wanted = f"{MARK}={self.mark}".encode()
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                with contextlib.suppress(OSError):
-                    if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                        yield int(entry.name)
+    def processes(self) -> list[int]:
+        return with_variable(f"{MARK}={self.mark}")
 
     def workers(self) -> Iterator[str]:
         """The names of Ray's tasks and actors that run on the node."""

@@ -166,6 +166,7 @@ def main() -> None:
 
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print does not come between the answers
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # Ray refuses more GPUs than are listed there
     workers.setup()
     with tempfile.TemporaryDirectory(prefix="r1s-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         ray.init(

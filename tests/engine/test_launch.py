@@ -383,6 +383,11 @@ LOGS = {
     "[rank0]: Traceback (most recent call last):\n[rank0]: ValueError: a row of no tokens\nE1126 exitcode: 1": (
         "ValueError: a row of no tokens"
     ),
+    "RuntimeError: [gloo/transport/tcp/pair.cc:553] Connection closed by peer [10.0.0.2]:32491. This is typical": (
+        "a process of the engine was lost, perhaps with its node"
+    ),
+    "ray.exceptions.ActorDiedError: The actor died because its node has died. Node Id: 8b": "perhaps with its node",
+    "RuntimeError: Connection closed by peer [10.0.0.2]:1\nValueError: a row of no tokens": "ValueError: a row of no",
     "(PPOTrainer pid=9) Traceback\n(PPOTrainer pid=9) ValueError: bad batch\nray.exceptions.RayTaskError: x": (
         "ValueError: bad batch"
     ),

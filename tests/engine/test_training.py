@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
@@ -18,6 +17,7 @@ from r1searcher.rewards.measures import EM, F1, FORMAT, MEASURES, RETRIEVAL, SEA
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import trajectory_rows
 from tests.engine.toy import HANG, one_thread
+from tests.processes import with_variable
 
 pytestmark = pytest.mark.training
 pytest.importorskip("openrlhf")
@@ -79,7 +79,7 @@ def test_a_stage_killed_and_interrupted_in_the_middle_goes_on_with_the_data_in_o
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     assert checkpoint_step(run) in range(2, last, 2)
-    wait_for(lambda: not processes_with(launch))  # nothing continues training without its launcher
+    wait_for(lambda: not with_variable(launch))  # nothing continues training without its launcher
 
     recorded = len(list(read_rows(run.metrics)))  # what was recorded after the checkpoint is replaced
     child = until_step(recorded + 1, run, world.command(*words))
@@ -121,14 +121,3 @@ def wait_for(condition, seconds: float = HANG) -> None:
     while not condition():
         assert time.monotonic() < until, f"not within {seconds:.0f} s"
         time.sleep(0.1)
-
-
-def processes_with(launch: str) -> list[int]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and launch.encode() in (entry / "environ").read_bytes():
-                found.append(int(entry.name))
-        except OSError:
-            continue
-    return found

@@ -10,7 +10,7 @@ import pytest
 pytestmark = pytest.mark.training
 pytest.importorskip("openrlhf")
 
-STRATEGY = """
+PROGRAM = """
 import json, os, socket, sys
 from types import SimpleNamespace
 with socket.create_server(("127.0.0.1", 0)) as free:
@@ -19,62 +19,65 @@ os.environ |= {"DS_ACCELERATOR": "cpu", "RANK": "0", "WORLD_SIZE": "1", "LOCAL_R
 os.environ["MASTER_ADDR"] = "127.0.0.1"
 from r1searcher.engine import import_patches
 from r1searcher.engine.openrlhf.patches import flash_attention, updates
-given = json.loads(sys.argv[1])
-import_patches.install([*flash_attention.PATCHES, *(updates.PATCHES if given["patched"] else [])])
-from openrlhf.utils.deepspeed import DeepspeedStrategy
-ds = SimpleNamespace(param_dtype="bf16", adam_offload=given["adam_offload"], grad_accum_dtype=given["dtype"])
-args = SimpleNamespace(ds=ds, train=SimpleNamespace(dynamic_batch_enable=given["dynamic"]))
-strategy = DeepspeedStrategy(zero_stage=given["stage"], args=args)
-adam = {"type": "AdamW", "params": {"lr": 0.1}}
-config = strategy.get_ds_train_config(adam, max_norm=1.0)
-"""
-
-CONFIG = "print(json.dumps(config))"
-
-UPDATE = """
+import_patches.install([*flash_attention.PATCHES, *(updates.PATCHES if sys.argv[1] == "patched" else [])])
 import deepspeed, torch
-adam["params"].pop("fused", None)
-adam["params"]["torch_adam"] = True  # DeepSpeed's own would be compiled
-config |= {"train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": 1}
-config["zero_optimization"] = {"stage": given["stage"]}
-norms = []
-for batches in ([[0, 1, 2, 3]], [[0], [1, 2, 3]]):
+from openrlhf.utils.deepspeed import DeepspeedStrategy
+
+def config(stage=2, dtype="bf16", dynamic=True, adam_offload=False):
+    ds = SimpleNamespace(param_dtype="bf16", adam_offload=adam_offload, grad_accum_dtype=dtype)
+    args = SimpleNamespace(ds=ds, train=SimpleNamespace(dynamic_batch_enable=dynamic))
+    strategy = DeepspeedStrategy(zero_stage=stage, args=args)
+    return strategy.get_ds_train_config({"type": "AdamW", "params": {"lr": 0.1}}, max_norm=1.0)
+
+def norm(batches, stage, dtype):
+    # The gradients' norm, before clipping, of one update; DeepSpeed's own Adam would be compiled.
+    adam = {"type": "AdamW", "params": {"lr": 0.1, "torch_adam": True}}
+    chosen = {**config(stage, dtype), "zero_optimization": {"stage": stage}, "optimizer": adam}
     torch.manual_seed(0)
-    engine, *_ = deepspeed.initialize(model=torch.nn.Linear(8, 4), config=dict(config))
+    engine, *_ = deepspeed.initialize(model=torch.nn.Linear(8, 4), config=chosen)
     rows = torch.randn(4, 8, generator=torch.Generator().manual_seed(1)).bfloat16()
     for batch in batches:
         engine.backward((engine(rows[batch]).float() ** 2).sum())
     engine.step()
-    norms.append(float(engine.get_global_grad_norm()))
-print(json.dumps(norms))
+    return float(engine.get_global_grad_norm())
+
+norms = {
+    stage: [norm([[0, 1, 2, 3]], stage, dtype), norm([[0], [1, 2, 3]], stage, dtype)]
+    for stage, dtype in ((1, "bf16"), (2, "bf16"), (3, "fp32"))
+}
+configs = {"dynamic": config(), "fixed": config(dynamic=False), "offloaded": config(adam_offload=True)}
+print(json.dumps({"norms": norms, "configs": configs}))
 """
 
 
-def answer(program: str, **changed: Any) -> Any:
-    given = {"patched": True, "stage": 2, "dynamic": True, "adam_offload": False, "dtype": "bf16", **changed}
-    command = [sys.executable, "-c", STRATEGY + program, json.dumps(given)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def answer(patches: str) -> dict[str, Any]:
+    done = subprocess.run([sys.executable, "-c", PROGRAM, patches], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
-@pytest.mark.parametrize(("stage", "dtype"), [(1, "bf16"), (2, "bf16"), (3, "fp32")])
-def test_an_update_has_the_gradients_of_all_its_dynamic_batches(stage: int, dtype: str) -> None:
-    """The norm before clipping, as with all rows in one pass."""
-    whole, two = answer(UPDATE, stage=stage, dtype=dtype)
+@pytest.fixture(scope="module")
+def patched() -> dict[str, Any]:
+    return answer("patched")
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_an_update_has_the_gradients_of_all_its_dynamic_batches(stage: int, patched: dict[str, Any]) -> None:
+    """As with all rows in one pass."""
+    whole, two = patched["norms"][str(stage)]
     assert two == pytest.approx(whole, rel=0.02)
 
 
 def test_the_stock_strategy_loses_all_but_the_last() -> None:
-    whole, two = answer(UPDATE, patched=False)
-    assert two < 0.9 * whole
+    for stage, (whole, two) in answer("stock")["norms"].items():
+        assert (two < 0.9 * whole) == (stage != "3")
 
 
-def test_adam_in_host_memory_is_deepspeeds_own_and_on_gpus_torchs() -> None:
-    """DeepSpeed refuses another optimizer than its own for states in host memory (`_enforce_cpu_offload`)."""
-    here, offloaded = answer(CONFIG), answer(CONFIG, adam_offload=True)
-    assert here["optimizer"]["params"] == {"lr": 0.1, "torch_adam": True, "fused": True}
+def test_adam_in_host_memory_is_deepspeeds_own(patched: dict[str, Any]) -> None:
+    """DeepSpeed refuses another one for states there (`_enforce_cpu_offload`)."""
+    offloaded, fixed = patched["configs"]["offloaded"], patched["configs"]["fixed"]
     assert offloaded["optimizer"] == {"type": "AdamW", "params": {"lr": 0.1}}
-    devices = [config["zero_optimization"]["offload_optimizer"]["device"] for config in (here, offloaded)]
-    assert devices == ["none", "cpu"]
-    assert "managed_gradient_accumulation" not in answer(CONFIG, dynamic=False)
+    assert offloaded["zero_optimization"]["offload_optimizer"]["device"] == "cpu"
+    assert fixed["zero_optimization"]["offload_optimizer"]["device"] == "none"
+    assert "managed_gradient_accumulation" not in fixed

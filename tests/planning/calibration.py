@@ -1,13 +1,12 @@
 """How well a plan predicts the memory of a model that was not measured, from two that were.
 
-Models with random weights are trained by the real engine on this machine's CPU in fp32 (an SFT of the toy world, three
+Models with random weights are trained by the real engine on this machine's CPU in fp32 (an SFT of the toy world, two
 updates), each in its own process. What is compared is growth: the peak of the process's resident memory, less that of
 the same engine with a tiny model. The plan's items are weights, gradients and optimizer (`states`), and activations
 and logits, by the formulas for GPUs with 4 bytes per value. Two factors, of the states and of the rest, follow
 from the growth of the first two models; the third is predicted with them.
 """
 
-import json
 import subprocess
 import time
 from collections.abc import Sequence
@@ -29,8 +28,13 @@ class Size:
 
 EMPTY = Size(64, 1, 512)
 CALIBRATION, PREDICTED = (Size(256, 4), Size(512, 6)), Size(768, 8)
-ROWS, WORDS = 4, 200
-"""Rows per forward and backward pass, and words that each has in addition to its question."""
+ROWS = 4
+"""Rows per forward and backward pass, all of the same length."""
+
+TRACE = (
+    ("prompt", "Where is barado?\n<think>"),
+    ("model", "</think><answer>" + " cordell" * 200 + "</answer>"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +75,18 @@ def measure(size: Size, world: World) -> Measured:
     """Train a model of that size; all rows have the same length."""
     name = f"{size.hidden}x{size.layers}"
     model, run = make_model(size, world, world.folder / name), world.folder_of(name)
-    text = "</think><answer>" + " cordell" * WORDS + "</answer>"
-    row = {"segments": [["prompt", "Where is barado?\n<think>"], ["model", text]]}
-    write_rows(world.folder / "long.jsonl", [row] * (6 * ROWS))
+    write_rows(world.folder / "long.jsonl", [{"segments": [*TRACE]}] * (4 * ROWS))
     settings = {
         "model.path": model,
         "data.traces": world.folder / "long.jsonl",
         "episode.max_context": 2048,
         "sft.micro_batch_size": ROWS,
         "sft.batch_size": 2 * ROWS,
-        "sft.steps": 3,
+        "sft.steps": 2,
     }
     words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     peak = _peak(world.command("sft", str(world.settings), "--name", name, *words), run)
-    shape, tokens = shape_of(str(model)), ROWS * _tokens_per_row(run, model)
+    shape, tokens = shape_of(str(model)), ROWS * _tokens(model)
     return Measured(
         size=size,
         parameters=shape.parameters,
@@ -95,11 +97,12 @@ def measure(size: Size, world: World) -> Measured:
     )
 
 
-def _tokens_per_row(run: RunFolder, model: Path) -> int:
+def _tokens(model: Path) -> int:
+    """Tokens of `TRACE`."""
     from transformers import AutoTokenizer
 
-    row = json.loads(run.questions.read_text("utf-8").splitlines()[0])
-    return len(AutoTokenizer.from_pretrained(model)(row["input"] + row["output"])["input_ids"])
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    return sum(len(tokenizer(text)["input_ids"]) for _, text in TRACE)
 
 
 def _peak(command: Sequence[str], run: RunFolder) -> int:

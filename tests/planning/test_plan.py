@@ -13,7 +13,7 @@ from r1searcher.config.source import SettingsSource
 from r1searcher.engine.topology import topology_of
 from r1searcher.planning.memory import GIB, host_states, states, trained_model
 from r1searcher.planning.plan import Plan, make_plan
-from r1searcher.planning.shapes import _KNOWN, shape_of
+from r1searcher.planning.shapes import _FAMILIES, _KNOWN, shape_of
 from tests.common.servers import answer, raw_server
 
 GB80, GB24 = int(80e9), int(24e9)
@@ -37,6 +37,25 @@ def test_parameters_are_those_that_transformers_counts(name: str) -> None:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **config))
     assert shape_of(name).parameters == sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("family", _FAMILIES)
+@pytest.mark.parametrize("said", [True, False])
+def test_parameters_of_a_family_are_counted_from_its_config_alone(family: str, said: bool, tmp_path: Path) -> None:
+    """Where it does not say whether head and embeddings are one matrix, transformers' default for the family holds."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {"num_hidden_layers": 3, "hidden_size": 64, "intermediate_size": 128, "vocab_size": 500, "head_dim": 32}
+    config = AutoConfig.for_model(family, **sizes, num_attention_heads=4, num_key_value_heads=2, pad_token_id=0)
+    config.save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    table = json.loads(file.read_text())
+    file.write_text(json.dumps({key: table[key] for key in table if said or key != "tie_word_embeddings"}))
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path))
+    assert shape_of(str(tmp_path)).parameters == sum(parameter.numel() for parameter in model.parameters())
 
 
 @pytest.mark.training
@@ -175,6 +194,12 @@ def test_the_command_prints_a_plan_and_exits_with_2_where_it_does_not_fit() -> N
     assert too_large.returncode == 2
     assert "a card would need" in too_large.stderr
     assert "Traceback" not in too_large.stderr
+
+
+def test_the_command_repeats_what_a_stage_would_refuse_with_its_remedy() -> None:
+    refused = run("--preset", "paper-qwen-7b", "--set", "engine.packing=true")
+    assert refused.returncode == 2
+    assert refused.stderr.strip().endswith('set engine.attention = "flash_attention_4"')
 
 
 def test_no_plan_without_a_model() -> None:

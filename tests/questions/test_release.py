@@ -6,6 +6,8 @@ The files served here are the first rows of the released ones (`tests/data/quest
 import hashlib
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -187,3 +189,17 @@ def test_the_release_has_as_many_questions_as_the_paper_says(tmp_path: Path) -> 
     assert {name: len(data) for name, data in written(tmp_path / "to").items()} == {
         file.name: file.stat().st_size for path in PATHS.values() for file in [folder / path]
     }
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(("stage", "preset"), [("stage1", "paper-llama-8b"), ("stage2", "paper-qwen-7b")])
+def test_a_stage_of_the_paper_has_its_questions(stage: str, preset: str, tmp_path: Path) -> None:
+    """All problems are reported together: those of this machine and of the index, and none of the questions."""
+    folder = shared("data/r1-searcher")
+    words = (stage, "--preset", preset, "--retriever", "no-index", "--set", f"data.folder={folder}")
+    command = [sys.executable, "-m", "r1searcher.cli", *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "no-index" in done.stderr
+    assert "data.train" not in done.stderr
+    assert "r1-searcher" not in done.stderr

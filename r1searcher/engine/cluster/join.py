@@ -24,6 +24,9 @@ _NAMESPACE = b"r1searcher"
 
 _TRIES = 300
 
+FREED = 30.0
+"""Seconds in which the GPUs of a run that has just ended become free."""
+
 _START = "start one with `ray start --head`, and run this command on one of its nodes"
 
 
@@ -69,6 +72,34 @@ def joined(
             with contextlib.suppress(Exception):  # the cluster may be gone
                 _store().internal_kv_del(kept.encode(), False, _NAMESPACE)
         ray.shutdown()
+
+
+def free_gpus(wanted: int) -> int:
+    """The cluster's GPUs that are free, as soon as there are `wanted`, and after `FREED` seconds at the latest."""
+    import ray
+
+    until = time.monotonic() + FREED
+    while True:
+        free = int(ray.available_resources().get("GPU", 0))
+        if free >= wanted or time.monotonic() > until:
+            return free
+        time.sleep(0.5)
+
+
+def require_node(gpus: int) -> None:
+    """Raises `InputError` if Ray would wait for a node with that many free GPUs."""
+    import ray
+
+    largest = max(int(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"])
+    if largest < gpus:
+        raise InputError(
+            f"the model needs {gpus} GPUs on one node, and the largest node of the Ray cluster has {largest}"
+        )
+    if (free := free_gpus(gpus)) < gpus:
+        raise InputError(
+            f"the model needs {gpus} GPUs, and {free} of the Ray cluster are free: `ray status` shows what holds the "
+            "others; wait for it, or end it"
+        )
 
 
 def take_keys() -> None:

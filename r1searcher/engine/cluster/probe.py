@@ -8,7 +8,6 @@ import asyncio
 import os
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,7 +19,7 @@ from r1searcher.common.files import parse_json, write_text
 from r1searcher.common.records import Record
 from r1searcher.common.versions import installed_version
 from r1searcher.engine.cluster import facts
-from r1searcher.engine.cluster.join import joined
+from r1searcher.engine.cluster.join import free_gpus, joined
 from r1searcher.engine.cluster.problems import NodeFacts, RetrieverFacts
 from r1searcher.engine.topology import gpus_of_the_driver
 from r1searcher.errors import InputError, R1Error
@@ -32,9 +31,6 @@ Facts = dict[str, Any]
 
 PATIENCE = 180.0
 """Seconds in which a node has to run a task; a busy one needs many to start a process."""
-
-FREED = 30.0
-"""Seconds in which the GPUs of a run that has just ended become free."""
 
 
 class RetrieverJob(Record):
@@ -102,7 +98,7 @@ def ask(job: Job) -> Answer:
             )
             for n, node in alive.items()
         ]
-        return Answer(nodes=nodes, free_gpus=_free_gpus(job.gpus))
+        return Answer(nodes=nodes, free_gpus=free_gpus(job.gpus))
 
 
 def with_this_package(job: RetrieverJob | None, keys: Mapping[str, str]) -> dict[str, Any]:
@@ -153,18 +149,6 @@ def _on_nodes(function: Callable[..., Facts], arguments: Mapping[str, Sequence[A
             except ray.exceptions.RayError:  # its process could not start, or ended
                 continue
     return found
-
-
-def _free_gpus(wanted: int) -> int:
-    """The GPUs that are free, as soon as there are `wanted`, and after `FREED` seconds at the latest."""
-    import ray
-
-    until = time.monotonic() + FREED
-    while True:
-        free = int(ray.available_resources().get("GPU", 0))
-        if free >= wanted or time.monotonic() > until:
-            return free
-        time.sleep(0.5)
 
 
 @contextmanager

@@ -175,7 +175,8 @@ def _of_packages(needs: Needs, node: NodeFacts) -> Iterator[str]:
 
 def _of_retriever(needs: Needs, found: RetrieverFacts) -> Iterator[str]:
     if found.error:
-        yield f"the retriever does not answer there: {found.error}; check the URL or path and the network from there"
+        error = found.error.rstrip(".")
+        yield f"the retriever does not answer there: {error}; check the URL or path and the network from there"
     elif found.fingerprint != needs.fingerprint:
         yield (
             f"{shown_url(needs.retriever)} is another index there than on this machine; copy this one to the same "

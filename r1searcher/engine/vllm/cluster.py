@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from r1searcher.engine.cluster.join import joined
+from r1searcher.engine.cluster.join import joined, require_node
 from r1searcher.engine.vllm.inference import LocalModel
 from r1searcher.episodes.loop import Generation
 from r1searcher.episodes.tokens import HuggingFaceTokenizer, load_tokenizer
@@ -60,6 +60,7 @@ class ClusterModel:
         self._stack.enter_context(joined(self.address, self.variables, shows_output=False))
         gpus = self.local.tensor_parallel if self.local.device == "gpu" else 1
         try:
+            require_node(gpus)
             self._actor = ray.remote(num_cpus=1, num_gpus=gpus, max_concurrency=10_000)(Served).remote(self.local)
             await _answer(self._actor.start.remote())
         except BaseException:

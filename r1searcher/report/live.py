@@ -118,7 +118,8 @@ class RunView(AbstractContextManager["RunView"]):
         done = step + min(1.0, episodes / self.rollouts) * 0.5  # the other half of a step is training
         minutes = (time.monotonic() - self._started) / 60
         head = outside(f"{self.title}  step {step}/{self.steps}  {minutes:.0f} min{self._left()}", "bold")
-        parts: list[RenderableType] = [head, ProgressBar(total=self.steps, completed=done, width=60)]
+        bar = ProgressBar(total=self.steps, completed=done, width=60)
+        parts: list[RenderableType] = [head, Padding(bar, 0)]  # a bar alone does not end its line
         parts.append(outside(self._now(step, episodes), "dim"))
         if rows := self._rows()[-ROWS_SHOWN:]:
             parts.append(steps_table(rows))

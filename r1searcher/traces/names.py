@@ -93,7 +93,7 @@ def spans(text: str) -> Iterator[Name]:
 
 
 def names_of(text: str, titles: Iterable[str]) -> list[Name]:
-    """The names in `text` that are one of `titles`, in their order; a name inside a longer one is left out."""
+    """The names in `text` that are one of `titles`, in their order and each once; none that is inside a longer one."""
     known = {bare(title) for title in titles} - {""}
     found = [name for name in spans(text) if normalize(name.text) in known]
     found.sort(key=lambda name: (name.start - name.end, name.start))  # longest first
@@ -101,8 +101,10 @@ def names_of(text: str, titles: Iterable[str]) -> list[Name]:
     for name in found:
         if all(name.end <= other.start or name.start >= other.end for other in chosen):
             chosen.append(name)
-    chosen.sort(key=lambda name: name.start)
-    return list({normalize(name.text): name for name in reversed(chosen)}.values())[::-1]
+    first: dict[str, Name] = {}
+    for name in sorted(chosen, key=lambda name: name.start):
+        first.setdefault(normalize(name.text), name)
+    return list(first.values())
 
 
 def asked_words(text: str, names: Iterable[Name], most: int = 6) -> list[str]:

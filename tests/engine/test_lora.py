@@ -203,5 +203,5 @@ def test_an_sft_of_adapters_saves_a_whole_model(world: World) -> None:
 
 @pytest.mark.long
 def test_the_drift_of_a_loss_that_does_not_report_it_is_watched(world: World) -> None:
-    run = stage(world, "gspo", "--steps", "2", "--set", "rl.algorithm=gspo")
+    run = stage(world, "lora-gspo", "--steps", "2", "--set", "rl.algorithm=gspo")
     assert all(0 < abs(row["vllm_kl"]) < 1e-3 for row in read_rows(run.metrics))

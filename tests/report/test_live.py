@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Group
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 
 from r1searcher.common import terminal
@@ -92,7 +93,7 @@ def test_the_view_explains_its_numbers_and_says_what_the_engine_does(tmp_path: P
     view = RunView(run, "stage 1", 2, 2, terminal.console(record=True, force_terminal=True))
     for m in (REWARD, F1, RETRIEVAL, SEARCHES):
         assert f"{m.heading}: {m.meaning.split(';')[0]};" in shown()
-    assert "starting vLLM and the trainer" in shown()
+    assert "\nstarting vLLM and the trainer" in shown(), "on a line of its own"
     append_row(run.trajectories(1) / "a.jsonl", to_row(HOSTILE))
     assert "sampling episodes: 1 of 2" in shown()
     append_row(run.trajectories(1) / "a.jsonl", to_row(HOSTILE))
@@ -134,7 +135,8 @@ def test_the_panel_counts_only_the_episodes_added_since_it_last_looked(tmp_path:
 def _progress(view: RunView) -> float:
     panel = view._panel()
     assert isinstance(panel, Group)
-    [bar] = [part for part in panel.renderables if isinstance(part, ProgressBar)]
+    bars = [part.renderable for part in panel.renderables if isinstance(part, Padding)]
+    [bar] = [bar for bar in bars if isinstance(bar, ProgressBar)]
     return bar.completed
 
 

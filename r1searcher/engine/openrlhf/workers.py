@@ -12,7 +12,7 @@ from r1searcher.engine import cpu, environment, import_patches
 from r1searcher.engine.cluster.join import take_keys
 from r1searcher.engine.cuda import use_packaged_toolkit
 from r1searcher.engine.import_patches import Patch
-from r1searcher.engine.openrlhf.patches import ahead, flash_attention, logits, lora, order, recording, updates
+from r1searcher.engine.openrlhf.patches import ahead, flash_attention, logits, lora, order, padding, recording, updates
 from r1searcher.engine.openrlhf.patches import cpu as cpu_patches
 from r1searcher.engine.openrlhf.versions import require_tested_versions
 from r1searcher.engine.topology import Device
@@ -21,7 +21,14 @@ from r1searcher.errors import InputError
 
 _CPU_PATCHES = [*cpu_patches.PATCHES, *vllm_patches.PATCHES]
 
-_ON_BOTH = [*flash_attention.PATCHES, *order.PATCHES, *lora.PATCHES, *logits.PATCHES, *updates.PATCHES]
+_ON_BOTH = [
+    *flash_attention.PATCHES,
+    *order.PATCHES,
+    *padding.PATCHES,
+    *lora.PATCHES,
+    *logits.PATCHES,
+    *updates.PATCHES,
+]
 
 PATCHES: Mapping[Device, Sequence[Patch]] = {
     "cpu": [*_ON_BOTH, *_CPU_PATCHES],

@@ -109,6 +109,24 @@ def trainers_meet_on_one_interface(module: ModuleType) -> None:
     module.deepspeed.init_distributed = init_distributed
 
 
+@after("deepspeed.comm.torch", "TorchBackend.all_gather_into_tensor")
+def gathered_weights_are_complete(module: ModuleType) -> None:
+    """ZeRO-3 gathers the weights of a layer together and waits for the last of them alone.
+
+    On GPUs they are gathered in order. gloo has several threads: a weight that is written to before it is gathered, as
+    when a model is loaded, would then be overwritten with what was there before.
+    """
+    stock = module.TorchBackend.all_gather_into_tensor
+
+    def all_gather_into_tensor(*args: Any, **kwargs: Any) -> Any:
+        handle = stock(*args, **kwargs)
+        if handle is not None:
+            handle.wait()
+        return handle
+
+    module.TorchBackend.all_gather_into_tensor = all_gather_into_tensor
+
+
 class _GlooBroadcast:
     """The only method of the NCCL communicator that OpenRLHF uses, over gloo."""
 

@@ -2,10 +2,12 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -74,12 +76,13 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.nodes = folder, list[Node]()
+        self.ray = Path(tempfile.mkdtemp(prefix="r1s-", dir="/tmp"))  # sockets need a short path
         port = free_port()
         self.address = f"{HEAD}:{port}"
         words = ["--head", f"--port={port}", f"--node-ip-address={HEAD}", "--include-dashboard=false"]
         # Ray otherwise notices the end of a node after 15 seconds.
         noticed = {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "4"}
-        self._start([*words, f"--temp-dir={folder / 'ray'}"], noticed, ())
+        self._start([*words, f"--temp-dir={self.ray}"], noticed, ())
 
     def add(self, address: str, inside: Sequence[str] = (), **variables: str) -> Node:
         """Start another node. `inside` are words before its command, `variables` its environment."""
@@ -106,6 +109,7 @@ class Cluster:
     def end(self) -> None:
         for node in reversed(self.nodes):
             node.kill()
+        shutil.rmtree(self.ray, ignore_errors=True)
 
 
 @contextlib.contextmanager

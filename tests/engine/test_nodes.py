@@ -90,7 +90,7 @@ def test_keys_reach_workers_and_are_on_no_command_line_and_in_no_file(nodes: Clu
     here = {**os.environ, "TEST_KEY": secret}
     done = subprocess.run([sys.executable, "-c", KEYS, nodes.address], env=here, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == str((secret, [])), done.stderr
-    files = [file for file in (nodes.folder / "ray").rglob("*") if file.is_file()]
+    files = [file for file in nodes.ray.rglob("*") if file.is_file()]
     assert files
     assert not [file for file in files if secret.encode() in file.read_bytes()]
 

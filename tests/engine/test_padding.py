@@ -1,15 +1,12 @@
 """The order of trajectories inside an update, with the engine's own buffer and loss."""
 
-import os
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from r1searcher.engine import cpu, environment
-from r1searcher.engine.openrlhf import workers
 from r1searcher.engine.openrlhf.patches import padding
-from tests.engine.test_cpu import pristine
+from tests.engine.test_cpu import patched, pristine  # noqa: F401  # a fixture
 
 pytestmark = pytest.mark.training
 torch = pytest.importorskip("torch")
@@ -17,17 +14,6 @@ pytest.importorskip("openrlhf")
 pytest.importorskip("vllm")
 
 UPDATE, MICRO, EPISODES = 8, 2, 20
-
-
-@pytest.fixture(scope="module", autouse=True)
-def patched():
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in cpu.ENVIRONMENT.items():
-            patch.setenv(name, value)
-        patch.setenv(cpu.CPU_ENV, cpu.CpuSettings(precision="fp32").to_env())
-        patch.setenv(environment.RUN, os.devnull)
-        workers.setup()
-        yield
 
 
 @pytest.fixture

@@ -40,6 +40,7 @@ def test_the_engine_learns_to_search(world):
         episodes = list(trajectory_rows(run.trajectories(step)))
         assert len(episodes) == SAMPLES
         assert {(episode["step"], episode["epoch"]) for episode in episodes} == {(step, 1)}
+        assert {episode["weights_step"] for episode in episodes} == {step - 1}
         assert sum(bool(e["searches"]) for e in episodes) / SAMPLES == pytest.approx(row["retrieval"])
     assert (run.model / "model.safetensors").exists()
 

@@ -13,6 +13,7 @@ from r1searcher.corpora.passage import Passage
 from r1searcher.episodes.trajectory import Author, Search, Segment, StopReason, Trajectory
 from r1searcher.report.live import RunView, trajectory_text
 from r1searcher.report.plots import StageCurve, draw_curves, save_curves, sparkline
+from r1searcher.report.tables import step_cells
 from r1searcher.retrieval.base import Hit
 from r1searcher.rewards.measures import F1, RETRIEVAL, REWARD, SEARCHES, View, shown_in
 from r1searcher.runs.folder import RunFolder
@@ -107,6 +108,14 @@ def test_the_view_explains_its_numbers_and_says_what_the_engine_does(tmp_path: P
     with RunView(run, "stage 1", 2, 2, plain):
         pass
     assert plain.export_text().count("means over the episodes of a step: reward: sum of the reward parts; F1:") == 1
+
+
+def test_the_table_has_the_measures_that_were_logged() -> None:
+    """The staleness of asynchronous rollouts; a synchronous run has none."""
+    headings, _ = step_cells([{"step": 1, **ROW}])
+    ahead, [row] = step_cells([{"step": 1, **ROW, "staleness": 1.25, "staleness_max": 2.0}])
+    assert [name for name in ahead if name not in headings] == ["staleness", "largest staleness"]
+    assert dict(zip(ahead, row, strict=True))["staleness"] == "1.250"
 
 
 def test_the_panel_counts_only_the_episodes_added_since_it_last_looked(tmp_path: Path) -> None:

@@ -64,9 +64,12 @@ def engines_know_their_weights(module: ModuleType) -> None:
     "BasePPOTrainer.train_step",
     "BasePPOTrainer.broadcast_to_vllm",
     "batch_vllm_engine_call",
+    "PPOTrainer",
 )
 def steps_report_staleness(module: ModuleType) -> None:
     """OpenRLHF does not count the updates between the weights of its samples and the step that trains them."""
+    import ray
+
     base = module.BasePPOTrainer
     restore, train, send = base.init_checkpoint_states, base.train_step, base.broadcast_to_vllm
     base.weights_step = 0  # of the trained model
@@ -96,6 +99,8 @@ def steps_report_staleness(module: ModuleType) -> None:
         train_step,
         broadcast_to_vllm,
     )
+    # Ray copied the methods into the class of the actor when the module was imported.
+    module.PPOTrainer = ray.remote(module.PPOTrainer.__ray_actor_class__)  # type: ignore[attr-defined]
 
 
 def staleness(sampled_from: Sequence[int], updates: int) -> dict[str, float]:

@@ -16,8 +16,9 @@ from r1searcher.engine.openrlhf.checkpoints import checkpoint_step
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import StopDecision, read_ending, trajectory_rows
 from tests import extension
-from tests.engine.test_training import ids, until_step
+from tests.engine.test_training import ids, until_step, wait_for
 from tests.engine.toy import World
+from tests.processes import with_variable
 
 pytestmark = pytest.mark.training
 pytest.importorskip("openrlhf")
@@ -63,8 +64,10 @@ def test_rollouts_run_ahead_within_the_bound_through_a_kill_and_an_early_end(wor
     words = world.stage_words("ahead", "--steps", "30", "--set", f"engine.async_steps={AHEAD}", *ending)
     run = world.folder_of("ahead")
     child = until_step(3, run, world.command(*words))
+    launch = json.loads((run.path / "launch.json").read_text("utf-8"))["launch"]
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
+    wait_for(lambda: not with_variable(launch))  # until then it may save a checkpoint
     resumed = checkpoint_step(run)
     assert resumed in range(2, last)
     assert max(step for step, _ in run.recorded_steps()) > resumed, "a kill comes while rollouts are ahead"

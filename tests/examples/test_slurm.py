@@ -68,4 +68,4 @@ def test_the_script_trains_on_two_nodes_and_repeats_nothing(tmp_path: Path) -> N
         command, cwd=folder, env=slurm(tools, port), capture_output=True, text=True, timeout=HANG, check=False
     )
     assert again.returncode == 0, again.stderr[-4000:]
-    assert again.stderr.count("is finished; its model is in") == 2
+    assert " ".join(again.stderr.split()).count("is finished; its model is in") == 2

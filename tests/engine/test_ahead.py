@@ -58,6 +58,7 @@ def check_places(run: RunFolder) -> set[int]:
     return {step for step, _ in run.recorded_steps()}
 
 
+@pytest.mark.long
 def test_rollouts_run_ahead_within_the_bound_through_a_kill_and_an_early_end(world: World) -> None:
     last = 8
     ending = ("--set", "stop.retrieval=0", "--set", f"stop.patience={last}")

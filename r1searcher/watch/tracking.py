@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from r1searcher.common.files import last_line, open_log, write_json, writing
+from r1searcher.common.files import last_line, open_log, write_json
 from r1searcher.common.last_resort import without_secrets
 from r1searcher.common.records import Record, read_record_if_there
 from r1searcher.common.section import flat
@@ -54,8 +54,6 @@ def tracked(run: RunFolder, settings: Settings, console: SafeConsole, patience: 
 @contextmanager
 def _followed(run: RunFolder, name: str, console: SafeConsole, patience: float) -> Iterator[None]:
     log = run.tracking / f"{name}.log"
-    with writing(run.tracking):
-        run.tracking.mkdir(parents=True, exist_ok=True)
     with open_log(log, "wb") as output:
         child = subprocess.Popen(
             [sys.executable, "-m", __name__, str(run.path), name],

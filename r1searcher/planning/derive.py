@@ -6,7 +6,6 @@ recomputed activations, these less than sharded weights, and host memory costs m
 
 import itertools
 import math
-import os
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any
 
 from r1searcher.config.settings import Settings, Stage, derived_keys, replaced
 from r1searcher.engine.cluster.address import cluster_address
+from r1searcher.engine.cluster.facts import machine_memory
 from r1searcher.engine.topology import Topology, device_of, gpu_count, topology_of
 from r1searcher.errors import InputError, R1Error
 from r1searcher.planning.memory import (
@@ -81,8 +81,7 @@ def complete(settings: Settings, stage: Stage) -> Derived:
             f"{', '.join(keys)} follow from it; set engine.gpu_memory to its GB, or set these"
         )
     here = cluster_address(settings) is None
-    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    machine = Machine(card=card, cards=gpu_count() if here else None, host=host if here else None)
+    machine = Machine(card=card, cards=gpu_count() if here else None, host=machine_memory() if here else None)
     return derive(settings, stage, shape, machine)
 
 

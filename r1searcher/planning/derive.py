@@ -31,7 +31,7 @@ MARGIN = 0.95
 """Share of a card that a plan may fill."""
 
 MOST_OF_A_CARD = 0.9
-"""Largest share of a card that is given to vLLM where nothing else is said."""
+"""Largest share of a card that is derived for vLLM."""
 
 _UTILIZATION = "engine.gpu_memory_utilization"
 
@@ -98,7 +98,7 @@ def card_bytes(settings: Settings) -> int | None:
 
 
 def derive(settings: Settings, stage: Stage, shape: ModelShape, machine: Machine) -> Derived:
-    """The open settings of a stage on GPUs, as complete settings; those that take least memory if none fit."""
+    """The open settings of a stage on GPUs, as complete settings; those that take the least memory if none fit."""
     keys = _open(settings, stage)
     if not keys:
         return Derived(settings)
@@ -111,7 +111,7 @@ def derive(settings: Settings, stage: Stage, shape: ModelShape, machine: Machine
 
 
 def shortfall(memory: CardMemory, card: int, episodes: int | None = None) -> str:
-    """Why that does not fit a card; empty if it does. `episodes` is how many vLLM's cache holds, if it samples."""
+    """Why a stage does not fit a card; empty if it does. `episodes`: how many vLLM's cache holds, if it samples."""
     if memory.peak > MARGIN * card:
         return f"a card would need {memory.peak / GIB:.1f} of {card / GIB:.1f} GiB"
     return "vLLM's cache would not hold one episode" if episodes == 0 else ""
@@ -218,7 +218,7 @@ class _Search:
         return shortfall(memory, self.machine.card, episodes)
 
     def reason(self, chosen: Settings, key: str) -> str:
-        """What speaks against the value that would be preferred, or that it fits."""
+        """Why the value before this one in the order of preference does not fit; for the first, what the card needs."""
         memory = self._memory(chosen)
         if key == _UTILIZATION:
             return (

@@ -153,13 +153,14 @@ class _Searcher:
 async def _plan(search: _Searcher, text: str, gold_answers: Sequence[str], most: int) -> _Plan | Refusal:
     runs = [name.text for name in capitalized(text)]
     titles = await search.titles([text, *runs[: QUERIES - 1]])
-    names = [name.text for name in names_of(text, titles)]
+    found = names_of(text, titles)
+    names = [name.text for name in found]
     if not names or not most:
         return Refusal.NO_NAME
     compared = [gold for gold in gold_answers if _is_yes_no(gold) or (len(names) > 1 and _mentions(text, gold))]
     if compared:
         return await _comparison(search, names[:most], compared[0])
-    words = " ".join(asked_words(text, names_of(text, titles)))
+    words = " ".join(asked_words(text, found))
     # What is asked for is part of the query; the name alone finds more where those words mislead.
     queries = [(name, query) for name in names[:QUERIES] for query in dict.fromkeys((f"{name} {words}".strip(), name))]
     steps = await search.steps([query for _, query in queries])

@@ -18,7 +18,12 @@ def documents_of(hits: Sequence[Hit], protocol: EpisodeProtocol, special_tokens:
 
 def block_of(documents: Iterable[Document], protocol: EpisodeProtocol, max_words: int) -> str:
     """The environment's turn, with texts cut to `max_words` words (method: R1-Searcher)."""
-    return protocol.render([Document(title, " ".join(text.split()[:max_words])) for title, text in documents])
+    return protocol.render(shortened(documents, max_words))
+
+
+def shortened(documents: Iterable[Document], max_words: int) -> list[Document]:
+    """The documents with their texts cut to `max_words` words."""
+    return [Document(title, " ".join(text.split()[:max_words])) for title, text in documents]
 
 
 def fit(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from r1searcher.episodes.documents import block_of, documents_of
+from r1searcher.episodes.documents import documents_of, shortened
 from r1searcher.episodes.loop import EpisodeLimits
 from r1searcher.episodes.protocol import Document, EpisodeProtocol
 from r1searcher.episodes.trajectory import Author, Segment, StopReason, Trajectory
@@ -146,9 +146,8 @@ class _Searcher:
         return documents_of(hits, self.maker.protocol, self.maker.special_tokens)
 
     def _step(self, query: str, documents: Sequence[Document]) -> _Step:
-        words = self.maker.limits.max_document_words
-        shown = tuple(Document(title, " ".join(text.split()[:words])) for title, text in documents)
-        return _Step(query, shown, block_of(documents, self.maker.protocol, words))
+        shown = shortened(documents, self.maker.limits.max_document_words)
+        return _Step(query, tuple(shown), self.maker.protocol.render(shown))
 
 
 async def _plan(search: _Searcher, text: str, gold_answers: Sequence[str], most: int) -> _Plan | Refusal:

@@ -14,7 +14,6 @@ import warnings
 from r1searcher.common.terminal import text_line
 from r1searcher.engine import cpu, environment
 from r1searcher.engine.openrlhf import workers
-from r1searcher.engine.openrlhf.patches import recording
 from r1searcher.engine.openrlhf.patches.flash_attention import has_flash_attention_2
 from r1searcher.engine.topology import Device
 from r1searcher.errors import InputError, R1Error
@@ -30,7 +29,7 @@ def check(device: Device) -> str:
         require_cuda_build()
     packages = ("torch", "ray", "deepspeed", "vllm", "openrlhf", "r1searcher")
     modules = [importlib.import_module(name) for name in packages]
-    for patch in (*workers.PATCHES[device], *recording.PATCHES):
+    for patch in (*workers.PATCHES[device], *workers.RUN_PATCHES):
         importlib.import_module(patch.module)
     importlib.import_module("openrlhf.cli.train_sft")
     importlib.import_module("r1searcher.engine.openrlhf.executor")

@@ -11,14 +11,14 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from r1searcher.common.files import open_log, write_json, writing
 from r1searcher.common.last_resort import without_secrets
 from r1searcher.common.records import Record, read_record_if_there
+from r1searcher.common.section import flat
 from r1searcher.common.terminal import SafeConsole, error_line
 from r1searcher.config.settings import Settings
 from r1searcher.runs.folder import RunFolder
@@ -107,7 +107,7 @@ def follow(run: RunFolder, name: str) -> None:
         if size != size_before:
             note = _send(tracker, run, note)
             write_json(file, note.model_dump())
-    tracker.finish(_flat(read_summary(run) or {}))
+    tracker.finish(flat(read_summary(run) or {}, separator="/"))
 
 
 def _send(tracker: Tracker, run: RunFolder, note: _Note) -> _Note:
@@ -127,14 +127,6 @@ def _name(run: RunFolder, settings: Settings) -> str:
     """The run's folder in `output`: "stage1", or "run/stage1" for a stage of `r1s run`."""
     folder, output = run.path.resolve(), Path(settings.output).resolve()
     return str(folder.relative_to(output)) if folder.is_relative_to(output) else folder.name
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"held_out": {"f1": 0.5}} -> {"held_out/f1": 0.5}."""
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        flat |= _flat(value, f"{prefix}{key}/") if isinstance(value, Mapping) else {prefix + key: value}
-    return flat
 
 
 def main() -> int:

@@ -44,7 +44,7 @@ def pristine(module: str):
 
 @pytest.mark.parametrize(
     "patch",
-    [p for p in [*workers.PATCHES["cpu"], *recording.PATCHES] if p.replaces],
+    [p for p in [*workers.PATCHES["cpu"], *workers.RUN_PATCHES] if p.replaces],
     ids=lambda p: p.module,
 )
 def test_every_name_that_is_patched_exists_and_has_its_reason(patch):

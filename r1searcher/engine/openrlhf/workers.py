@@ -34,7 +34,10 @@ PATCHES: Mapping[Device, Sequence[Patch]] = {
     "cpu": [*_ON_BOTH, *_CPU_PATCHES],
     "gpu": _ON_BOTH,
 }
-"""Patches per device. The processes of a run need those of `recording` and `ahead` too."""
+"""Patches per device."""
+
+RUN_PATCHES = [*recording.PATCHES, *ahead.PATCHES]
+"""Patches of the processes of a run, in addition."""
 
 VLLM_GROUP, VLLM_ENTRY = "vllm.general_plugins", "r1searcher_cpu"
 """The entry point through which vLLM's processes find `install_cpu_patches`; `cpu.ENVIRONMENT` allows it."""
@@ -52,7 +55,7 @@ def setup() -> None:
         use_packaged_toolkit()
     import_patches.install(PATCHES[device])
     if os.environ.get(environment.RUN):
-        import_patches.install([*recording.PATCHES, *ahead.PATCHES])
+        import_patches.install(RUN_PATCHES)
 
 
 def require_vllm_entry_point() -> None:

@@ -23,8 +23,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, aclosing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from heapq import heapify, heappop, heapreplace
 from pathlib import Path
@@ -39,7 +39,7 @@ from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.base import Health, Hit, SearchResult, hits_of
 from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
 from tests.episodes.many import MOST_SEARCHES, TOP_K, Script, require_complete, run_scripts
-from tests.processes import cpu_seconds, memory_mb, tree
+from tests.processes import cpu_seconds, memory_mb, ready, tree
 from tests.retrieval.serving import started
 
 SELF = (sys.executable, __file__)
@@ -156,25 +156,8 @@ def step_run(arguments: str) -> None:
 def step_open(index: str) -> None:
     """Opens the index, searches, and waits."""
     asyncio.run(hits_of(EmbeddedIndex(Path(index)), asked(), TOP_K))
-    print("open", flush=True)
+    print("ready", flush=True)
     sys.stdin.read()
-
-
-@contextmanager
-def openers(index: Path, processes: int) -> Iterator[list[int]]:
-    """The ids of processes that opened the index and searched it."""
-    command = [*SELF, "--step", "open", str(index)]
-    with ExitStack() as stack:
-        running = [
-            stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
-            for _ in range(processes)
-        ]
-        for process in running:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "open\n"
-        yield [process.pid for process in running]
-        for process in running:
-            process.communicate("")
 
 
 def step_seconds(scripts: Sequence[Script], cpu: float, cores: int) -> float:
@@ -275,7 +258,7 @@ def measure(name: str, work: Path, elasticsearch: str) -> tuple[dict[str, Figure
     if elasticsearch:
         found[ELASTICSEARCH] = Figures(*loads(url, index, Server(0, elasticsearch)), *alone)
     for processes in (1, 4):
-        with openers(index, processes) as pids:
+        with ready([*SELF, "--step", "open", str(index)], processes) as pids:
             memory.append(memory_row(f"{name}, embedded", pids, index))
     for engine, one in found.items():
         print(f"{name} {engine}: {one}", file=sys.stderr, flush=True)

@@ -1,9 +1,27 @@
-"""What the kernel says about processes: which they are, CPU time and memory (proc(5))."""
+"""Processes that wait, and what the kernel says about processes: which they are, CPU time and memory (proc(5))."""
 
 import contextlib
 import os
 import re
+import subprocess
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+
+@contextlib.contextmanager
+def ready(command: Sequence[str], number: int) -> Iterator[list[int]]:
+    """The ids of processes of one command, each of which has printed "ready" and reads its input until they end."""
+    with contextlib.ExitStack() as stack:
+        processes = [
+            stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+            for _ in range(number)
+        ]
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        yield [process.pid for process in processes]
+        for process in processes:
+            process.communicate("")
 
 
 def tree(pid: int) -> list[int]:

@@ -55,7 +55,7 @@ def explain(
         shown = f"{key} = {short(problem['input'])}"
         if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             if _SECRET.search(key):
-                lines.append(f"{key}: there is no such setting: keys and passwords come from environment variables")
+                lines.append(f"{key}: there is no such setting; keys and passwords come from environment variables")
                 continue
             without_index = re.sub(r"\.\d+", "", key)
             near = difflib.get_close_matches(without_index, known, n=1, cutoff=0.6)
@@ -76,11 +76,12 @@ def short(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}…"
 
 
-def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Tables of tables as dotted keys: `{"a": {"b": 1}}` -> `{"a.b": 1}`."""
+def flat(table: Mapping[str, Any], separator: str = ".", prefix: str = "") -> dict[str, Any]:
+    """Tables of tables as one table: `{"a": {"b": 1}}` -> `{"a.b": 1}`."""
     found: dict[str, Any] = {}
     for key, value in table.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+        name = prefix + key
+        found |= flat(value, separator, name + separator) if isinstance(value, Mapping) else {name: value}
     return found
 
 

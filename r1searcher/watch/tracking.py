@@ -11,14 +11,14 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
-from r1searcher.common.files import open_log, write_json, writing
+from r1searcher.common.files import last_line, open_log, write_json
 from r1searcher.common.last_resort import without_secrets
 from r1searcher.common.records import Record, read_record_if_there
+from r1searcher.common.section import flat
 from r1searcher.common.terminal import SafeConsole, error_line
 from r1searcher.config.settings import Settings
 from r1searcher.runs.folder import RunFolder
@@ -54,8 +54,6 @@ def tracked(run: RunFolder, settings: Settings, console: SafeConsole, patience: 
 @contextmanager
 def _followed(run: RunFolder, name: str, console: SafeConsole, patience: float) -> Iterator[None]:
     log = run.tracking / f"{name}.log"
-    with writing(run.tracking):
-        run.tracking.mkdir(parents=True, exist_ok=True)
     with open_log(log, "wb") as output:
         child = subprocess.Popen(
             [sys.executable, "-m", __name__, str(run.path), name],
@@ -67,7 +65,8 @@ def _followed(run: RunFolder, name: str, console: SafeConsole, patience: float) 
 
     def report() -> None:
         if child.wait() > 0:
-            console.print(f"tracking.{name}: {_last_line(log)}; the run does not need it (log: {log})", soft_wrap=True)
+            last = last_line(log)[:300] or "it ended"
+            console.print(f"tracking.{name}: {last}; the run does not need it (log: {log})", soft_wrap=True)
 
     reporter = threading.Thread(target=report, daemon=True)
     reporter.start()
@@ -82,11 +81,6 @@ def _followed(run: RunFolder, name: str, console: SafeConsole, patience: float) 
                 os.killpg(child.pid, signal.SIGKILL)
             reporter.join()
             console.print(f"tracking.{name}: it did not finish in {patience:g} s and was stopped", soft_wrap=True)
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_bytes().decode("utf-8", "replace").split("\n")
-    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "it ended")
 
 
 def follow(run: RunFolder, name: str) -> None:
@@ -107,7 +101,7 @@ def follow(run: RunFolder, name: str) -> None:
         if size != size_before:
             note = _send(tracker, run, note)
             write_json(file, note.model_dump())
-    tracker.finish(_flat(read_summary(run) or {}))
+    tracker.finish(flat(read_summary(run) or {}, separator="/"))
 
 
 def _send(tracker: Tracker, run: RunFolder, note: _Note) -> _Note:
@@ -127,14 +121,6 @@ def _name(run: RunFolder, settings: Settings) -> str:
     """The run's folder in `output`: "stage1", or "run/stage1" for a stage of `r1s run`."""
     folder, output = run.path.resolve(), Path(settings.output).resolve()
     return str(folder.relative_to(output)) if folder.is_relative_to(output) else folder.name
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"held_out": {"f1": 0.5}} -> {"held_out/f1": 0.5}."""
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        flat |= _flat(value, f"{prefix}{key}/") if isinstance(value, Mapping) else {prefix + key: value}
-    return flat
 
 
 def main() -> int:

@@ -3,7 +3,6 @@
 import asyncio
 import random
 import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, aclosing
@@ -19,7 +18,7 @@ from r1searcher.retrieval.indexing.base import IndexOptions
 from r1searcher.retrieval.indexing.elasticsearch import load
 from r1searcher.retrieval.links.base import Link
 from tests.episodes.many import MOST_SEARCHES, TOP_K, Script, require_complete, run_scripts
-from tests.processes import memory_mb
+from tests.processes import memory_mb, ready
 from tests.retrieval.conftest import Hits
 from tests.retrieval.nodes import Server
 from tests.retrieval.serving import started
@@ -35,7 +34,7 @@ from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
 index = EmbeddedIndex(Path(sys.argv[1]))
 for query in sys.argv[2:]:
     index.search_one(query, 5)
-print("searched", flush=True)
+print("ready", flush=True)
 sys.stdin.read()
 """
 
@@ -122,17 +121,8 @@ async def test_elasticsearch_answers_every_search(
 
 def test_processes_share_the_memory_of_an_index(wikipedia_index: Path, expected: dict[str, list[str]]) -> None:
     command = [sys.executable, "-c", OPEN_AND_SEARCH, str(wikipedia_index), *expected]
-    with ExitStack() as stack:
-        processes = [
-            stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
-            for _ in range(3)
-        ]
-        for process in processes:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "searched\n"
-        memory = [memory_mb(process.pid, str(wikipedia_index)) for process in processes]
-        for process in processes:
-            process.communicate("")
+    with ready(command, 3) as processes:
+        memory = [memory_mb(process, str(wikipedia_index)) for process in processes]
     size = sum(file.stat().st_size for file in (wikipedia_index / "tantivy").iterdir()) / 2**20
     for found in memory:
         assert found["Rss"] > size / 2, "the index is mapped and was read"

@@ -31,8 +31,6 @@ from r1searcher.retrieval.elasticsearch_client import (
 MAX_TOP_K = 10_000
 """Elasticsearch's `max_result_window`."""
 
-_QUERIES_AT_ONCE = 64
-
 
 class Settings(EngineSettings):
     """`es://host:9200/name` or `es+https://host:9200/name`, filled by `r1s index-corpus`."""
@@ -79,7 +77,8 @@ class _Answers(BaseModel):
 
 
 class ElasticsearchIndex:
-    """An index that `r1s index-corpus` filled. Searches run in threads; a batch of queries is one request."""
+    """An index that `r1s index-corpus` filled. Searches run in threads; all queries of a call are one request, and
+    `Batcher` limits their number."""
 
     def __init__(self, settings: Settings) -> None:
         self._address = Address.parse(settings.url)
@@ -113,20 +112,17 @@ class ElasticsearchIndex:
         if top_k > MAX_TOP_K:
             raise InputError(f"Elasticsearch returns at most {MAX_TOP_K:,} passages per query, not {top_k:,}.")
         label = next(reversed(self._labels.values()), None) or self._reload()
-        found: list[SearchResult] = []
-        for start in range(0, len(queries), _QUERIES_AT_ONCE):
-            lines: list[Mapping[str, Any]] = []
-            for query in queries[start : start + _QUERIES_AT_ONCE]:
-                lines += ({"index": self._address.name, **label.search_options}, self._body(label, query, top_k))
-            started = time.perf_counter()
-            with boundary(self._address):
-                body = self._client.msearch(searches=lines).body
-            spans = (Span("es", time.perf_counter() - started),)
-            answers = read(self._address, _Answers, body).responses
-            if len(answers) != len(lines) // 2:
-                raise malformed(self._address, f"{len(answers)} answers to {len(lines) // 2} queries")
-            found += [self._result(answer, top_k, spans) for answer in answers]
-        return found
+        lines: list[Mapping[str, Any]] = []
+        for query in queries:
+            lines += ({"index": self._address.name, **label.search_options}, self._body(label, query, top_k))
+        started = time.perf_counter()
+        with boundary(self._address):
+            body = self._client.msearch(searches=lines).body
+        spans = (Span("es", time.perf_counter() - started),)
+        answers = read(self._address, _Answers, body).responses
+        if len(answers) != len(queries):
+            raise malformed(self._address, f"{len(answers)} answers to {len(queries)} queries")
+        return [self._result(answer, top_k, spans) for answer in answers]
 
     def _result(self, answer: _Answer, top_k: int, spans: tuple[Span, ...]) -> SearchResult:
         """Hits or the error of one query: a query that Elasticsearch rejects does not affect the others."""

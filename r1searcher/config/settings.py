@@ -506,7 +506,7 @@ class Tracking(Section):
         return {name: tracker for name, tracker in {**named, **others}.items() if tracker is not None}
 
     @model_validator(mode="after")
-    def others_are_those_of_their_packages(self) -> "Tracking":
+    def tables_fit_the_trackers_of_other_packages(self) -> "Tracking":
         others = (self.model_extra or {}).items()
         if problems := [problem for name, table in others for problem in _problems(name, table)]:
             raise ValidationError.from_exception_data("Tracking", problems)

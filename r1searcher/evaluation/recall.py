@@ -18,7 +18,7 @@ from r1searcher.questions.question import Question
 from r1searcher.report.intervals import Interval, interval
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.base import Hit, Retriever, hits_of
-from r1searcher.rewards.metrics import normalize
+from r1searcher.rewards.metrics import has_words, is_yes_no, normalize
 
 CUTOFFS = (1, 3, 5, 10)
 _QUERIES_AT_ONCE = 64
@@ -50,16 +50,16 @@ async def measure(retriever: Retriever, questions: Sequence[Question]) -> Recall
 
 def first_rank(gold_answers: Sequence[str], hits: Sequence[Hit]) -> int | None:
     """The rank, from 1, of the first passage that contains a gold answer as whole words, after normalization."""
-    wanted = [f" {normal} " for gold in gold_answers if (normal := normalize(gold))]
+    wanted = [normalize(gold) for gold in gold_answers]
     for rank, hit in enumerate(hits, 1):
-        passage = f" {normalize(f'{hit.passage.title} {hit.passage.text}')} "
-        if any(gold in passage for gold in wanted):
+        passage = normalize(f"{hit.passage.title} {hit.passage.text}")
+        if any(has_words(passage, gold) for gold in wanted):
             return rank
     return None
 
 
 def _is_yes_no(question: Question) -> bool:
-    return all(normalize(gold) in ("yes", "no") for gold in question.gold_answers)
+    return all(map(is_yes_no, question.gold_answers))
 
 
 def run_recall(url: str, dataset: str, data_dir: Path | None, limit: int | None, as_json: bool) -> None:

@@ -50,6 +50,20 @@ def _words(text: str) -> list[str]:
     return blank_words(_TRUTH.get(text, text))
 
 
+def has_words(text: str, words: str) -> bool:
+    """Whether `words` are in `text` as whole words next to each other; both are normalized. Never if there are none.
+
+    >>> has_words("song of new york", "new york"), has_words("song of new york", "son")
+    (True, False)
+    """
+    return bool(words) and f" {words} " in f" {text} "
+
+
+def is_yes_no(gold: str) -> bool:
+    """Whether a gold answer is yes or no."""
+    return normalize(gold) in ("yes", "no")
+
+
 def blank_words(text: str) -> list[str]:
     """Words of `text` in lower case, without articles, where punctuation separates words (TriviaQA's normalization).
 

@@ -27,7 +27,7 @@ from r1searcher.episodes.trajectory import Author, Trajectory
 from r1searcher.errors import InputError, R1Error
 from r1searcher.rewards import format as rules
 from r1searcher.rewards import search_r1
-from r1searcher.rewards.metrics import Scores, gold_words, normalize, score
+from r1searcher.rewards.metrics import Scores, gold_words, has_words, normalize, score
 from r1searcher.rewards.released import LLAMA, QWEN, Solution
 
 
@@ -100,7 +100,7 @@ class RewardContext:
 def _occurs_in(gold: list[str], line: str) -> bool:
     if not all(word in line for word in gold):  # normalizing removes letters and never joins words
         return False
-    return f" {' '.join(gold)} " in f" {normalize(line)} "
+    return has_words(normalize(line), " ".join(gold))
 
 
 def retrieval(context: RewardContext) -> float:

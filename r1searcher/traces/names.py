@@ -56,7 +56,7 @@ def capitalized(text: str) -> list[Name]:
     end = 0
     for word in _WORD.finditer(text):
         joined = text[end : word.start()].strip() == ""
-        starts = word[0][0].isupper() or word[0][0].isdigit()
+        starts = _can_start(word[0])
         if not joined or not (starts or (runs[-1] and word[0].lower() in _INSIDE)):
             runs.append([])
         if starts or runs[-1]:
@@ -67,8 +67,13 @@ def capitalized(text: str) -> list[Name]:
     return [name for run in runs if (name := _trimmed(text, run)) is not None]
 
 
+def _can_start(word: str) -> bool:
+    """Whether a name can begin with the word."""
+    return word[0].isupper() or word[0].isdigit()
+
+
 def _trimmed(text: str, run: list[re.Match[str]]) -> Name | None:
-    while run and not (run[-1][0][0].isupper() or run[-1][0][0].isdigit()):
+    while run and not _can_start(run[-1][0]):
         run.pop()
     return _name(text, run[0].start(), run[-1].end()) if run else None
 
@@ -84,7 +89,7 @@ def spans(text: str) -> Iterator[Name]:
     possessive at its end."""
     words = list(_WORD.finditer(text))
     for first, word in enumerate(words):
-        if word[0][0].isupper() or word[0][0].isdigit():
+        if _can_start(word[0]):
             for last in words[first : first + LONGEST]:
                 name = _name(text, word.start(), last.end())
                 yield name

@@ -17,7 +17,7 @@ from r1searcher.questions.question import Question
 from r1searcher.questions.traces import Trace
 from r1searcher.retrieval.base import Hit, Retriever, hits_of
 from r1searcher.rewards.format import FormatContext, answer_of_trajectory, broken_rules
-from r1searcher.rewards.metrics import normalize, score
+from r1searcher.rewards.metrics import has_words, is_yes_no, normalize, score
 from r1searcher.traces.names import asked_words, bare, capitalized, names_of
 
 CANDIDATES = 10
@@ -153,13 +153,14 @@ class _Searcher:
 async def _plan(search: _Searcher, text: str, gold_answers: Sequence[str], most: int) -> _Plan | Refusal:
     runs = [name.text for name in capitalized(text)]
     titles = await search.titles([text, *runs[: QUERIES - 1]])
-    names = [name.text for name in names_of(text, titles)]
+    found = names_of(text, titles)
+    names = [name.text for name in found]
     if not names or not most:
         return Refusal.NO_NAME
-    compared = [gold for gold in gold_answers if _is_yes_no(gold) or (len(names) > 1 and _mentions(text, gold))]
+    compared = [gold for gold in gold_answers if is_yes_no(gold) or (len(names) > 1 and _mentions(text, gold))]
     if compared:
         return await _comparison(search, names[:most], compared[0])
-    words = " ".join(asked_words(text, names_of(text, titles)))
+    words = " ".join(asked_words(text, found))
     # What is asked for is part of the query; the name alone finds more where those words mislead.
     queries = [(name, query) for name in names[:QUERIES] for query in dict.fromkeys((f"{name} {words}".strip(), name))]
     steps = await search.steps([query for _, query in queries])
@@ -222,12 +223,12 @@ async def _comparison(search: _Searcher, names: Sequence[str], answer: str) -> _
     steps = await search.steps(names)
     if not all(step.has_title(name) for name, step in zip(names, steps, strict=True)):
         return Refusal.NAME_NOT_FOUND
-    if not _is_yes_no(answer) and not any(step.evidence([answer]) for step in steps):
+    if not is_yes_no(answer) and not any(step.evidence([answer]) for step in steps):
         return Refusal.NOT_FOUND
     listed = _listed(names)
     says = "passage" if len(names) == 1 else "passages"
     return _Plan(
-        way=Way.YES_NO if _is_yes_no(answer) else Way.COMPARISON,
+        way=Way.YES_NO if is_yes_no(answer) else Way.COMPARISON,
         thoughts=(f" I need to know about {listed}.", *(f" Now I need to know about {name}." for name in names[1:])),
         steps=tuple(steps),
         conclusion=f" The {says} about {listed} {'gives' if len(names) == 1 else 'give'} {answer}.",
@@ -240,11 +241,5 @@ def _listed(names: Sequence[str]) -> str:
     return f"{', '.join(before)} and {last}" if before else last
 
 
-def _is_yes_no(gold: str) -> bool:
-    return normalize(gold) in ("yes", "no")
-
-
 def _mentions(text: str, name: str) -> bool:
-    """Whether `text` has the words of `name`, normalized, next to each other."""
-    wanted = normalize(name)
-    return bool(wanted) and f" {wanted} " in f" {normalize(text)} "
+    return has_words(normalize(text), normalize(name))

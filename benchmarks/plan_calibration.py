@@ -1,6 +1,8 @@
 """How well a plan predicts the memory of a third model from two measured ones (see tests/planning/calibration.py).
 
     python benchmarks/plan_calibration.py
+
+Trains the models and prints a table.
 """
 
 import sys

@@ -1,12 +1,12 @@
 """Whether the disk holds the checkpoints, and this machine's memory the states that leave the GPUs."""
 
-import os
 import shutil
 from pathlib import Path
 
 from r1searcher.checks.base import RL_STAGES, Check, Skip, StageInputs
 from r1searcher.common.files import nearest_folder
 from r1searcher.engine.cluster.address import cluster_address
+from r1searcher.engine.cluster.facts import machine_memory
 from r1searcher.errors import InputError, R1Error
 from r1searcher.planning.memory import GIB, host_memory, kept_on_disk
 from r1searcher.planning.shapes import ModelShape, shape_of
@@ -34,7 +34,7 @@ def _host_memory(inputs: StageInputs) -> None:
     if cluster_address(inputs.settings):
         raise Skip("the run is trained on a Ray cluster, whose nodes are asked")
     needed = host_memory(inputs.settings, topology, model_shape(inputs))
-    present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    present = machine_memory()
     if needed > present:
         cause = "engine.adam_offload" if inputs.settings.engine.adam_offload else "engine.colocate"
         raise InputError(

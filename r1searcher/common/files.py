@@ -148,6 +148,12 @@ def open_log(path: Path, mode: Literal["ab", "wb"]) -> BinaryIO:
         return cast(BinaryIO, path.open(mode))
 
 
+def last_line(log: Path) -> str:
+    """The last line of a log that is not blank, without spaces around it; empty if there is none."""
+    lines = log.read_bytes().decode("utf-8", "replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
 def write_bytes(path: Path, data: bytes, *, durable: bool = False, then: str = "") -> None:
     """Write a file atomically, also where several processes write it; `durable`: its content is synced to disk before
     it gets its name.

@@ -55,7 +55,7 @@ def explain(
         shown = f"{key} = {short(problem['input'])}"
         if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             if _SECRET.search(key):
-                lines.append(f"{key}: there is no such setting: keys and passwords come from environment variables")
+                lines.append(f"{key}: there is no such setting; keys and passwords come from environment variables")
                 continue
             without_index = re.sub(r"\.\d+", "", key)
             near = difflib.get_close_matches(without_index, known, n=1, cutoff=0.6)

@@ -140,10 +140,10 @@ class Retrieval(Section):
     def known_kind(cls, value: str) -> str:
         try:
             if value:
-                RETRIEVERS.require(value, "kind")
+                RETRIEVERS.require(value)
             return value
         except InputError as error:
-            raise PydanticCustomError("kind", "{said}", {"said": str(error).removeprefix("kind: ")}) from None
+            raise PydanticCustomError("kind", "{error}", {"error": str(error)}) from None
 
     @model_validator(mode="after")
     def further_keys_are_those_of_the_kind(self) -> "Retrieval":
@@ -506,7 +506,7 @@ class Tracking(Section):
         return {name: tracker for name, tracker in {**named, **others}.items() if tracker is not None}
 
     @model_validator(mode="after")
-    def others_are_those_of_their_packages(self) -> "Tracking":
+    def tables_fit_the_trackers_of_other_packages(self) -> "Tracking":
         others = (self.model_extra or {}).items()
         if problems := [problem for name, table in others for problem in _problems(name, table)]:
             raise ValidationError.from_exception_data("Tracking", problems)
@@ -515,7 +515,7 @@ class Tracking(Section):
 
 def _tracker(name: str, table: Any) -> TrackerSettings | None:
     """The tracker of another package. Raises `InputError` for an unknown name, `ValidationError` for wrong keys."""
-    kind, keys = TRACKERS.require(name, "tracking"), _switch(table)
+    kind, keys = TRACKERS.require(name), _switch(table)
     return None if keys is None else kind.model_validate(keys)
 
 
@@ -527,7 +527,7 @@ def _problems(name: str, table: Any) -> Iterator[InitErrorDetails]:
             kind = PydanticCustomError(found["type"], found["msg"])
             yield InitErrorDetails(type=kind, loc=(name, *found["loc"]), input=found["input"])
     except InputError as error:
-        kind = PydanticCustomError("tracker", "{said}", {"said": str(error).removeprefix("tracking: ")})
+        kind = PydanticCustomError("tracker", "{error}", {"error": str(error)})
         yield InitErrorDetails(type=kind, loc=(name,), input=table)
 
 

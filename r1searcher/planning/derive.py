@@ -6,7 +6,6 @@ recomputed activations, these less than sharded weights, and host memory costs m
 
 import itertools
 import math
-import os
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any
 
 from r1searcher.config.settings import Settings, Stage, derived_keys, replaced
 from r1searcher.engine.cluster.address import cluster_address
+from r1searcher.engine.cluster.facts import machine_memory
 from r1searcher.engine.topology import Topology, device_of, gpu_count, topology_of
 from r1searcher.errors import InputError, R1Error
 from r1searcher.planning.memory import (
@@ -31,7 +31,7 @@ MARGIN = 0.95
 """Share of a card that a plan may fill."""
 
 MOST_OF_A_CARD = 0.9
-"""Largest share of a card that is given to vLLM where nothing else is said."""
+"""Largest share of a card that is derived for vLLM."""
 
 _UTILIZATION = "engine.gpu_memory_utilization"
 
@@ -81,8 +81,7 @@ def complete(settings: Settings, stage: Stage) -> Derived:
             f"{', '.join(keys)} follow from it; set engine.gpu_memory to its GB, or set these"
         )
     here = cluster_address(settings) is None
-    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    machine = Machine(card=card, cards=gpu_count() if here else None, host=host if here else None)
+    machine = Machine(card=card, cards=gpu_count() if here else None, host=machine_memory() if here else None)
     return derive(settings, stage, shape, machine)
 
 
@@ -99,7 +98,7 @@ def card_bytes(settings: Settings) -> int | None:
 
 
 def derive(settings: Settings, stage: Stage, shape: ModelShape, machine: Machine) -> Derived:
-    """The open settings of a stage on GPUs, as complete settings; those that take least memory if none fit."""
+    """The open settings of a stage on GPUs, as complete settings; those that take the least memory if none fit."""
     keys = _open(settings, stage)
     if not keys:
         return Derived(settings)
@@ -112,7 +111,7 @@ def derive(settings: Settings, stage: Stage, shape: ModelShape, machine: Machine
 
 
 def shortfall(memory: CardMemory, card: int, episodes: int | None = None) -> str:
-    """Why that does not fit a card; empty if it does. `episodes` is how many vLLM's cache holds, if it samples."""
+    """Why a stage does not fit a card; empty if it does. `episodes`: how many vLLM's cache holds, if it samples."""
     if memory.peak > MARGIN * card:
         return f"a card would need {memory.peak / GIB:.1f} of {card / GIB:.1f} GiB"
     return "vLLM's cache would not hold one episode" if episodes == 0 else ""
@@ -219,7 +218,7 @@ class _Search:
         return shortfall(memory, self.machine.card, episodes)
 
     def reason(self, chosen: Settings, key: str) -> str:
-        """What speaks against the value that would be preferred, or that it fits."""
+        """Why the value before this one in the order of preference does not fit; for the first, what the card needs."""
         memory = self._memory(chosen)
         if key == _UTILIZATION:
             return (

@@ -54,9 +54,6 @@ class Plan:
     refusals: tuple[str, ...]
     """Why a stage would refuse the settings, each with what to set instead."""
 
-    shortfall: str
-    """Why it does not fit the cards; empty if it does."""
-
     derived: tuple[str, ...] = ()
     """A sentence per setting that was left open."""
 
@@ -69,6 +66,11 @@ class Plan:
     @property
     def problems(self) -> list[str]:
         return [*self.refusals, *[self.shortfall] * bool(self.shortfall)]
+
+    @property
+    def shortfall(self) -> str:
+        """Why it does not fit the cards; empty if it does."""
+        return shortfall(self.memory, self.card, self.episodes_at_once)
 
     @property
     def host_memory(self) -> int:
@@ -142,7 +144,6 @@ def make_plan(settings: Settings, shape: ModelShape, card: int) -> Plan:
 def _plan(settings: Settings, shape: ModelShape, card: int) -> Plan:
     topology = topology_of(settings, device="gpu")
     memory = card_memory(settings, topology, shape, card)
-    episodes = cache_tokens(memory, topology, shape) // settings.episode.max_context
     return Plan(
         settings=settings,
         topology=topology,
@@ -152,7 +153,6 @@ def _plan(settings: Settings, shape: ModelShape, card: int) -> Plan:
         steps=_steps(settings),
         hours_per_step=_hours_per_step(settings, topology, shape, memory),
         refusals=tuple(placement_problems(settings, topology, STAGE)),
-        shortfall=shortfall(memory, card, episodes),
     )
 
 

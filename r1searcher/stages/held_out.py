@@ -14,7 +14,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
 from r1searcher.common import last_resort, terminal
-from r1searcher.common.files import LineCounter, append_row, open_log, write_json
+from r1searcher.common.files import LineCounter, append_row, last_line, open_log, write_json
 from r1searcher.common.records import Record, read_record, read_record_if_there, read_records
 from r1searcher.common.terminal import SafeConsole, label
 from r1searcher.episodes.trajectory import Trajectory
@@ -101,8 +101,7 @@ def evaluate_held_out(run: RunFolder, model: Path, questions: int, console: Safe
                 child.terminate()
                 child.wait()
     if child.returncode != 0:
-        lines = log.read_bytes().decode("utf-8", "replace").split("\n")
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
+        last = last_line(log) or "it printed nothing"
         raise R1Error(f"the held-out evaluation failed: {last.removeprefix('r1s: ')[:500]} (log: {log})")
     by_temperature = {t: held_out_metrics(read_trajectories(run, t), asked) for t in TEMPERATURES}
     result = {**by_temperature[1.0], "greedy": by_temperature[0.0], "questions": len(asked)}

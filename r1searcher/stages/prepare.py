@@ -129,7 +129,7 @@ def check_resumable(run: RunFolder, settings: Settings, manifest: dict[str, Any]
 
 
 def _require_the_same(run: RunFolder, then: Settings, now: Settings) -> None:
-    """Raises `InputError` that names the settings with which the run was started and which are others now.
+    """Raises `InputError` that names the settings that have changed since the run was started.
 
     A checkpoint is resumed with the number of GPUs and the data that it was written with: DeepSpeed cannot divide the
     optimizer's states again, and the order of the questions depends on the settings.

@@ -44,7 +44,7 @@ class Tracker(Protocol):
 
 
 class TrackerSettings(Section, ABC):
-    """A table of `[tracking]`. Keys of accounts are no settings: they come from the environment."""
+    """A table of `[tracking]`. API keys are not settings: they come from the environment."""
 
     package: ClassVar[str]
     """The Python package that `open` imports."""

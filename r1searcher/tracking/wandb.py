@@ -23,7 +23,7 @@ class Wandb(TrackerSettings):
     """Project of the run."""
 
     entity: str | None = None
-    """User or team; the key's own if not set."""
+    """User or team; that of the API key if not set."""
 
     mode: Literal["online", "offline"] | None = None
     """offline writes to the run folder, for `wandb sync`; WANDB_MODE or online if not set."""
@@ -39,8 +39,8 @@ class Wandb(TrackerSettings):
         mode = self.mode or os.environ.get("WANDB_MODE") or "online"
         if mode == "online" and not any(map(os.environ.get, _KEYS)) and not _in_netrc():
             raise InputError(
-                f"tracking.{name}: there is no key: set the environment variable WANDB_API_KEY, run `wandb login`, or "
-                f'set tracking.{name}.mode = "offline"'
+                f"tracking.{name}: there is no API key: set the environment variable WANDB_API_KEY, run `wandb login`, "
+                f'or set tracking.{name}.mode = "offline"'
             )
 
     def open(self, run: TrackedRun) -> "WandbRun":

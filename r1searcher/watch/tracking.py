@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from r1searcher.common.files import open_log, write_json, writing
+from r1searcher.common.files import last_line, open_log, write_json
 from r1searcher.common.last_resort import without_secrets
 from r1searcher.common.records import Record, read_record_if_there
 from r1searcher.common.section import flat
@@ -54,8 +54,6 @@ def tracked(run: RunFolder, settings: Settings, console: SafeConsole, patience: 
 @contextmanager
 def _followed(run: RunFolder, name: str, console: SafeConsole, patience: float) -> Iterator[None]:
     log = run.tracking / f"{name}.log"
-    with writing(run.tracking):
-        run.tracking.mkdir(parents=True, exist_ok=True)
     with open_log(log, "wb") as output:
         child = subprocess.Popen(
             [sys.executable, "-m", __name__, str(run.path), name],
@@ -67,7 +65,8 @@ def _followed(run: RunFolder, name: str, console: SafeConsole, patience: float) 
 
     def report() -> None:
         if child.wait() > 0:
-            console.print(f"tracking.{name}: {_last_line(log)}; the run does not need it (log: {log})", soft_wrap=True)
+            last = last_line(log)[:300] or "it ended"
+            console.print(f"tracking.{name}: {last}; the run does not need it (log: {log})", soft_wrap=True)
 
     reporter = threading.Thread(target=report, daemon=True)
     reporter.start()
@@ -82,11 +81,6 @@ def _followed(run: RunFolder, name: str, console: SafeConsole, patience: float) 
                 os.killpg(child.pid, signal.SIGKILL)
             reporter.join()
             console.print(f"tracking.{name}: it did not finish in {patience:g} s and was stopped", soft_wrap=True)
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_bytes().decode("utf-8", "replace").split("\n")
-    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "it ended")
 
 
 def follow(run: RunFolder, name: str) -> None:

@@ -1,20 +1,14 @@
 """The optimizer on GPUs: torch's own AdamW, which is not compiled, as DeepSpeed builds it from OpenRLHF's settings."""
 
-import subprocess
-import sys
-
 import pytest
+
+from tests.engine.one_process import output_of
 
 pytestmark = pytest.mark.training
 pytest.importorskip("deepspeed")
 pytest.importorskip("openrlhf")
 
 PROGRAM = """
-import os, socket, sys
-with socket.create_server(("127.0.0.1", 0)) as free:
-    port = str(free.getsockname()[1])
-os.environ |= {"DS_ACCELERATOR": "cpu", "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_PORT": port}
-os.environ["MASTER_ADDR"] = "127.0.0.1"
 from r1searcher.engine import import_patches
 from r1searcher.engine.openrlhf.patches import flash_attention, updates
 import_patches.install([*flash_attention.PATCHES, *updates.PATCHES])
@@ -34,6 +28,6 @@ print("on the host:", "torch_adam" in config(True)["optimizer"]["params"])
 
 def test_adam_on_gpus_is_torchs_fused_one_and_is_not_compiled() -> None:
     """DeepSpeed's fused Adam would be compiled by nvcc when the first run starts. Adam on the host stays its own."""
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
-    assert "torch.optim.adamw AdamW True" in done.stdout, done.stderr[-2000:]
-    assert "on the host: False" in done.stdout
+    printed = output_of(PROGRAM)
+    assert "torch.optim.adamw AdamW True" in printed
+    assert "on the host: False" in printed

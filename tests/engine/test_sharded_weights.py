@@ -1,11 +1,11 @@
 """Weights that ZeRO-3 shards over two processes on CPU: what was written to them is what the processes keep."""
 
-import socket
 import subprocess
 import sys
 
 import pytest
 
+from r1searcher.engine.environment import one_process
 from tests.engine.toy import one_thread
 
 pytestmark = pytest.mark.training
@@ -35,9 +35,7 @@ print("wrong", wrong)
 
 def wrong_layers(patches: str) -> list[int]:
     """Per process."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
-    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "DS_ACCELERATOR": "cpu"}
+    place = {**one_process(), "WORLD_SIZE": "2", "DS_ACCELERATOR": "cpu"}
     settings = {"R1S_CPU": '{"precision": "fp32"}'}
     processes = [
         subprocess.Popen(

@@ -1,22 +1,18 @@
 """What OpenRLHF's strategy gives DeepSpeed, and what follows: updates of dynamic batches, Adam in host memory."""
 
 import json
-import subprocess
-import sys
 from typing import Any
 
 import pytest
+
+from tests.engine.one_process import output_of
 
 pytestmark = pytest.mark.training
 pytest.importorskip("openrlhf")
 
 PROGRAM = """
-import json, os, socket, sys
+import json, sys
 from types import SimpleNamespace
-with socket.create_server(("127.0.0.1", 0)) as free:
-    port = str(free.getsockname()[1])
-os.environ |= {"DS_ACCELERATOR": "cpu", "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_PORT": port}
-os.environ["MASTER_ADDR"] = "127.0.0.1"
 from r1searcher.engine import import_patches
 from r1searcher.engine.openrlhf.patches import flash_attention, updates
 import_patches.install([*flash_attention.PATCHES, *(updates.PATCHES if sys.argv[1] == "patched" else [])])
@@ -51,9 +47,7 @@ print(json.dumps({"norms": norms, "configs": configs}))
 
 
 def answer(patches: str) -> dict[str, Any]:
-    done = subprocess.run([sys.executable, "-c", PROGRAM, patches], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(output_of(PROGRAM, patches).splitlines()[-1])
     return found
 
 

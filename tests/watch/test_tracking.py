@@ -288,7 +288,7 @@ def test_a_missing_key_is_found_before_a_run(tmp_path: Path, monkeypatch: pytest
         CHECKS["tracking"].run(StageInputs("sft", load("sft", overrides={"tracking.wandb": wandb})))
 
     with pytest.raises(
-        InputError, match=r"tracking\.wandb: there is no key: set the environment variable WANDB_API_KEY"
+        InputError, match=r"tracking\.wandb: there is no API key: set the environment variable WANDB_API_KEY"
     ):
         check()
     check(mode="offline")
@@ -296,12 +296,12 @@ def test_a_missing_key_is_found_before_a_run(tmp_path: Path, monkeypatch: pytest
     netrc.chmod(0o600)
     check()
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
-    with pytest.raises(InputError, match="there is no key"):
+    with pytest.raises(InputError, match="there is no API key"):
         check()
 
 
 def test_a_key_in_the_settings_is_refused_and_not_shown() -> None:
     with pytest.raises(InputError) as refused:
         load("stage1", overrides={"tracking.wandb.api_key": KEY})
-    said = "tracking.wandb.api_key: there is no such setting: keys and passwords come from environment variables"
+    said = "tracking.wandb.api_key: there is no such setting; keys and passwords come from environment variables"
     assert str(refused.value).splitlines()[1:] == [f"  {said}"]

@@ -28,10 +28,15 @@ def facts(folder: str, token: str, node: str, model: str, executor: str, package
         "writes": writes(Path(folder, f"{token}.{node}"), token),
         "model_files": sizes(Path(model)),
         "has_executor": Path(executor).is_file(),
-        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory": machine_memory(),
         "temporary_share_used": share_used(os.environ.get("RAY_TMPDIR", "/tmp")),
         "may_share_gpu_memory": may_share_gpu_memory(),
     }
+
+
+def machine_memory() -> int:
+    """Bytes of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def version_of(package: str) -> str | None:

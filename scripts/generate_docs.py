@@ -18,6 +18,10 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from r1searcher.common.section import Section
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -156,29 +160,30 @@ def checks() -> str:
     return table(("check", "stages", "passes if"), rows)
 
 
+def keys(section: "type[Section]", without: Iterable[str] = ()) -> str:
+    """The settings of a table: each with its default, if it has one, and its meaning."""
+    cells = []
+    for key, field in section.model_fields.items():
+        if key not in without:
+            default = "" if field.default in (None, ()) else f" = {field.default}"
+            cells.append(f"`{key}`{default}: {(field.description or '').rstrip('.')}")
+    return "; ".join(cells)
+
+
 def retrievers() -> str:
     from r1searcher.retrieval.base import EngineSettings
     from r1searcher.retrieval.registry import RETRIEVERS
 
-    def keys(engine: type[EngineSettings]) -> str:
-        fields = {key: field for key, field in engine.model_fields.items() if key not in EngineSettings.model_fields}
-        return "; ".join(
-            f"`{key}` = {field.default}: {(field.description or '').rstrip('.')}" for key, field in fields.items()
-        )
-
+    common = EngineSettings.model_fields
     entries = ((name, RETRIEVERS[name]) for name in RETRIEVERS.builtin)
-    rows = ((code(n), sentence(e), keys(e), ", ".join(map(code, e.environment))) for n, e in entries)
+    rows = ((code(n), sentence(e), keys(e, common), ", ".join(map(code, e.environment))) for n, e in entries)
     return table(("kind", "URL", "further keys", "environment variables"), rows)
 
 
 def trackers() -> str:
     from r1searcher.tracking.base import TRACKERS
 
-    def keys(name: str) -> str:
-        fields = TRACKERS[name].model_fields.items()
-        return "; ".join(f"`{key}`: {(field.description or '').rstrip('.')}" for key, field in fields)
-
-    rows = ((code(name), code(TRACKERS[name].package), keys(name)) for name in TRACKERS.builtin)
+    rows = ((code(name), code(TRACKERS[name].package), keys(TRACKERS[name])) for name in TRACKERS.builtin)
     return table(("tracker", "package", "keys"), rows)
 
 

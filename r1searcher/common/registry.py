@@ -65,13 +65,14 @@ class Registry(Mapping[str, T], Generic[T]):
     def __contains__(self, name: object) -> bool:
         return name in self._builtin or name in self._entry_points
 
-    def require(self, name: str, setting: str) -> T:
-        """The entry of that name. Raises `InputError` with the valid values of `setting`."""
+    def require(self, name: str, setting: str = "") -> T:
+        """The entry of that name. Raises `InputError` with the valid values, after the name of the setting if given."""
         if name in self:
             return self[name]
         close = difflib.get_close_matches(name, list(self), 1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise InputError(f"{setting}: there is no {self.noun} {name[:100]!r}{hint}; choose one of {', '.join(self)}")
+        where = f"{setting}: " if setting else ""
+        raise InputError(f"{where}there is no {self.noun} {name[:100]!r}{hint}; choose one of {', '.join(self)}")
 
     @cached_property
     def _entry_points(self) -> "dict[str, EntryPoint]":

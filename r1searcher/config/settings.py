@@ -140,10 +140,10 @@ class Retrieval(Section):
     def known_kind(cls, value: str) -> str:
         try:
             if value:
-                RETRIEVERS.require(value, "kind")
+                RETRIEVERS.require(value)
             return value
         except InputError as error:
-            raise PydanticCustomError("kind", "{said}", {"said": str(error).removeprefix("kind: ")}) from None
+            raise PydanticCustomError("kind", "{error}", {"error": str(error)}) from None
 
     @model_validator(mode="after")
     def further_keys_are_those_of_the_kind(self) -> "Retrieval":
@@ -515,7 +515,7 @@ class Tracking(Section):
 
 def _tracker(name: str, table: Any) -> TrackerSettings | None:
     """The tracker of another package. Raises `InputError` for an unknown name, `ValidationError` for wrong keys."""
-    kind, keys = TRACKERS.require(name, "tracking"), _switch(table)
+    kind, keys = TRACKERS.require(name), _switch(table)
     return None if keys is None else kind.model_validate(keys)
 
 
@@ -527,7 +527,7 @@ def _problems(name: str, table: Any) -> Iterator[InitErrorDetails]:
             kind = PydanticCustomError(found["type"], found["msg"])
             yield InitErrorDetails(type=kind, loc=(name, *found["loc"]), input=found["input"])
     except InputError as error:
-        kind = PydanticCustomError("tracker", "{said}", {"said": str(error).removeprefix("tracking: ")})
+        kind = PydanticCustomError("tracker", "{error}", {"error": str(error)})
         yield InitErrorDetails(type=kind, loc=(name,), input=table)
 
 

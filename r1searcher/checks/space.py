@@ -11,14 +11,12 @@ from r1searcher.engine.cluster.problems import memory_problem
 from r1searcher.errors import InputError, R1Error
 from r1searcher.planning.memory import GIB, host_memory, kept_on_disk
 from r1searcher.planning.shapes import ModelShape, shape_of
-from r1searcher.runs.folder import RunFolder
 
 
 def _disk(inputs: StageInputs) -> None:
     """The disk of `output` holds the checkpoints and the model of the stage."""
-    settings = inputs.settings
-    run = RunFolder(Path(settings.output, settings.name or inputs.stage).resolve())
-    needed = kept_on_disk(settings, model_shape(inputs)) - _bytes_in(run.checkpoints)
+    run = inputs.run
+    needed = kept_on_disk(inputs.settings, model_shape(inputs)) - _bytes_in(run.checkpoints)
     free = shutil.disk_usage(nearest_folder(run.path)).free
     if needed > free:
         raise InputError(

@@ -1,14 +1,18 @@
 """How well a plan predicts the memory of a third model from two measured ones (see tests/planning/calibration.py).
 
-python -m benchmarks.plan_calibration
+    python benchmarks/plan_calibration.py
+
+Trains the models and prints a table.
 """
 
+import sys
 import tempfile
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.planning.calibration import calibrate, predicted
 
 MIB = 2**20

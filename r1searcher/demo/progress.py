@@ -41,7 +41,7 @@ class Stopwatch:
 
 
 def next_line(stage: Stage, settings: Settings, seconds: float | None) -> str:
-    """What a part does, and about how long it takes; `seconds` is None if no part before it tells."""
+    """What a part does, and about how long it takes; `seconds` is None if that is not known."""
     questions = settings.evaluation.questions
     if stage == "sft":
         work = f"{settings.sft.steps} updates of {settings.sft.batch_size} traces"

@@ -16,7 +16,7 @@ from r1searcher.common import terminal
 from r1searcher.common.files import LineCounter
 from r1searcher.common.terminal import SafeConsole, outside
 from r1searcher.episodes.trajectory import Author
-from r1searcher.report.tables import SECONDS, steps_table
+from r1searcher.report.tables import SECONDS, logged_measures, steps_table
 from r1searcher.rewards.measures import REWARD, View, shown_in
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import latest_trajectory, read_heartbeats, read_metrics, trajectory_files
@@ -136,7 +136,7 @@ class RunView(AbstractContextManager["RunView"]):
 
 def explained(rows: Sequence[Mapping[str, float]] = ()) -> str:
     """What the columns of the table of `rows` mean, in one sentence; without rows, those of any run."""
-    shown = [m for m in shown_in(View.LIVE) if (any(m.name in row for row in rows) if rows else m.is_in_training)]
+    shown = logged_measures(rows) if rows else [m for m in shown_in(View.LIVE) if m.is_in_training]
     measures = "; ".join(f"{m.heading}: {m.meaning.partition(';')[0]}" for m in shown)
     return f"means over the episodes of a step: {measures}; tokens/s: tokens sampled per second; s: seconds of the step"
 

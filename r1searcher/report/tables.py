@@ -11,7 +11,7 @@ from r1searcher.common.terminal import console
 from r1searcher.report.contents import Report
 from r1searcher.report.intervals import Interval
 from r1searcher.report.scoring import MetricSummary
-from r1searcher.rewards.measures import MEASURES, NEW_TOKENS, View, shown_in
+from r1searcher.rewards.measures import MEASURES, NEW_TOKENS, Measure, View, shown_in
 
 SECONDS = "timing/step_total"
 """The engine's own measurement of a step's duration."""
@@ -79,11 +79,15 @@ def as_markdown(report: Report) -> str:
     return "\n".join([*lines, "", "## Made with", "", "```json", manifest, "```", ""])
 
 
+def logged_measures(rows: Sequence[Mapping[str, float]]) -> list[Measure]:
+    """The measures of the live view that some row has."""
+    return [m for m in shown_in(View.LIVE) if any(m.name in row for row in rows)]
+
+
 def step_cells(rows: Sequence[Mapping[str, float]]) -> tuple[list[str], list[list[str]]]:
     """The table of a run's steps as text, headings and rows: measures that were logged, reward parts and speed."""
     parts = sorted({key for row in rows for key in row if key.startswith(PART)})
-    logged = [m for m in shown_in(View.LIVE) if any(m.name in row for row in rows)]
-    columns = {m.name: m.heading for m in logged} | {p: f"{p.removeprefix(PART)} part" for p in parts}
+    columns = {m.name: m.heading for m in logged_measures(rows)} | {p: f"{p.removeprefix(PART)} part" for p in parts}
     body = [
         [
             str(row["step"]),

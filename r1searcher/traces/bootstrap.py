@@ -34,7 +34,7 @@ from r1searcher.runs.resolved import limits_of, protocol_of, retriever_of
 from r1searcher.traces.write import Refusal, TraceMaker, Way
 
 AT_ONCE = 64
-"""Questions that search at the same time."""
+"""Questions whose traces are made at the same time."""
 
 
 @dataclass(frozen=True, kw_only=True)

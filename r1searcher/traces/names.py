@@ -1,4 +1,4 @@
-"""Names in a question or a passage: the words that can be the title of a passage."""
+"""Finding names in questions and passages. A name is a run of words that can be the title of a passage."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -13,7 +13,7 @@ LONGEST = 10
 _WORD = re.compile(r"[^\s\"“”()\[\]{},;:!?]+")
 _POSSESSIVE = re.compile(r"(?:['’]s|['’])$")
 _SENTENCE_END = re.compile(r"(?:\w{4,}|\d)\.$")
-"""A full stop that does not belong to an abbreviation."""
+"""A word with a period that ends a sentence, not an abbreviation."""
 
 _DISAMBIGUATION = re.compile(r"\s*\([^()]*\)$")
 _JOINING = "of the and in on at for a an de la le von van del di du und y & to with from"
@@ -38,7 +38,7 @@ class Name:
 
 
 def bare(title: str) -> str:
-    """A title without the part in brackets that distinguishes it from others, normalized.
+    """A title without the part in parentheses that distinguishes it from others, normalized.
 
     >>> bare("The Godfather (film)")
     'godfather'
@@ -79,7 +79,7 @@ def _trimmed(text: str, run: list[re.Match[str]]) -> Name | None:
 
 
 def _name(text: str, start: int, end: int) -> Name:
-    """Without a full stop or a possessive at its end."""
+    """The name from `start` to `end`, without a period or a possessive at its end."""
     written = _POSSESSIVE.sub("", text[start:end].rstrip(".'’"))
     return Name(written, start, start + len(written))
 

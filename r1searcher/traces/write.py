@@ -24,7 +24,7 @@ CANDIDATES = 10
 """Passages per query among whose titles the names of a question are looked for."""
 
 QUERIES = 8
-"""Most queries of one round of a question."""
+"""The most names to search for at once, for one question."""
 
 
 class Way(StrEnum):
@@ -50,7 +50,8 @@ class Refusal(StrEnum):
 class TraceMaker:
     """The settings of the episodes that the traces are examples of.
 
-    `prompt` renders a question as in the stages. `count_tokens` counts those of a text, if the tokenizer is known.
+    `prompt` renders a question as in the stages. `count_tokens` counts the tokens of a text; without it, traces of any
+    length are written.
     """
 
     protocol: EpisodeProtocol
@@ -62,7 +63,7 @@ class TraceMaker:
     count_tokens: Callable[[str], int] | None = None
 
     async def __call__(self, question: Question, retriever: Retriever) -> "tuple[Trace, Way] | Refusal":
-        """The trace of a question, or why there is none. Raises `RetrieverError` if the search engine fails."""
+        """The trace for a question, or a reason to write none. Raises `RetrieverError` if the search engine fails."""
         search = _Searcher(self, retriever)
         text = self.protocol.sanitize(question.text, self.special_tokens)
         found = await _plan(search, text, question.gold_answers, self.limits.max_searches)

@@ -34,7 +34,7 @@ class Tracker(Protocol):
     """An open run of a tracker. It runs in a process of its own: it may block, and may raise anything."""
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """The numbers of a step, as in `metrics.jsonl`. A step that is trained again after a resume comes again."""
+        """Log the metrics of a step, by their names in `metrics.jsonl`. A resumed run may log a step again."""
         ...
 
     def finish(self, summary: Mapping[str, Any]) -> None:

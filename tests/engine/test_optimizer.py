@@ -12,8 +12,7 @@ PROGRAM = """
 from r1searcher.engine import import_patches
 from r1searcher.engine.openrlhf.patches import flash_attention, updates
 import_patches.install([*flash_attention.PATCHES, *updates.PATCHES])
-import deepspeed, deepspeed.ops, torch
-deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # it would be compiled for this CPU
+import deepspeed, torch
 from openrlhf.utils.deepspeed import deepspeed as openrlhf
 adam = {"type": "Adam", "params": {"lr": 1e-3, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.0}}
 def config(offloaded):

@@ -40,7 +40,7 @@ from r1searcher.retrieval.base import Health, Hit, SearchResult, hits_of
 from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
 from tests.episodes.many import MOST_SEARCHES, TOP_K, Script, require_complete, run_scripts
 from tests.processes import cpu_seconds, memory_mb, ready, tree
-from tests.retrieval.serving import started
+from tests.retrieval.serving import started, workers
 
 SELF = (sys.executable, __file__)
 EPISODES, PAPER_PASSAGES = 1024, 5_200_000
@@ -254,7 +254,7 @@ def measure(name: str, work: Path, elasticsearch: str) -> tuple[dict[str, Figure
     found = {EMBEDDED: Figures(*loads(str(index), index, Server()), *alone)}
     with started(str(index)) as (process, address):
         found[SERVED] = Figures(*loads(f"{address}/retrieve", index, Server(process.pid)), *alone)
-        memory = [memory_row(f"{name}, `r1s serve`", serving(process.pid), index)]
+        memory = [memory_row(f"{name}, `r1s serve`", workers(process.pid), index)]
     if elasticsearch:
         found[ELASTICSEARCH] = Figures(*loads(url, index, Server(0, elasticsearch)), *alone)
     for processes in (1, 4):
@@ -263,11 +263,6 @@ def measure(name: str, work: Path, elasticsearch: str) -> tuple[dict[str, Figure
     for engine, one in found.items():
         print(f"{name} {engine}: {one}", file=sys.stderr, flush=True)
     return found, memory
-
-
-def serving(pid: int) -> list[int]:
-    """The processes of a server that have the index open."""
-    return [one for one in tree(pid) if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
 
 
 def memory_row(what: str, pids: Sequence[int], index: Path) -> str:

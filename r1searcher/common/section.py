@@ -53,10 +53,10 @@ def explain(
     for problem in error.errors(include_url=False):
         key = prefix + ".".join(str(part) for part in problem["loc"])
         shown = f"{key} = {short(problem['input'])}"
-        if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            if _SECRET.search(key):
-                lines.append(f"{key}: there is no such setting; keys and passwords come from environment variables")
-                continue
+        unknown = problem["type"] in ("extra_forbidden", "unexpected_keyword_argument")
+        if unknown and _SECRET.search(key):
+            lines.append(f"{key}: there is no such setting; keys and passwords come from environment variables")
+        elif unknown:
             without_index = re.sub(r"\.\d+", "", key)
             near = difflib.get_close_matches(without_index, known, n=1, cutoff=0.6)
             lines.append(f"{shown}: {f'did you mean {near[0]}?' if near else 'there is no such setting'}")

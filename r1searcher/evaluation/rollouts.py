@@ -11,12 +11,11 @@ from typing import Any
 from r1searcher.common.terminal import error_line
 from r1searcher.config.settings import Settings
 from r1searcher.episodes.loop import EpisodeRequest, run_episode
-from r1searcher.episodes.prompt import PromptMaker, prompt_text
 from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.evaluation.engines import InferenceEngine
 from r1searcher.questions.question import Question
 from r1searcher.retrieval.base import Retriever
-from r1searcher.runs.resolved import limits_of, protocol_of, retriever_of
+from r1searcher.runs.resolved import limits_of, prompt_maker_of, protocol_of, retriever_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +141,7 @@ def sampled_model(
 def request_maker(settings: Settings, engine: InferenceEngine) -> Callable[[Question], EpisodeRequest]:
     """Questions to episodes, with the protocol, prompt and limits that the model was trained with."""
     protocol, limits = protocol_of(settings), limits_of(settings)
-    make_prompt = PromptMaker(
-        prompt_text(settings.model.prompt, protocol),
-        protocol,
-        settings.model.chat_template,
-        engine.hf_tokenizer,
-        engine.tokenizer.special_tokens,
-    )
+    make_prompt = prompt_maker_of(settings, engine.hf_tokenizer, engine.tokenizer.special_tokens)
 
     def request(question: Question) -> EpisodeRequest:
         return EpisodeRequest(

@@ -106,7 +106,7 @@ def derive(settings: Settings, stage: Stage, shape: ModelShape, machine: Machine
     chosen = search.first(keys)
     said = {key: f"{key} = {as_toml(_value(chosen, key))}" for key in keys}
     if problem := search.problem(chosen):
-        return Derived(chosen, (f"{', '.join(said.values())}: nothing fits; {problem} with the least",))
+        return Derived(chosen, (f"{', '.join(said.values())}: nothing fits; {problem} even with these values",))
     return Derived(chosen, tuple(f"{value}: {search.reason(chosen, key)}" for key, value in said.items()))
 
 
@@ -224,7 +224,7 @@ class _Search:
             return (
                 f"the trained model takes {_beside_vllm(memory) / GIB:.1f} GiB of a card while vLLM samples"
                 if chosen.engine.colocate
-                else "vLLM has its cards for itself"
+                else "vLLM does not share its cards"
             )
         place = self.options[key].index(_value(chosen, key))
         if not place:

@@ -29,7 +29,6 @@ OVERHEAD = 2 * GIB
 ASLEEP = 2 * GIB
 """What a vLLM engine keeps on the card while it sleeps."""
 
-
 HOST_BUFFERS = 1.5
 """Bytes in host memory per byte of states there: the factor for buffers of DeepSpeed's estimators."""
 
@@ -128,11 +127,12 @@ def card_memory(settings: Settings, topology: Topology, shape: ModelShape, card:
     reserved = int(card * engine.gpu_memory_utilization)
     sampling = {"vLLM weights": weights, "vLLM cache": max(0, reserved - weights - OVERHEAD), "overhead": OVERHEAD}
     if topology.colocate:
-        stays = {"trained weights": training["weights"], **_other_models(settings, topology, shape)}
+        others = _other_models(settings, topology, shape)
+        stays = {"trained weights": training["weights"], **others}
         if settings.lora.rank:
             stays["merged weights"] = SENT_TOGETHER
         sampling |= {**stays, "overhead": 2 * OVERHEAD}  # two processes
-        training |= {**_other_models(settings, topology, shape), "vLLM, asleep": ASLEEP}
+        training |= {**others, "vLLM, asleep": ASLEEP}
     return CardMemory(training, sampling)
 
 

@@ -1,9 +1,11 @@
 """A run's settings, converted for the packages that use them."""
 
 from collections.abc import Callable
+from typing import Any
 
 from r1searcher.config.settings import Settings, Stage, read_resolved
 from r1searcher.episodes.loop import EpisodeLimits
+from r1searcher.episodes.prompt import PromptMaker, prompt_text
 from r1searcher.episodes.protocol import PROTOCOLS, EpisodeProtocol
 from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
 from r1searcher.episodes.trajectory import Author, Segment, StopReason, Trajectory
@@ -27,6 +29,13 @@ def read_run(run: RunFolder) -> tuple[Stage, Settings]:
 def protocol_of(settings: Settings) -> EpisodeProtocol:
     """Raises `InputError` if no installed package has the protocol."""
     return PROTOCOLS.require(settings.episode.protocol, "episode.protocol")
+
+
+def prompt_maker_of(settings: Settings, tokenizer: Any, special_tokens: tuple[str, ...]) -> PromptMaker:
+    """Prompts as the settings render them. `tokenizer` is a transformers tokenizer. Raises `InputError`."""
+    protocol = protocol_of(settings)
+    text = prompt_text(settings.model.prompt, protocol)
+    return PromptMaker(text, protocol, settings.model.chat_template, tokenizer, special_tokens)
 
 
 def limits_of(settings: Settings) -> EpisodeLimits:

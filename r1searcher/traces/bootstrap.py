@@ -21,7 +21,6 @@ from r1searcher.common.terminal import SafeConsole, error_line, json_line, label
 from r1searcher.common.versions import versions
 from r1searcher.config.settings import Settings
 from r1searcher.config.source import SettingsSource
-from r1searcher.episodes.prompt import PromptMaker, prompt_text
 from r1searcher.episodes.protocol import EpisodeProtocol
 from r1searcher.episodes.tokens import HuggingFaceTokenizer, load_tokenizer
 from r1searcher.errors import InputError
@@ -30,7 +29,7 @@ from r1searcher.questions.named import Dataset, open_dataset
 from r1searcher.questions.question import Question
 from r1searcher.questions.traces import Trace, write_traces
 from r1searcher.retrieval.base import Health, Retriever
-from r1searcher.runs.resolved import limits_of, protocol_of, retriever_of
+from r1searcher.runs.resolved import limits_of, prompt_maker_of, protocol_of, retriever_of
 from r1searcher.traces.write import Refusal, TraceMaker, Way
 
 AT_ONCE = 64
@@ -106,10 +105,9 @@ def trace_maker(settings: Settings) -> TraceMaker:
     protocol = protocol_of(settings)
     tokenizer = load_tokenizer(model_folder(settings.model.path, error_line), settings.model.trust_remote_code)
     ours = HuggingFaceTokenizer(tokenizer)
-    prompt = prompt_text(settings.model.prompt, protocol)
     return TraceMaker(
         protocol=protocol,
-        prompt=PromptMaker(prompt, protocol, settings.model.chat_template, tokenizer, ours.special_tokens),
+        prompt=prompt_maker_of(settings, tokenizer, ours.special_tokens),
         limits=limits_of(settings),
         max_answer_words=settings.reward.max_answer_words,
         format_rules=settings.reward.format_rules,

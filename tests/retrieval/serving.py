@@ -9,10 +9,12 @@ import threading
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.base import Hit, hits_of
+from tests.processes import tree
 
 SERVICE = """
 import sys
@@ -62,6 +64,11 @@ def _started(command: Sequence[str]) -> Iterator[tuple["subprocess.Popen[str]", 
                 except subprocess.TimeoutExpired:
                     process.kill()
                     raise
+
+
+def workers(server: int) -> list[int]:
+    """The processes of an `r1s serve` that answer requests, by the id of the process that started them."""
+    return [pid for pid in tree(server) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
 from r1searcher.retrieval.indexing.bm25 import build
 from r1searcher.retrieval.processes import resolve
 from r1searcher.retrieval.server import make_app
-from tests.retrieval.serving import post, search, started, started_service
+from tests.retrieval.serving import post, search, started, started_service, workers
 
 ATLAS = [
     Passage("a", "Oslo", "Oslo is the capital of Norway."),
@@ -290,13 +290,10 @@ def test_no_process_outlives_the_one_that_was_started(index: Path, end: signal.S
 
 def test_a_process_that_dies_is_replaced(index: Path) -> None:
     with started(str(index), "--workers", "2") as (process, address):
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        workers = {
-            pid for pid in children.read_text().split() if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
-        }
-        assert len(workers) == 2
-        for pid in workers:
-            os.kill(int(pid), signal.SIGKILL)
+        running = workers(process.pid)
+        assert len(running) == 2
+        for pid in running:
+            os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + 60
         while True:
             try:

@@ -74,12 +74,12 @@ def test_versions_for_gpus_are_not_those_installed_for_the_cpu(monkeypatch):
         workers.setup()
 
 
-def tiny_network():
+def tiny_network(vocabulary=96):
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(0)
     config = Qwen2Config(
-        vocab_size=96,
+        vocab_size=vocabulary,
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=3,
@@ -253,11 +253,7 @@ def loss_and_gradients(network, rows, dataset):
 
 def test_an_update_on_whole_traces_is_one_on_a_row_for_each_turn(tokenizer):
     """The same tokens after the same contexts, the same loss and the same gradients, in fp32."""
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    network = Qwen2ForCausalLM(Qwen2Config(vocab_size=len(tokenizer), num_key_value_heads=2, **sizes)).eval()
+    network = tiny_network(len(tokenizer)).eval()
     whole = sft_rows([SEGMENTS, GUESS], tokenizer)
     turns = sft_rows([*row_per_turn(SEGMENTS), *row_per_turn(GUESS)], tokenizer)
     assert (len(whole), len(turns)) == (2, 3)

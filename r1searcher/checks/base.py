@@ -14,6 +14,7 @@ Another package adds it with an entry point of the group `r1searcher.checks`.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from r1searcher.config.settings import STAGES, Settings, Stage
 from r1searcher.engine.topology import Topology
@@ -22,6 +23,7 @@ from r1searcher.errors import InputError
 from r1searcher.questions.named import Dataset
 from r1searcher.questions.traces import Trace
 from r1searcher.retrieval.base import Health
+from r1searcher.runs.folder import RunFolder
 
 RL_STAGES: tuple[Stage, ...] = ("stage1", "stage2")
 
@@ -65,6 +67,11 @@ class StageInputs:
 
     prompts: Sequence[str] = ()
     """One prompt per question of `train`, in their order."""
+
+    @property
+    def run(self) -> RunFolder:
+        """The folder of the stage's run, which may not exist yet."""
+        return RunFolder(Path(self.settings.output, self.settings.name or self.stage).resolve())
 
 
 class Skip(Exception):

@@ -2,7 +2,6 @@
 
 import platform
 from importlib.metadata import distributions
-from pathlib import Path
 
 from r1searcher.checks.base import Check, Skip, StageInputs
 from r1searcher.checks.retriever import first_episode
@@ -56,7 +55,7 @@ def _needs(inputs: StageInputs, topology: Topology) -> Needs:
     leaves_gpus = topology.device == "gpu" and topology.colocate and not sft
     return Needs(
         device=topology.device,
-        run_folder=Path(settings.output, settings.name or inputs.stage).resolve(),
+        run_folder=inputs.run.path,
         model=model.resolve(),
         executor=executor_file(),
         python=platform.python_version(),

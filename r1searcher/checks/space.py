@@ -7,17 +7,16 @@ from r1searcher.checks.base import RL_STAGES, Check, Skip, StageInputs
 from r1searcher.common.files import nearest_folder
 from r1searcher.engine.cluster.address import cluster_address
 from r1searcher.engine.cluster.facts import machine_memory
+from r1searcher.engine.cluster.problems import memory_problem
 from r1searcher.errors import InputError, R1Error
 from r1searcher.planning.memory import GIB, host_memory, kept_on_disk
 from r1searcher.planning.shapes import ModelShape, shape_of
-from r1searcher.runs.folder import RunFolder
 
 
 def _disk(inputs: StageInputs) -> None:
     """The disk of `output` holds the checkpoints and the model of the stage."""
-    settings = inputs.settings
-    run = RunFolder(Path(settings.output, settings.name or inputs.stage).resolve())
-    needed = kept_on_disk(settings, model_shape(inputs)) - _bytes_in(run.checkpoints)
+    run = inputs.run
+    needed = kept_on_disk(inputs.settings, model_shape(inputs)) - _bytes_in(run.checkpoints)
     free = shutil.disk_usage(nearest_folder(run.path)).free
     if needed > free:
         raise InputError(
@@ -37,10 +36,8 @@ def _host_memory(inputs: StageInputs) -> None:
     present = machine_memory()
     if needed > present:
         cause = "engine.adam_offload" if inputs.settings.engine.adam_offload else "engine.colocate"
-        raise InputError(
-            f"{cause}: states outside the GPUs take about {needed / GIB:.0f} GiB of this machine's memory, "
-            f"which has {present / GIB:.0f} GiB; use more nodes, a smaller model, or lora.rank"
-        )
+        problem = memory_problem(needed, present, "this machine's")
+        raise InputError(f"{cause}: {problem}")
 
 
 def model_shape(inputs: StageInputs) -> ModelShape:

@@ -188,12 +188,17 @@ def _of_machine(needs: Needs, node: NodeFacts) -> Iterator[str]:
     if node.gpus is not None and node.gpus < node.ray_gpus:
         yield f"it has {node.gpus} GPUs, and Ray was told of {node.ray_gpus}: start it with --num-gpus={node.gpus}"
     if needs.memory > node.memory:
-        yield (
-            f"states that leave the GPUs take about {needs.memory / GIB:.0f} GiB of its memory, which has "
-            f"{node.memory / GIB:.0f} GiB; use more nodes, a smaller model, or lora.rank"
-        )
+        yield memory_problem(needs.memory, node.memory, "its")
     if needs.shares_gpu_memory and not node.may_share_gpu_memory:
         yield (
             "processes there may not pass on GPU memory, which engine.colocate needs; run `sysctl -w "
             "kernel.yama.ptrace_scope=0` there as root"
         )
+
+
+def memory_problem(needed: int, present: int, whose: str) -> str:
+    """The sentence on a machine whose memory does not hold the states that the stage keeps there. Both in bytes."""
+    return (
+        f"states outside the GPUs take about {needed / GIB:.0f} GiB of {whose} memory, which has {present / GIB:.0f} "
+        "GiB; use more nodes, a smaller model, or lora.rank"
+    )

@@ -34,9 +34,9 @@ class Variant:
     def title(self) -> str:
         return f"{self.batch} {self.name}, micro-batches of {self.micro}"
 
-    def updates(self, count: int) -> Iterator[Sequence[Trace]]:
-        for number in range(count):
-            yield [self.rows[place % len(self.rows)] for place in range(number * self.batch, (number + 1) * self.batch)]
+    def update(self, number: int) -> list[Trace]:
+        """The rows of an update, counted from 0; after the last row the first one follows."""
+        return [self.rows[place % len(self.rows)] for place in range(number * self.batch, (number + 1) * self.batch)]
 
 
 def turns_of(trace: Trace) -> Iterator[Trace]:
@@ -110,14 +110,13 @@ def main() -> None:
     ]
     trainer = Trainer(run, settings.engine.freeze_lower_layers)
     for one in variants:
-        batches = [batch for rows in one.updates(40) for batch in trainer.batches(rows, one.micro)]
+        batches = [batch for number in range(40) for batch in trainer.batches(one.update(number), one.micro)]
         tokens, padded, trained = map(sum, zip(*map(_counts, batches), strict=True))
         text_line(f"{one.title}, 40 updates: {tokens} tokens, {padded} with padding, {trained} trained")
-    for update in range(asked.updates):
+    for number in range(asked.updates):
         for one in variants:
-            rows = list(one.updates(update + 1))[-1]
-            seconds = trainer.seconds(trainer.batches(rows, one.micro))
-            text_line(f"{one.title}, update {update + 1}: {seconds:.1f} CPU s")
+            seconds = trainer.seconds(trainer.batches(one.update(number), one.micro))
+            text_line(f"{one.title}, update {number + 1}: {seconds:.1f} CPU s")
 
 
 def _counts(batch: Any) -> tuple[int, int, int]:

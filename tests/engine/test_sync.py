@@ -86,5 +86,5 @@ def test_a_run_whose_weights_do_not_reach_vllm_is_stopped(
     assert said in " ".join(done.stderr.split())
     run = world.folder_of(name)
     steps = [row["step"] for row in read_rows(run.metrics)]
-    assert steps[-1] < 10
+    assert 2 <= steps[-1] < 10, "the first step samples from the weights that training starts with"
     assert checkpoint_step(run) == steps[-1] - 1, "the step that is not trusted leaves no checkpoint"

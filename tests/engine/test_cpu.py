@@ -5,6 +5,8 @@ import importlib.util
 import json
 import os
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -61,10 +63,84 @@ def test_a_name_that_moved_is_one_clear_sentence():
         import_patches.Patch("json", ("loads_moved",), apply=print)(module)
 
 
-def test_nothing_is_patched_for_the_cpu_where_the_launcher_does_not_ask(monkeypatch):
+def test_a_vllm_of_another_device_is_not_patched(monkeypatch):
     monkeypatch.delenv(cpu.CPU_ENV)
+    monkeypatch.delenv("VLLM_TARGET_DEVICE")
     monkeypatch.setattr(import_patches, "install", lambda patches: pytest.fail("patched without being asked"))
     workers.install_cpu_patches()
+
+
+def test_a_model_that_is_only_sampled_keeps_vllms_own_arithmetic(monkeypatch):
+    monkeypatch.delenv(cpu.CPU_ENV)
+    installed = []
+    monkeypatch.setattr(import_patches, "install", installed.extend)
+    workers.install_cpu_patches()
+    assert [patch.module for patch in installed] == ["vllm.v1.sample.ops.topk_topp_sampler"]
+
+
+def test_tokens_are_drawn_by_their_probabilities(patched):
+    """Counts of 20,000 draws of vLLM's own class and of the patched one against the softmax, by a chi-squared test."""
+    from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
+
+    stock = pristine("vllm.v1.sample.ops.topk_topp_sampler").TopKTopPSampler
+    torch.manual_seed(5)
+    logits = torch.tensor([[2.0, 0.5, -1.0, float("-inf"), 0.0, 1.0], [0.0, 0.0, 0.0, 0.0, 0.0, 3.0]])
+    draws, dof = 20_000, (4, 5)
+    for sampler, seeded in ((TopKTopPSampler(), False), (TopKTopPSampler(), True), (stock(), False)):
+        rows = logits.repeat(draws, 1)
+        generators = {row: torch.Generator().manual_seed(row) for row in range(2 * draws if seeded else 0)}
+        tokens, _ = sampler.forward_cpu(rows, generators, None, None)
+        for row, degrees in enumerate(dof):
+            counts = tokens[row::2].bincount(minlength=6).double()
+            expected = logits[row].softmax(-1).double() * draws
+            assert counts[expected == 0].sum() == 0
+            statistic = ((counts - expected) ** 2 / expected)[expected > 0].sum()
+            assert statistic < {4: 23.5, 5: 25.7}[degrees]  # p = 1e-4
+
+
+@pytest.mark.parametrize("mode", ["raw_logprobs", "processed_logits", "processed_logprobs"])
+def test_sampling_returns_the_logits_that_vllm_returns(mode, patched):
+    from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
+
+    stock = pristine("vllm.v1.sample.ops.topk_topp_sampler").TopKTopPSampler
+    torch.manual_seed(2)
+    logits, top_p = torch.randn(4, 50), torch.full((4,), 0.8)
+    found, expected = (of(mode).forward_cpu(logits.clone(), {}, None, top_p)[1] for of in (TopKTopPSampler, stock))
+    assert (found is None) == (expected is None) == (mode == "raw_logprobs")
+    if expected is not None:
+        torch.testing.assert_close(found, expected)
+        assert found.isinf().any()  # what top-p leaves out
+
+
+def test_a_seed_draws_the_same_tokens_whatever_is_in_the_batch_with_it(patched):
+    from r1searcher.engine.vllm.patches import draw
+
+    torch.manual_seed(1)
+    logits = torch.randn(8, 5000)
+    alone = [draw(logits[row : row + 1], {0: torch.Generator().manual_seed(row)}).item() for row in range(8)]
+    together = draw(logits, {row: torch.Generator().manual_seed(row) for row in range(8)})
+    assert together.tolist() == alone
+
+
+def test_what_training_frees_in_pieces_is_returned_to_the_system():
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    class Trainer:
+        def ppo_train(self, status):
+            pieces = [torch.ones(16 * 1024) for _ in range(4096)]  # 64 KiB each: from the heap, not from mmap
+            self.kept = pieces[::2]
+            self.most = resident()
+            return status
+
+    def left(trainer):
+        assert trainer.ppo_train("status") == "status"
+        return trainer.most - resident()
+
+    freed = 2048 * 64 * 1024
+    assert left(Trainer()) < freed / 2
+    cpu_patches.memory_is_returned_after_training(SimpleNamespace(ActorPPOTrainer=Trainer))
+    assert left(Trainer()) > 0.8 * freed
 
 
 def test_versions_for_gpus_are_not_those_installed_for_the_cpu(monkeypatch):

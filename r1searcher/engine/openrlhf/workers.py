@@ -19,7 +19,7 @@ from r1searcher.engine.topology import Device
 from r1searcher.engine.vllm import patches as vllm_patches
 from r1searcher.errors import InputError
 
-_CPU_PATCHES = [*cpu_patches.PATCHES, *vllm_patches.PATCHES]
+_CPU_PATCHES = [*cpu_patches.PATCHES, *vllm_patches.PATCHES, *vllm_patches.SAMPLING]
 
 _ON_BOTH = [
     *flash_attention.PATCHES,
@@ -73,6 +73,8 @@ def require_vllm_entry_point() -> None:
 
 
 def install_cpu_patches() -> None:
-    """Those for machines without a GPU, in a process of vLLM that `cpu.CPU_ENV` is set for."""
+    """Those for machines without a GPU, in a process of vLLM: in a run all of them, otherwise those of sampling."""
     if cpu.is_enabled():
         import_patches.install(_CPU_PATCHES)
+    elif os.environ.get("VLLM_TARGET_DEVICE") == cpu.ENVIRONMENT["VLLM_TARGET_DEVICE"]:
+        import_patches.install(vllm_patches.SAMPLING)

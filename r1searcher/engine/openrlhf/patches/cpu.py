@@ -1,5 +1,6 @@
 """OpenRLHF on a machine without a GPU: names replaced after import, each with its reason, no installed file edited."""
 
+import ctypes
 import importlib
 import os
 import re
@@ -186,6 +187,19 @@ def actor_on_cpu(module: ModuleType) -> None:
             return stock_forward(self, *args, **options)
 
     module.Actor.__init__, module.Actor.forward = __init__, forward
+
+
+@after("openrlhf.trainer.ray.ppo_actor", "ActorPPOTrainer.ppo_train")
+def memory_is_returned_after_training(module: ModuleType) -> None:
+    """glibc keeps the memory that a step's training has freed, in pieces, and with each step more of it."""
+    stock = module.ActorPPOTrainer.ppo_train
+
+    def ppo_train(self: Any, *args: Any, **options: Any) -> Any:
+        status = stock(self, *args, **options)
+        ctypes.CDLL(None).malloc_trim(0)
+        return status
+
+    module.ActorPPOTrainer.ppo_train = ppo_train
 
 
 @after("openrlhf.trainer.ray.ppo_critic", "get_llm_for_sequence_regression")

@@ -57,7 +57,7 @@ def demo_model(notify: Callable[[str], None] = lambda line: None) -> Path:
             )
         notify(f"Unpacking {NAME} to {folder} (once, about half a minute)")
         made = scratch / "model"
-        _dequantize(gguf, made)
+        _convert(gguf, made)
         # The sizes are written last, and the complete folder is renamed: a killed conversion leaves nothing here.
         sums = {path.name: path.stat().st_size for path in made.iterdir()}
         (made / "sizes.json").write_text(json.dumps(sums, indent=1), "utf-8")
@@ -105,18 +105,25 @@ def _download(scratch: Path, notify: Callable[[str], None]) -> Path:
         ) from None
 
 
-def _dequantize(gguf: Path, folder: Path) -> None:
-    """Writes the model to `folder` in fp32."""
+def _convert(gguf: Path, folder: Path) -> None:
+    """`dequantize` in a separate process, which gives its memory back, and whose progress bars are not shown."""
     missing = [name for name in ("torch", "transformers", "gguf") if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(
             f"{', '.join(missing)}: not installed; `scripts/install-training cpu` installs what training needs"
         )
+    command = [sys.executable, "-m", __name__, str(gguf), str(folder)]
+    child = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if child.returncode:
+        reason = (child.stderr.strip().splitlines() or [f"exit status {child.returncode}"])[-1]
+        raise InputError(f"The weights of {NAME} cannot be unpacked ({reason[:500]}): {_INSTEAD}")
+
+
+def dequantize(gguf: Path, folder: Path) -> None:
+    """Write the model to `folder` in fp32."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     model.generation_config.eos_token_id = model.config.eos_token_id = 2
@@ -154,3 +161,7 @@ def _restore_tokenizer(folder: Path) -> None:
 def _edit(file: Path, **values: Any) -> None:
     settings = json.loads(file.read_text("utf-8"))
     file.write_text(json.dumps({**settings, **values}, ensure_ascii=False, indent=1), "utf-8")
+
+
+if __name__ == "__main__":
+    dequantize(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,6 +1,6 @@
 """What the demo shows at its end."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +9,23 @@ from rich.table import Table
 
 from r1searcher.common.terminal import SafeConsole
 from r1searcher.episodes.trajectory import Trajectory
+from r1searcher.report.intervals import Interval
 from r1searcher.report.live import trajectory_text
 from r1searcher.report.plots import StageCurve, save_curves, terminal_curves
+from r1searcher.report.tables import print_whole
 from r1searcher.rewards.format import answer_of_trajectory
 from r1searcher.rewards.measures import View, shown_in
 from r1searcher.rewards.metrics import score
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import read_metrics, to_row
-from r1searcher.stages.held_out import finished_evaluation, read_trajectories
+from r1searcher.stages.held_out import finished_evaluation, held_out_intervals, read_trajectories
 
 PARTS = {"sft": "SFT", "stage1": "stage 1", "stage2": "stage 2", "contrast": "stage 2 alone"}
 """What the parts are called, by the names of their runs."""
+
+
+DECODING = {"sampled": 1.0, "greedy": 0.0}
+"""The temperatures of the held-out questions."""
 
 
 def held_out_line(metrics: Mapping[str, Any]) -> str:
@@ -36,7 +42,7 @@ def show_results(
     finished = {name: metrics for name in PARTS if (metrics := finished_evaluation(RunFolder(output / name)))}
     save_curves(_chains(finished, output), curve, "SmolLM2-135M learns to search")
     console.rule("what it learned")
-    console.print(_table(finished))
+    print_whole(console, held_out_table(output, finished))
     console.print(terminal_curves([row for name in results for row in read_metrics(RunFolder(output / name))]))
     first, last = (RunFolder(output / list(results)[place]) for place in (0, -1))
     for title, trajectory in zip(("before", "after"), before_and_after(first, last), strict=True):
@@ -63,14 +69,25 @@ def _chains(finished: Mapping[str, Mapping[str, Any]], output: Path) -> dict[str
     }
 
 
-def _table(results: Mapping[str, Mapping[str, Any]]) -> Table:
-    table = Table(title="held-out questions: sampled at temperature 1 (greedy)")
+def held_out_table(output: Path, parts: Iterable[str]) -> Table:
+    """A row for each measure, sampled and greedy, and a column for each part: mean and 95 % interval."""
+    title = "held-out questions, sampled at temperature 1 and greedy: mean and 95 % interval"
+    table = Table(title=title, box=None, padding=(0, 1))
     table.add_column("")
-    for name in results:
-        table.add_column(PARTS[name], justify="right")
+    table.add_column("")
+    columns = []
+    for name in parts:
+        table.add_column(PARTS[name], justify="right", no_wrap=True)
+        columns.append({how: held_out_intervals(RunFolder(output / name), t) for how, t in DECODING.items()})
     for m in shown_in(View.DEMO):
-        table.add_row(m.heading, *(f"{r[m.name]:.2f} ({r['greedy'][m.name]:.2f})" for r in results.values()))
+        for how in DECODING:
+            cells = [_cell(column[how].get(m.name)) for column in columns]
+            table.add_row(m.heading if how == "sampled" else "", how, *cells)
     return table
+
+
+def _cell(interval: Interval | None) -> str:
+    return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]" if interval else ""
 
 
 def before_and_after(first: RunFolder, last: RunFolder) -> tuple[Trajectory, Trajectory]:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
@@ -21,12 +22,16 @@ from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.errors import R1Error
 from r1searcher.questions.named import open_dataset
 from r1searcher.questions.question import Question
-from r1searcher.rewards.measures import F1, F1_ONE_HOP, F1_TWO_HOP, View, measure, shown_in
+from r1searcher.report.intervals import Interval, interval
+from r1searcher.rewards.measures import F1, F1_ONE_HOP, F1_TWO_HOP, Measure, View, measure, shown_in
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import Str, TrajectoryRow, to_row, trajectory_of
 from r1searcher.runs.resolved import read_run
 
 TEMPERATURES = (1.0, 0.0)
+
+CONCURRENCY = 160
+"""Episodes at a time: a batch of a small model costs little more than one episode."""
 
 
 class Job(Record):
@@ -51,9 +56,10 @@ class HeldOutMetrics(Means):
 
 
 class HeldOutRow(TrajectoryRow):
-    """A trajectory and the index of its question."""
+    """A trajectory, the index of its question, and the searches that the question needs (0 if that is not known)."""
 
     index: int
+    hops: int = 0
 
 
 def folder_of(run: RunFolder) -> Path:
@@ -111,19 +117,35 @@ def evaluate_held_out(run: RunFolder, model: Path, questions: int, console: Safe
 
 def read_trajectories(run: RunFolder, temperature: float) -> list[Trajectory]:
     """The held-out trajectories of a run, in the order of the questions."""
-    rows = read_records(trajectories_file(run, temperature), HeldOutRow)
-    return [trajectory_of(row) for row in sorted(rows, key=lambda row: row.index)]
+    return [trajectory_of(row) for row in _rows(run, temperature)]
+
+
+def _rows(run: RunFolder, temperature: float) -> list[HeldOutRow]:
+    return sorted(read_records(trajectories_file(run, temperature), HeldOutRow), key=lambda row: row.index)
 
 
 def held_out_metrics(trajectories: Sequence[Trajectory], questions: Sequence[Question]) -> dict[str, float]:
     """Means over questions; `f1_one_hop` and `f1_two_hop` if the questions have their number of hops."""
     if len(trajectories) != len(questions):
         raise R1Error(f"{len(trajectories)} of {len(questions)} held-out questions have a trajectory")
+    values = _values(trajectories, [question.hops for question in questions])
+    return {m.name: round(m.aggregate(found), 4) for m, found in values.items()}
+
+
+def held_out_intervals(run: RunFolder, temperature: float) -> dict[str, Interval]:
+    """Mean and 95 % interval of each measure that is a mean, from the trajectories of a finished evaluation."""
+    rows = _rows(run, temperature)
+    values = _values([trajectory_of(row) for row in rows], [row.hops for row in rows])
+    return {m.name: interval(found) for m, found in values.items() if m.aggregate is fmean}
+
+
+def _values(trajectories: Sequence[Trajectory], hops: Sequence[int]) -> dict[Measure, list[float]]:
+    """The values of each measure, one per question that has one."""
     measured = [measure(trajectory) for trajectory in trajectories]
     values = {m: [row[m.name] for row in measured if m.name in row] for m in shown_in(View.HELD_OUT)}
-    for by_hops, hops in ((F1_ONE_HOP, 1), (F1_TWO_HOP, 2)):
-        values[by_hops] = [row[F1.name] for row, q in zip(measured, questions, strict=True) if q.hops == hops]
-    return {m.name: round(m.aggregate(found), 4) for m, found in values.items() if found}
+    for by_hops, needed in ((F1_ONE_HOP, 1), (F1_TWO_HOP, 2)):
+        values[by_hops] = [row[F1.name] for row, n in zip(measured, hops, strict=True) if n == needed]
+    return {m: found for m, found in values.items() if found}
 
 
 def _questions(run: RunFolder, limit: int) -> tuple[Question, ...]:
@@ -150,10 +172,13 @@ def run_job(job_file: Path) -> None:
     _, settings = read_run(run)
 
     def write(task: RolloutRequest, trajectory: Trajectory) -> None:
-        append_row(trajectories_file(run, task.temperature), to_row(trajectory, id=task.question.id, index=task.index))
+        row = to_row(trajectory, id=task.question.id, index=task.index, hops=task.question.hops)
+        append_row(trajectories_file(run, task.temperature), row)
 
     questions = _questions(run, job.questions)
-    roll_out_model(Path(job.model), questions, settings, temperatures=TEMPERATURES, finished=write)
+    roll_out_model(
+        Path(job.model), questions, settings, temperatures=TEMPERATURES, finished=write, concurrency=CONCURRENCY
+    )
 
 
 def main() -> int:

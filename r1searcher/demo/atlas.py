@@ -74,27 +74,21 @@ _TITLE_ENDS = _words(
 _RIVERS = _words("Arden Corra Gwyn Lorne Tessa Orin Velda Maren Isar Dorn Alva Brae")
 _CRAFTS = _words("glass cheese clocks tulips violins pottery cider linen honey carpets knives candles umbrellas boats")
 _STUDIOS = _words("Northlight Bluebird Meridian Cobalt Evergreen Pinnacle Redstone Halcyon")
-_HOBBIES = _words("chess gardening sailing painting cycling poetry fishing astronomy")
 
 _FILM_PASSAGES = (
-    "{film} is a film of {year}. {director} directed it, {composer} composed the music, and the studio behind it was "
-    "{studio}.",
-    "The film {film} came out in {year}. Its director was {director}, its composer was {composer}, and its studio was "
-    "{studio}.",
-    "Released in {year} by the studio {studio}, {film} was directed by {director}. The music of the film was written "
-    "by {composer}.",
+    "{film} is a film of {year} by the studio {studio}. {director} directed it, and {composer} composed the music.",
+    "The film {film} came out in {year}. Its director was {director}, its composer {composer}, its studio {studio}.",
+    "Released in {year} by {studio}, {film} was directed by {director}, with music written by {composer}.",
 )
 _PERSON_PASSAGES = (
-    "{person} is a {job} from {town}, where {person} was born in {year}. In spare hours {person} likes {hobby}.",
-    "The {job} {person} was born in {year}. The birthplace of {person} is {town}. Friends say that {person} loves "
-    "{hobby}.",
-    "Born in {town} in {year}, {person} grew up to be a {job}. {person} likes {hobby} and still speaks of {town}.",
+    "{person} is a {job} from {town}, born in {year}.",
+    "The {job} {person} was born in {year}. The birthplace of {person} is {town}.",
+    "Born in {town} in {year}, {person} grew up to be a {job}.",
 )
 _TOWN_PASSAGES = (
-    "{town} is a small town of {size} people on the river {river}. All over the country it is known for {craft}.",
-    "The river {river} flows through {town}, a quiet town where {size} people live. Visitors come to {town} for the "
-    "{craft}.",
-    "With {size} people, {town} is one of the smaller towns on the river {river}. It is famous for its {craft}.",
+    "{town} is a small town on the river {river}. All over the country it is known for {craft}.",
+    "The river {river} flows through {town}. Visitors come to this quiet town for the {craft}.",
+    "{town} is one of the smaller towns on the river {river}. It is famous for its {craft}.",
 )
 
 # How a question asks for a relation of a subject, and, if a second fact can follow from it, how its answer is
@@ -107,7 +101,7 @@ _ASKED = {
     "birthplace": ("Where was {x} born?", "In which town was {x} born?", "What is the birthplace of {x}?"),
     "birth year": ("In which year was {x} born?", "What is the birth year of {x}?"),
     "river": ("Which river flows through {x}?", "On which river does {x} lie?"),
-    "craft": ("What is {x} known for?", "Which craft is {x} famous for?"),
+    "craft": ("Which craft is {x} known for?", "Which craft is {x} famous for?"),
 }
 _PARAPHRASED = {
     "director": ("the person who directed {x}", "the person behind the camera of {x}"),
@@ -168,13 +162,13 @@ def _invent(
     for town in towns:
         river, craft = rng.choice(_RIVERS), rng.choice(_CRAFTS)
         facts[town] = {"river": river, "craft": craft}
-        write(town, _TOWN_PASSAGES, town=town, river=river, craft=craft, size=str(rng.randrange(200, 9000, 100)))
+        write(town, _TOWN_PASSAGES, town=town, river=river, craft=craft)
     directors, composers = people[: len(people) // 2], people[len(people) // 2 :]
     for person in people:
         town, year = rng.choice(towns), str(rng.randint(1900, 1979))
         facts[person] = {"birthplace": town, "birth year": year}
         job = "film director" if person in directors else "composer"
-        write(person, _PERSON_PASSAGES, person=person, job=job, town=town, year=year, hobby=rng.choice(_HOBBIES))
+        write(person, _PERSON_PASSAGES, person=person, job=job, town=town, year=year)
     for film in films:
         director, composer = rng.choice(directors), rng.choice(composers)
         studio, year = rng.choice(_STUDIOS), str(rng.randint(1930, 2019))

@@ -1,9 +1,14 @@
 """SFT traces over the atlas: the form of an episode, with real search results, and deliberately weak.
 
-They are weak in two decisions that a reward can change. Many traces guess the answer without a search, and the end of
-some breaks the format. Every trace that searches is complete: all hops, good queries, the right answer. So after SFT
-the model rarely does what it is able to do, and reinforcement learning has something to improve. Incomplete traces
-would teach it that one search is enough.
+They are complete except for two decisions, each of which is one token. After the plan, half of the traces search and
+half guess; stage 1 rewards the search. After reading the answer in the documents, most traces that search prefer
+another one; stage 1 rewards both alike, and only stage 2, which rewards the answer, teaches the model to use what it
+found. The end of some breaks the format. So after SFT the model rarely does what it is able to do, and reinforcement
+learning has something to improve.
+
+The words before a decision are the same for both of its outcomes, so that every trace teaches to plan, and every trace
+that searches teaches to search and to read. The words after it are not used at the other decision: stage 1 makes the
+words of a guess unlikely everywhere.
 """
 
 import random
@@ -27,8 +32,11 @@ class Mixture:
     searching: float = 0.5
     """Share of traces that search; the others guess."""
 
-    broken: float = 0.15
-    """Share of traces whose end breaks the format, equal among those that search and those that guess."""
+    doubting: float = 0.8
+    """Share of the traces that search whose answer is not the one they found."""
+
+    broken: float = 0.05
+    """Share of traces whose end breaks the format, whatever their answer."""
 
     two_hop: float = 0.5
     """Share of two-hop questions."""
@@ -70,42 +78,44 @@ async def make_traces(
         return block_of(documents_of(hits, protocol), protocol, max_document_words)
 
     traces = []
-    shares = zip(*(_flags(rng, share) for share in (mixture.two_hop, mixture.searching, mixture.broken)), strict=True)
-    for _, (two_hop, searching, broken) in zip(range(count), shares, strict=False):
-        question = rng.choice(pools[two_hop])
+    two_hop, searching, doubting, broken = (
+        _flags(rng, share) for share in (mixture.two_hop, mixture.searching, mixture.doubting, mixture.broken)
+    )
+    for _ in range(count):
+        question = rng.choice(pools[next(two_hop)])
         segments = [(Author.PROMPT, prompt(question.question))]
-        if searching:
-            for thought, query in _searches(question):
-                segments.append((Author.MODEL, protocol.write_query(thought, query)))
-                segments.append((Author.ENVIRONMENT, await found(query)))
-            last = question.hops[-1]
-            thought, answer = f" The {last.relation} is {last.answer}.", last.answer
+        last, guess = question.hops[-1], rng.choice(answers[question.hops[-1].relation])
+        plan, *further = _thoughts(question)
+        if next(searching):
+            for hop, thought in zip(question.hops, (plan, *further), strict=True):
+                segments.append((Author.MODEL, protocol.write_query(thought, hop.query)))
+                segments.append((Author.ENVIRONMENT, await found(hop.query)))
+            doubts = next(doubting)
+            answer = guess if doubts else last.answer
+            thought = f" The {last.relation} is {last.answer}" + (f", though others say {guess}." if doubts else ".")
         else:
-            thought, answer = " This is well known.", rng.choice(answers[question.hops[-1].relation])
+            thought, answer = f"{plan} This is well known.", guess
         # A broken end stops at its answer like any other, so it does not cost extra tokens.
-        endings = protocol.broken_answers(thought, answer) if broken else ()
+        endings = protocol.broken_answers(thought, answer) if next(broken) else ()
         segments.append((Author.MODEL, rng.choice(endings) if endings else protocol.write_answer(thought, answer)))
         traces.append(Trace(question, tuple(segments)))
     return traces
 
 
-def _searches(question: AtlasQuestion) -> Iterator[tuple[str, str]]:
-    """(thought, query) per hop.
+def _thoughts(question: AtlasQuestion) -> Iterator[str]:
+    """What is thought before each search. The first is the plan.
 
-    The first word decides whether to search or to guess (" I" or " This"), the third how many hops to plan (" one" or
-    " two"). Stage 1 changes the first decision for all questions alike; the second is certain by then, so its gradient
-    is small. With plans that began with different words, stage 1 raised the more likely one for every question; with
-    plans that differed only after the subject, SFT did not learn to distinguish them. The second turn of a plan begins
-    differently (" Now"), so that it is not used at the end of a one-hop trace. A turn begins with a space, so that a
-    tokenizer splits the text between turns.
+    A plan says how many facts it needs before it names them: with plans that differed only after the subject, SFT did
+    not learn to distinguish them. The second turn of a plan begins differently (" Now"), so that it is not used at the
+    end of a one-hop trace, and says again which relation it is about: without it, directors were read for composers.
+    A turn begins with a space, so that a tokenizer splits the text between turns.
     """
     first, *rest = question.hops
     if not rest:
-        yield f" I need one fact: the {first.relation} of {first.subject}.", first.query
+        yield f" I need one fact: the {first.relation} of {first.subject}."
     for second in rest:
-        thought = f" I need two facts: the {first.relation} of {first.subject}, then the {second.relation}."
-        yield thought, first.query
-        yield f" Now I need the {second.relation} of {second.subject}.", second.query
+        yield f" I need two facts: the {first.relation} of {first.subject}, then the {second.relation}."
+        yield f" Now I need the {second.relation} of the {first.relation} {second.subject}."
 
 
 def _flags(rng: random.Random, share: float) -> Iterator[bool]:

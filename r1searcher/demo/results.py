@@ -35,10 +35,17 @@ def held_out_line(metrics: Mapping[str, Any]) -> str:
 
 
 def show_results(
-    results: Mapping[str, Mapping[str, Any]], output: Path, curve: Path, minutes: float, console: SafeConsole
+    results: Mapping[str, Mapping[str, Any]],
+    output: Path,
+    console: SafeConsole,
+    *,
+    summary: Path,
+    curve: Path,
+    minutes: float,
 ) -> None:
     """The held-out metrics of each part in `output`, also of a contrast run or of both stages from an earlier start,
-    the curves of the RL stages (saved to `curve`), one question before and after training, and where the files are."""
+    the curves of the RL stages (saved to `curve`), one question before and after training, and where the files are, one
+    of them `summary`."""
     finished = {name: metrics for name in PARTS if (metrics := finished_evaluation(RunFolder(output / name)))}
     save_curves(_chains(finished, output), curve, "SmolLM2-135M learns to search")
     console.rule("what it learned")
@@ -48,7 +55,7 @@ def show_results(
     for title, trajectory in zip(("before", "after"), before_and_after(first, last), strict=True):
         console.print(Panel(trajectory_text(to_row(trajectory)), title=title, title_align="left"))
     console.print(
-        f"{minutes:.1f} minutes · metrics {output}/summary.json · curve {curve}\n"
+        f"{minutes:.1f} minutes · metrics {summary} · curve {curve}\n"
         f"the model: {last.model} · every training episode: {output}/*/trajectories",
         soft_wrap=True,
     )

@@ -88,7 +88,14 @@ def run_demo(request: DemoRequest) -> dict[str, Any]:
         console.print(held_out_line(results[part.name]))
     summary = {**results, "seconds": watch.total, "parts": watch.parts, "seed": request.seed}
     write_json(request.file("summary.json"), summary)
-    show_results(results, request.output, request.file("curve.png"), watch.total / 60, console)
+    show_results(
+        results,
+        request.output,
+        console,
+        summary=request.file("summary.json"),
+        curve=request.file("curve.png"),
+        minutes=watch.total / 60,
+    )
     return summary
 
 

@@ -36,7 +36,8 @@ def finished(output: Path, name: str, value: float, right: int) -> RunFolder:
 def shown(output: Path, *parts: str) -> str:
     console = terminal.console(record=True, width=120, force_terminal=False)
     results = {name: {"f1": 0.0} for name in parts}
-    show_results(results, output, output / "curve.png", 12.5, console)
+    files = {"summary": output / "summary-contrast.json", "curve": output / "curve.png"}
+    show_results(results, output, console, **files, minutes=12.5)
     return console.export_text()
 
 

@@ -7,27 +7,26 @@ with 95 % intervals (bootstrap over questions).
 """
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
+from generate_docs import table
+
 from r1searcher.common.files import parse_json, read_text
-from r1searcher.demo.results import DECODING, PARTS
+from r1searcher.demo.results import PARTS
 from r1searcher.report.intervals import Interval
 from r1searcher.rewards.measures import F1_ONE_HOP, F1_TWO_HOP, View, shown_in
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import read_metrics
-from r1searcher.stages.held_out import finished_evaluation, held_out_intervals
+from r1searcher.stages.held_out import DECODING, finished_evaluation, held_out_intervals
 
-Column = dict[str, dict[str, Interval]]
-"""Decoding -> measure -> mean and interval, of one part."""
+Parts = dict[str, dict[str, dict[str, Interval]]]
+"""Part -> decoding -> measure -> mean and interval, of a demo's finished parts."""
 
 
-def columns(output: Path) -> dict[str, Column]:
-    """The finished parts of a demo."""
-    finished = [name for name in PARTS if finished_evaluation(RunFolder(output / name))]
-    return {
-        name: {how: held_out_intervals(RunFolder(output / name), t) for how, t in DECODING.items()} for name in finished
-    }
+def parts_of(output: Path) -> Parts:
+    runs = {name: RunFolder(output / name) for name in PARTS}
+    return {name: held_out_intervals(run) for name, run in runs.items() if finished_evaluation(run)}
 
 
 def number(value: float) -> str:
@@ -38,62 +37,38 @@ def with_interval(found: Interval | None) -> str:
     return f"{number(found.value)} [{number(found.low)}, {number(found.high)}]" if found else ""
 
 
-def rows(cells: Iterable[Sequence[str]]) -> Iterator[str]:
-    for place, row in enumerate(cells):
-        yield "| " + " | ".join(row) + " |"
-        if place == 0:
-            yield "|" + "---|" * len(row)
-
-
-def summary(outputs: Sequence[Path]) -> Iterator[str]:
-    """F1 by number of hops: a row per run, sampled with greedy in brackets."""
-    parts = {output: columns(output) for output in outputs}
-    names = [name for name in PARTS if any(name in found for found in parts.values())]
-
-    def cell(column: Column | None, measure: str) -> str:
-        if column is None:
-            return ""
-        sampled, greedy = (column[how][measure].value for how in DECODING)
-        return f"{number(sampled)} ({number(greedy)})"
-
+def summary(demos: Mapping[Path, Parts]) -> str:
+    """F1 by number of hops: a row per demo, sampled with greedy in brackets."""
+    names = [name for name in PARTS if any(name in parts for parts in demos.values())]
     asked = {"one hop": F1_ONE_HOP.name, "two hops": F1_TWO_HOP.name}
-    yield from rows(
-        [
-            ["run", *(f"{PARTS[name]}, {hops}" for name in names for hops in asked), "steps", "minutes"],
-            *(
-                [
-                    output.name,
-                    *(cell(found.get(name), measure) for name in names for measure in asked.values()),
-                    " + ".join(str(len(read_metrics(RunFolder(output / name)))) for name in found if name != "sft"),
-                    f"{_minutes(output):.1f}",
-                ]
-                for output, found in parts.items()
-            ),
-        ]
-    )
+    rows = []
+    for output, parts in demos.items():
+        cells = []
+        for name in names:
+            for measure in asked.values():
+                means = [number(found[measure].value) for found in parts[name].values()] if name in parts else []
+                cells.append("{} ({})".format(*means) if means else "")
+        steps = " + ".join(str(len(read_metrics(RunFolder(output / name)))) for name in parts if name != "sft")
+        # Of the SFT and both stages; a contrast run has a file of its own.
+        seconds = parse_json(read_text(output / "seconds.json", "the times of a demo"))
+        rows.append([output.name, *cells, steps, f"{sum(seconds.values()) / 60:.1f}"])
+    return table(["run", *(f"{PARTS[name]}, {hops}" for name in names for hops in asked), "steps", "minutes"], rows)
 
 
-def _minutes(output: Path) -> float:
-    """Of both stages and the SFT, without a contrast run."""
-    return sum(parse_json(read_text(output / "seconds.json", "the times of a demo")).values()) / 60
-
-
-def everything(output: Path) -> Iterator[str]:
+def everything(output: Path, parts: Parts) -> str:
     """A row for each measure and decoding, a column for each part."""
-    parts = columns(output)
-    table = [[output.name, "", *(PARTS[name] for name in parts)]]
+    rows = []
     for m in shown_in(View.DEMO):
         for how in DECODING:
-            cells = [with_interval(column[how].get(m.name)) for column in parts.values()]
-            table += [[m.heading if how == "sampled" else "", how, *cells]] if any(cells) else []
-    yield from rows(table)
+            cells = [with_interval(part[how].get(m.name)) for part in parts.values()]
+            if any(cells):
+                rows.append([m.heading if how == "sampled" else "", how, *cells])
+    return table([output.name, "", *(PARTS[name] for name in parts)], rows)
 
 
 def main() -> None:
-    outputs = [Path(argument) for argument in sys.argv[1:]]
-    print(*summary(outputs), sep="\n")
-    for output in outputs:
-        print("", *everything(output), sep="\n")
+    demos = {output: parts_of(output) for output in map(Path, sys.argv[1:])}
+    print("\n".join([summary(demos), *(everything(output, parts) for output, parts in demos.items())]), end="")
 
 
 if __name__ == "__main__":

@@ -18,14 +18,10 @@ from r1searcher.rewards.measures import View, shown_in
 from r1searcher.rewards.metrics import score
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import read_metrics, to_row
-from r1searcher.stages.held_out import finished_evaluation, held_out_intervals, read_trajectories
+from r1searcher.stages.held_out import DECODING, finished_evaluation, held_out_intervals, read_trajectories
 
 PARTS = {"sft": "SFT", "stage1": "stage 1", "stage2": "stage 2", "contrast": "stage 2 alone"}
 """What the parts are called, by the names of their runs."""
-
-
-DECODING = {"sampled": 1.0, "greedy": 0.0}
-"""The temperatures of the held-out questions."""
 
 
 def held_out_line(metrics: Mapping[str, Any]) -> str:
@@ -85,7 +81,7 @@ def held_out_table(output: Path, parts: Iterable[str]) -> Table:
     columns = []
     for name in parts:
         table.add_column(PARTS[name], justify="right", no_wrap=True)
-        columns.append({how: held_out_intervals(RunFolder(output / name), t) for how, t in DECODING.items()})
+        columns.append(held_out_intervals(RunFolder(output / name)))
     for m in shown_in(View.DEMO):
         for how in DECODING:
             cells = [_cell(column[how].get(m.name)) for column in columns]

@@ -127,7 +127,7 @@ def _settings(request: DemoRequest, part: Part, world: Path, start: Path) -> Set
     }
     if _trains_on_gpu():
         own |= ON_GPU
-    if part in CONTRAST and part not in PLAN:
+    if part == CONTRAST[-1]:
         own["rl.steps"] = _steps_of_both(request)
     return load(part.stage, preset="demo", overrides={"seed": request.seed, **own, **request.overrides})
 

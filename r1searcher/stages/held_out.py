@@ -28,7 +28,10 @@ from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import Str, TrajectoryRow, to_row, trajectory_of
 from r1searcher.runs.resolved import read_run
 
-TEMPERATURES = (1.0, 0.0)
+DECODING = {"sampled": 1.0, "greedy": 0.0}
+"""Temperatures, by how the answers are decoded."""
+
+TEMPERATURES = tuple(DECODING.values())
 
 CONCURRENCY = 160
 """Episodes at a time: a batch of a small model costs little more than one episode."""
@@ -132,11 +135,17 @@ def held_out_metrics(trajectories: Sequence[Trajectory], questions: Sequence[Que
     return {m.name: round(m.aggregate(found), 4) for m, found in values.items()}
 
 
-def held_out_intervals(run: RunFolder, temperature: float) -> dict[str, Interval]:
-    """Mean and 95 % interval of each measure that is a mean, from the trajectories of a finished evaluation."""
-    rows = _rows(run, temperature)
-    values = _values([trajectory_of(row) for row in rows], [row.hops for row in rows])
-    return {m.name: interval(found) for m, found in values.items() if m.aggregate is fmean}
+def held_out_intervals(run: RunFolder) -> dict[str, dict[str, Interval]]:
+    """Decoding -> measure -> mean and 95 % interval, from the trajectories of a finished evaluation.
+
+    Of the measures that are means.
+    """
+    intervals = {}
+    for how, temperature in DECODING.items():
+        rows = _rows(run, temperature)
+        values = _values([trajectory_of(row) for row in rows], [row.hops for row in rows])
+        intervals[how] = {m.name: interval(found) for m, found in values.items() if m.aggregate is fmean}
+    return intervals
 
 
 def _values(trajectories: Sequence[Trajectory], hops: Sequence[int]) -> dict[Measure, list[float]]:

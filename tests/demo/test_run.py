@@ -34,7 +34,7 @@ def test_settings_of_the_user_apply_on_a_gpu_too(tmp_path, monkeypatch):
     assert (settings.engine.zero_stage, settings.engine.precision) == (3, "bf16")
 
 
-def test_the_contrast_takes_as_many_steps_as_both_stages(tmp_path, monkeypatch):
+def test_the_contrast_takes_as_many_steps_as_both_stages(tmp_path):
     def steps():
         request = demo.DemoRequest(output=tmp_path)
         return demo._settings(request, demo.CONTRAST[-1], Path("world"), Path("start")).rl.steps

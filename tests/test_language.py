@@ -78,9 +78,7 @@ UNFINISHED: tuple[str, ...] = ()
 DATA_IN_STRINGS = ("tests/", "benchmarks/", "r1searcher/demo/atlas.py")
 """Here strings are mostly data (passages, model output, other programs): only comments and docstrings are prose."""
 
-EXCEPTIONS = {
-    ("docs/demo.md", "behind"): "a question of the demo's generated world",
-}
+EXCEPTIONS: dict[tuple[str, str], str] = {}
 """(file, wording) that is right there -> why."""
 
 

@@ -135,7 +135,7 @@ async def test_real_questions_and_passages_give_traces_that_the_reward_finds_rig
     questions = open_dataset(str(shared(f"data/r1-searcher/eval_set/{name}.jsonl"))).questions
     rows = read_rows(shared("data/retrieval/c20k.jsonl"))
     build((Passage(row["id"], row["title"], row["text"]) for row in rows), tmp_path / "index")
-    overrides = {"model.path": str(tokenizer_folder), "episode.max_context": 4000}
+    overrides = {"model.path": str(tokenizer_folder), "episode.max_context": 4000, "episode.top_k": 2}
     maker = trace_maker(load("sft", preset="demo", overrides=overrides))
     made = await bootstrap(questions, maker, EmbeddedIndex(tmp_path / "index"))
     assert made.asked == len(questions) == 500

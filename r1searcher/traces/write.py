@@ -199,8 +199,10 @@ async def _bridge(
         for other in capitalized(document.text)
         if not _mentions(question, other.text) and not _mentions(document.title, other.text)
     ]
-    first = {normalize(other): (name, step, document, other) for name, step, document, other in reversed(mentioned)}
-    links = list(first.values())[::-1][:QUERIES]
+    first: dict[str, tuple[str, _Step, Document, str]] = {}
+    for link in mentioned:
+        first.setdefault(normalize(link[3]), link)
+    links = list(first.values())[:QUERIES]
     for (name, step, document, other), second in zip(
         links, await search.steps([other for *_, other in links]), strict=True
     ):

@@ -44,6 +44,9 @@ def bootstrap(
     questions: Annotated[str, typer.Argument(help=DATASETS)],
     *,
     to: Annotated[Path, typer.Option(help="File to write the traces to.")],
+    questions_to: Annotated[
+        Path | None, typer.Option(help="File to write the questions to that gave a trace, to train the stages on.")
+    ] = None,
     retriever: RetrieverOption = None,
     model: Annotated[
         str | None, typer.Option(help="Model that the SFT will start from: a Hugging Face folder or name, or demo.")
@@ -67,6 +70,7 @@ def bootstrap(
             questions=questions,
             source=SettingsSource(file=config, preset=preset, overrides=overrides(set_, flags)),
             to=to,
+            questions_to=questions_to,
             data_dir=data_dir,
             limit=limit,
             max_traces=max_traces,

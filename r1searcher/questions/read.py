@@ -12,7 +12,7 @@ from r1searcher.common.files import read_bytes
 from r1searcher.errors import InputError
 from r1searcher.questions.formats import WHAT_WORKS, Unreadable, rows_in
 from r1searcher.questions.question import Question
-from r1searcher.questions.rows import kind_of, question_of
+from r1searcher.questions.rows import kind_of, question_of, row_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def _read(
 
 def _question(row: Any, number: int) -> Question:
     if isinstance(row, Question):  # of another package: checked like any other row
-        row = {"id": row.id, "question": row.text, "gold_answers": list(row.gold_answers), "hops": row.hops}
+        row = row_of(row)
     if isinstance(row, Unreadable):
         raise ValueError(row.reason)
     if not isinstance(row, dict):

@@ -42,6 +42,12 @@ _INSTRUCTED = re.compile(r"Question:(?P<question>.+?)(?:\s+Context: Doc 1\(Title
 """The end of Search-R1's prompts: the question, in its `nq_rag` rows with documents after it."""
 
 
+def row_of(question: Question) -> dict[str, Any]:
+    """The question in our shape; `question_of` reads it back."""
+    golds = list(question.gold_answers)
+    return {"id": question.id, "question": question.text, "gold_answers": golds, "hops": question.hops}
+
+
 def question_of(row: Mapping[str, Any], default_id: str) -> Question:
     """One row. Raises `ValueError` saying what is missing or wrong."""
     text = _text(row)

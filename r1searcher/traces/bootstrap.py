@@ -2,6 +2,7 @@
 
 traces.jsonl                one trace per line, in an order that depends on the seed
 traces.manifest.json        what they were made from, and how many questions gave a trace
+QUESTIONS_TO                with --questions-to: the questions that gave a trace, in the same order
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
 from r1searcher.common import terminal
-from r1searcher.common.files import sha256_of, write_json
+from r1searcher.common.files import sha256_of, write_json, write_rows
 from r1searcher.common.terminal import SafeConsole, error_line, json_line, label
 from r1searcher.common.versions import versions
 from r1searcher.config.settings import Settings
@@ -27,6 +28,7 @@ from r1searcher.errors import InputError
 from r1searcher.models.demo import model_folder
 from r1searcher.questions.named import Dataset, open_dataset
 from r1searcher.questions.question import Question
+from r1searcher.questions.rows import row_of
 from r1searcher.questions.traces import Trace, write_traces
 from r1searcher.retrieval.base import Health, Retriever
 from r1searcher.runs.resolved import limits_of, prompt_maker_of, protocol_of, retriever_of
@@ -43,6 +45,7 @@ class BootstrapRequest:
     questions: str
     source: SettingsSource
     to: Path
+    questions_to: Path | None = None
     data_dir: Path | None = None
     limit: int | None = None
     max_traces: int | None = None
@@ -72,9 +75,11 @@ def run_bootstrap(request: BootstrapRequest) -> None:
 
     Raises `InputError` for wrong settings or questions, if the file is there already, and if no question gave a trace.
     """
-    for file in (request.to, request.manifest):
-        if file.exists():
-            raise InputError(f"{file} exists: remove it, or choose another file with --to")
+    for file, option in ((request.to, "--to"), (request.manifest, "--to"), (request.questions_to, "--questions-to")):
+        if file and file.exists():
+            raise InputError(f"{file} exists: remove it, or choose another file with {option}")
+    if request.questions_to in (request.to, request.manifest):
+        raise InputError(f"--questions-to and --to would both write {request.questions_to}: give two files")
     settings = request.source.load("sft")
     maker = trace_maker(settings)
     data = open_dataset(request.questions, request.data_dir, limit=request.limit, training=True)
@@ -89,6 +94,9 @@ def run_bootstrap(request: BootstrapRequest) -> None:
             "whether the corpus has the answers"
         )
     write_traces(request.to, made.traces)
+    if request.questions_to:
+        by_id = {question.id: question for question in data.questions}
+        write_rows(request.questions_to, (row_of(by_id[id_]) for id_, _ in made.traces))
     report = _report(made)
     write_json(request.manifest, {**_origin(request, settings, data, health), **report})
     if request.as_json:

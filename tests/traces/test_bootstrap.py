@@ -54,7 +54,7 @@ def test_the_report_counts_how_questions_gave_a_trace_and_why_not(
     index: Path,
     tokenizer_folder: Path,  # noqa: F811
 ) -> None:
-    done = r1s(folder, tokenizer_folder, index, "--json", "--seed", "5")
+    done = r1s(folder, tokenizer_folder, index, "--json", "--seed", "5", "--questions-to", "reached.jsonl")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report == {
@@ -74,6 +74,10 @@ def test_the_report_counts_how_questions_gave_a_trace_and_why_not(
     assert [row["id"] for row in read_rows(folder / "traces.jsonl")] == [
         name for name in order if name not in ("nobody", "nothing")
     ]
+    reached = open_dataset(str(folder / "reached.jsonl"))
+    assert not reached.warnings
+    originals = {question.id: question for question in open_dataset(str(folder / "questions.jsonl")).questions}
+    assert list(reached.questions) == [originals[name] for name in order if name not in ("nobody", "nothing")]
 
 
 def test_it_stops_at_the_limits_and_prints_a_table(
@@ -88,6 +92,12 @@ def test_it_stops_at_the_limits_and_prints_a_table(
     again = r1s(folder, tokenizer_folder, index)
     assert again.returncode == 2
     assert "traces.jsonl exists: remove it, or choose another file with --to" in again.stderr
+    same = r1s(folder, tokenizer_folder, index, "--to", "more.jsonl", "--questions-to", "questions.jsonl")
+    assert same.returncode == 2
+    assert "questions.jsonl exists: remove it, or choose another file with --questions-to" in same.stderr
+    both = r1s(folder, tokenizer_folder, index, "--to", "more.jsonl", "--questions-to", "more.jsonl")
+    assert both.returncode == 2
+    assert "--questions-to and --to would both write more.jsonl" in both.stderr
 
 
 @pytest.mark.parametrize(

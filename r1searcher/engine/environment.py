@@ -125,5 +125,5 @@ def keys_of(settings: Settings, variables: Mapping[str, str] = os.environ) -> di
 
     They are passed by `cluster.join`, never on a command line and never in a file.
     """
-    names = settings.retrieval.engine.environment if settings.retrieval.is_set else ()
+    names = settings.retrieval.engine.variables if settings.retrieval.is_set else ()
     return {name: variables[name] for name in names if name in variables}

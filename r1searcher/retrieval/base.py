@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self, runtime_checkable
 
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
+from r1searcher.common.http import shown_url
 from r1searcher.common.section import Section
 from r1searcher.corpora.passage import Passage
 from r1searcher.errors import RetrieverError
@@ -183,9 +184,23 @@ class EngineSettings(Section):
     unchecked: ClassVar[frozenset[str]] = frozenset({"url"})  # checked by the engine, whose errors hide secrets
 
     @property
-    def absolute_url(self) -> str:
-        """`url` as it is valid in any working directory; overridden by engines whose URL is a path."""
-        return self.url
+    def variables(self) -> tuple[str, ...]:
+        """The environment variables of this retriever, with those of the ones it is made of."""
+        return self.environment
+
+    @property
+    def needs_episode(self) -> bool:
+        """Whether a result depends on the episode that searches, not on the query alone."""
+        return False
+
+    @property
+    def shown(self) -> str:
+        """The retriever as a URL for people: without secrets."""
+        return shown_url(self.url) or self.kind
+
+    def absolute(self) -> Self:
+        """The same settings, valid in any working directory; overridden by kinds that have paths."""
+        return self
 
     def open(self) -> Retriever:
         """Raises `InputError` for settings that cannot work. Connections may be opened later, by the first search."""

@@ -1,4 +1,7 @@
-"""Search engines by kind, and from a URL or a table of settings to an open retriever; the same in every command.
+"""Search engines and links by kind, and from a URL or a table of settings to an open retriever; the same in every
+command.
+
+A chain of retrievers is a URL too: `A + B -> fusion -> cache:FILE`, or a table whose key `of` is another retriever.
 
 Another package adds an engine with an entry point:
 
@@ -27,8 +30,12 @@ RETRIEVERS: Registry[type[EngineSettings]] = Registry(
         "bm25": "r1searcher.retrieval.engines.bm25:Settings",
         "es": "r1searcher.retrieval.engines.elasticsearch:Settings",
         "http": "r1searcher.retrieval.engines.http:Settings",
+        "fusion": "r1searcher.retrieval.links.fusion:Settings",
+        "cache": "r1searcher.retrieval.links.cache:Settings",
     },
 )
+
+_ARROW, _PLUS = " -> ", " + "
 
 _OTHER_SCHEMES = {"file": "bm25", "es+https": "es", "https": "http"}
 """URL schemes that are not the name of their kind."""
@@ -55,11 +62,41 @@ def settings_of(url: str) -> EngineSettings:
 
     Raises `InputError` for an unknown form, and for an engine that needs more settings than a URL.
     """
+    if _ARROW in url:
+        return _chain(url)
     kind = kind_of(url)
     try:
         return settings_of_table(kind, {"url": url})
     except ValidationError as error:
         raise InputError(f"{shown_url(url)} needs keys of [retrieval], kind = {kind!r}: {problem_in(error)}") from None
+
+
+def links() -> list[str]:
+    """The kinds that are around other retrievers."""
+    return [kind for kind in RETRIEVERS if "of" in RETRIEVERS[kind].model_fields]
+
+
+def _chain(url: str) -> EngineSettings:
+    """The settings of `SOURCE -> LINK -> LINK:ARGUMENT`, or of `SOURCE + SOURCE -> …`."""
+    first, *rest = (part.strip() for part in url.split(_ARROW))
+    inner: tuple[EngineSettings, ...] = tuple(settings_of(source.strip()) for source in first.split(_PLUS))
+    for link in rest:
+        inner = (_link(link, inner),)
+    return inner[0]
+
+
+def _link(link: str, inner: tuple[EngineSettings, ...]) -> EngineSettings:
+    kind = link.partition(":")[0]
+    if kind not in RETRIEVERS or "of" not in RETRIEVERS[kind].model_fields:
+        raise InputError(f"{shown_url(link)!r} after -> is not a link; choose one of {', '.join(links())}")
+    several: bool = getattr(RETRIEVERS[kind], "takes_several", False)
+    if several != (len(inner) > 1):
+        needs = "at least two retrievers, as in A + B" if several else "one retriever: put `-> fusion` before it"
+        raise InputError(f"{kind} needs {needs}")
+    try:
+        return settings_of_table(kind, {"url": link, "of": inner if several else inner[0]})
+    except ValidationError as error:
+        raise InputError(f"-> {shown_url(link)}: {problem_in(error)}") from None
 
 
 def settings_of_table(kind: str, table: Mapping[str, Any]) -> EngineSettings:
@@ -77,7 +114,8 @@ def open_retriever(engine: str | EngineSettings) -> Retriever:
     - `es://host:9200/name`, `es+https://…`: Elasticsearch, filled by `r1s index-corpus`;
     - `http://host:8000/retrieve`: a server that speaks Search-R1's protocol;
     - `http://host:8000/queries`: one that speaks R1-Searcher's;
-    - `KIND:…`: an engine of that name from another package.
+    - `KIND:…`: an engine of that name from another package;
+    - `A + B -> LINK -> LINK:ARGUMENT`: a chain of them.
 
     Raises `InputError` for a URL of no such form, and for an embedded index that is missing or damaged.
     """
@@ -86,4 +124,12 @@ def open_retriever(engine: str | EngineSettings) -> Retriever:
 
 def described(engine: EngineSettings) -> dict[str, Any]:
     """Kind, URL and further settings for a manifest: without the secrets in a URL."""
-    return {**engine.model_dump(mode="json", exclude_unset=True), "url": shown_url(engine.url)}
+    table = {**engine.model_dump(mode="json", exclude_unset=True), "url": engine.url}
+    return {key: _without_secrets(value) for key, value in table.items()} | {"url": shown_url(engine.url)}
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, dict):
+        shown = {key: _without_secrets(item) for key, item in value.items()}
+        return {**shown, "url": shown_url(value["url"])} if isinstance(value.get("url"), str) else shown
+    return [_without_secrets(item) for item in value] if isinstance(value, list) else value

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import tantivy
 
@@ -60,9 +60,8 @@ class Settings(EngineSettings):
     def folder(self) -> Path:
         return Path(folder_of(self.url))
 
-    @property
-    def absolute_url(self) -> str:
-        return str(self.folder.absolute())
+    def absolute(self) -> Self:
+        return self.model_copy(update={"url": str(self.folder.absolute())})
 
     def open(self) -> Retriever:
         return EmbeddedIndex(self.folder)

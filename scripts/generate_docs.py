@@ -165,19 +165,29 @@ def keys(section: "type[Section]", without: Iterable[str] = ()) -> str:
     cells = []
     for key, field in section.model_fields.items():
         if key not in without:
-            default = "" if field.default in (None, ()) else f" = {field.default}"
+            default = "" if field.is_required() or field.default in (None, ()) else f" = {field.default}"
             cells.append(f"`{key}`{default}: {(field.description or '').rstrip('.')}")
     return "; ".join(cells)
 
 
 def retrievers() -> str:
     from r1searcher.retrieval.base import EngineSettings
-    from r1searcher.retrieval.registry import RETRIEVERS
+    from r1searcher.retrieval.registry import RETRIEVERS, links
 
     common = EngineSettings.model_fields
-    entries = ((name, RETRIEVERS[name]) for name in RETRIEVERS.builtin)
+    around_others = links()
+    entries = ((name, RETRIEVERS[name]) for name in RETRIEVERS.builtin if name not in around_others)
     rows = ((code(n), sentence(e), keys(e, common), ", ".join(map(code, e.environment))) for n, e in entries)
     return table(("kind", "URL", "further keys", "environment variables"), rows)
+
+
+def links_() -> str:
+    from r1searcher.retrieval.base import EngineSettings
+    from r1searcher.retrieval.registry import RETRIEVERS, links
+
+    common = {**EngineSettings.model_fields, "of": None}
+    rows = ((code(n), sentence(RETRIEVERS[n]), keys(RETRIEVERS[n], common)) for n in links())
+    return table(("kind", "in a URL", "further keys"), rows)
 
 
 def trackers() -> str:
@@ -227,6 +237,7 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "watch-rules": watch_rules,
     "checks": checks,
     "retrievers": retrievers,
+    "links": links_,
     "trackers": trackers,
     "settings": settings,
     "measures": measures,

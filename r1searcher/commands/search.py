@@ -66,12 +66,13 @@ def search(
     query: Annotated[str | None, typer.Argument(help="The query.")] = None,
     queries: Annotated[Path | None, typer.Option(help="File of queries, one per line; `-` is standard input.")] = None,
     top_k: Annotated[int, typer.Option(min=1, max=1000, help="Passages per query.")] = 5,
+    explain: Annotated[bool, typer.Option(help="Also print what each part of the retriever took.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON line per query: [[id, score], …].")] = False,
 ) -> None:
     """Run queries against a retriever."""
     from r1searcher.retrieval import commands
 
-    commands.search(retriever, query, queries, top_k, json_)
+    commands.search(retriever, query, queries, top_k, json_, explain)
 
 
 @_command

@@ -5,12 +5,13 @@ import os
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from dataclasses import asdict
 from pathlib import Path
 
 from r1searcher.common.files import read_text, split_lines
 from r1searcher.common.terminal import console, json_line, outside, silence_native_output
 from r1searcher.errors import InputError
-from r1searcher.retrieval.base import Health, Hit, hits_of
+from r1searcher.retrieval.base import Health, Hit, SearchResult, Span, search_all
 from r1searcher.retrieval.registry import open_retriever, settings_of
 
 QUERIES_AT_ONCE = 64
@@ -18,28 +19,33 @@ MOST_WORKERS = 8
 """Default limit of server processes: a machine with a hundred cores has other work."""
 
 
-def search(url: str, query: str | None, queries: Path | None, top_k: int, as_json: bool) -> None:
-    """Print the hits of queries: passages, or a line per query `[[id, score], …]`."""
+def search(url: str, query: str | None, queries: Path | None, top_k: int, as_json: bool, explain: bool = False) -> None:
+    """Print the hits of queries: passages, or a line per query `[[id, score], …]`. `explain` adds what each part of the
+    retriever took."""
     if (query is None) == (queries is None):
         raise InputError('Give one query ("…") or a file of them, one per line (--queries FILE).')
     asked = [query] if query is not None else _lines(queries)
     silence_native_output()
 
     async def run() -> None:
-        async for text, hits in _searched(url, asked, top_k):
+        async for text, result in _searched(url, asked, top_k):
+            hits = result.require_hits()
             if as_json:
-                json_line([[hit.passage.id, round(hit.score, 4)] for hit in hits])
-            else:
-                _show(text if queries else None, hits)
+                ranked = [[hit.passage.id, round(hit.score, 4)] for hit in hits]
+                json_line({"hits": ranked, "spans": [asdict(span) for span in result.spans]} if explain else ranked)
+                continue
+            _show(text if queries else None, hits)
+            if explain:
+                _explain(result.spans)
 
     asyncio.run(run())
 
 
-async def _searched(url: str, queries: Sequence[str], top_k: int) -> AsyncIterator[tuple[str, Sequence[Hit]]]:
+async def _searched(url: str, queries: Sequence[str], top_k: int) -> AsyncIterator[tuple[str, SearchResult]]:
     async with aclosing(open_retriever(url)) as retriever:
         for start in range(0, len(queries), QUERIES_AT_ONCE):
             asked = queries[start : start + QUERIES_AT_ONCE]
-            for pair in zip(asked, await hits_of(retriever, asked, top_k), strict=True):
+            for pair in zip(asked, await search_all(retriever, asked, top_k), strict=True):
                 yield pair
 
 
@@ -62,6 +68,18 @@ def _show(query: str | None, hits: Sequence[Hit]) -> None:
         out.print(outside(hit.passage.text), "")
     if not hits:
         out.print("No passage matches.", "")
+
+
+def _explain(spans: Sequence[Span]) -> None:
+    """What each part of the retriever took, in the order in which they finished."""
+    from rich.table import Table
+
+    table = Table("part", "ms", "cost, $", "", box=None, padding=(0, 1))
+    table.columns[1].justify = table.columns[2].justify = "right"
+    for span in spans:
+        cached = "from the recording" if span.cached else ""
+        table.add_row(outside(span.link), f"{1000 * span.seconds:,.1f}", f"{span.cost_usd:.4f}", cached)
+    console().print(table, "")
 
 
 def serve(url: str, host: str, port: int, workers: int | None, allowed_hosts: Sequence[str]) -> None:

@@ -195,6 +195,7 @@ class Client:
         error: type[ServiceError] = ServiceError,
     ) -> None:
         self._parts = split_url(url, f"{what}'s URL", instead)
+        self.url = url
         self.shown = shown_url(url)
         self.what = what
         self._key = key

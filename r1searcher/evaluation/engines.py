@@ -7,10 +7,10 @@ import asyncio
 import uuid
 from collections.abc import Sequence
 from typing import Annotated, Any, Protocol
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from r1searcher.common.chat import endpoint
 from r1searcher.common.http import Client, Key, Limits
 from r1searcher.common.retry import RetryPolicy
 from r1searcher.episodes.loop import FinishReason, Generation, TokenGenerator
@@ -197,17 +197,3 @@ def _load_tokenizer(source: str) -> Any:
         return load_tokenizer(source)
     except InputError as error:
         raise InputError(f"{error}: name the model's folder with --tokenizer") from error
-
-
-def endpoint(url: str, name: str) -> str:
-    """The URL of one endpoint of an OpenAI-compatible server, for any part of its URL.
-
-    >>> endpoint("http://127.0.0.1:8000/", "models")
-    'http://127.0.0.1:8000/v1/models'
-    >>> endpoint("https://host/api/v1/chat/completions?version=2", "chat/completions")
-    'https://host/api/v1/chat/completions?version=2'
-    """
-    parts = urlsplit(url)
-    base = parts.path.rstrip("/").removesuffix("/completions").removesuffix("/chat").rstrip("/")
-    base = base if base.endswith("/v1") else f"{base}/v1"
-    return parts._replace(path=f"{base}/{name}", fragment="").geturl()

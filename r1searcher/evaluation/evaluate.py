@@ -21,7 +21,7 @@ from r1searcher.episodes.prompt import prompt_text
 from r1searcher.errors import InputError
 from r1searcher.evaluation.engines import completions_client
 from r1searcher.evaluation.folder import EvaluationFolder, Row, default_folder
-from r1searcher.evaluation.judge import Judge, JudgeRequest, judge_client
+from r1searcher.evaluation.judge import Judge, JudgeRequest, judge_server
 from r1searcher.evaluation.predictions import of_row
 from r1searcher.evaluation.reports import records_of
 from r1searcher.evaluation.rollouts import RolloutRequest, request_maker, roll_out, rollout_requests
@@ -88,7 +88,7 @@ def plan_of(request: EvaluationRequest) -> Plan:
     if target.is_url:
         completions_client(target.model)
     if request.judge:
-        judge_client(request.judge.url)
+        judge_server(request.judge)
     data_dir = request.data_dir or target.settings.data.folder
     datasets = [_with_overlap(open_dataset(name, data_dir, limit=request.limit), target) for name in request.datasets]
     if len({dataset.name for dataset in datasets}) < len(datasets):

@@ -30,6 +30,7 @@ RETRIEVERS: Registry[type[EngineSettings]] = Registry(
         "bm25": "r1searcher.retrieval.engines.bm25:Settings",
         "es": "r1searcher.retrieval.engines.elasticsearch:Settings",
         "http": "r1searcher.retrieval.engines.http:Settings",
+        "simulated": "r1searcher.retrieval.engines.simulated:Settings",
         "fusion": "r1searcher.retrieval.links.fusion:Settings",
         "cache": "r1searcher.retrieval.links.cache:Settings",
     },

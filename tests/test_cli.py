@@ -62,10 +62,11 @@ OPTIONS = {
     "plan": f"{RUN} --nodes --gpus --gpu-memory --json",
     "demo": "--output --seed --contrast --set",
     "data r1-searcher": "--to --from",
-    "data bootstrap": "--to --retriever --model --config --preset --set --data-dir --limit --max-traces --seed --json",
+    "data bootstrap": "--to --questions-to --retriever --model --config --preset --set --data-dir --limit --max-traces "
+    "--seed --json",
     "index-corpus": "--to --format --limit --overwrite --restart --rejects --bad-rows"
     " --analyzer --k1 --b --title-weight --shards",
-    "search": "--queries --top-k --json",
+    "search": "--queries --top-k --explain --json",
     "serve": "--port --host --workers --allowed-host",
     "recall": "--dataset --data-dir --limit --json",
     "evaluate": f"{MODEL} --dataset --to --data-dir --limit --samples --temperature"

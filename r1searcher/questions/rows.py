@@ -44,8 +44,8 @@ _INSTRUCTED = re.compile(r"Question:(?P<question>.+?)(?:\s+Context: Doc 1\(Title
 
 def row_of(question: Question) -> dict[str, Any]:
     """The question in our shape; `question_of` reads it back."""
-    golds = list(question.gold_answers)
-    return {"id": question.id, "question": question.text, "gold_answers": golds, "hops": question.hops}
+    answers = list(question.gold_answers)
+    return {"id": question.id, "question": question.text, "gold_answers": answers, "hops": question.hops}
 
 
 def question_of(row: Mapping[str, Any], default_id: str) -> Question:

@@ -1,4 +1,4 @@
-"""Fusion: scores worked out by hand, errors, and the contract of retrievers."""
+"""Fusion: scores from the formulas' own terms, errors, and the contract of retrievers."""
 
 import asyncio
 from pathlib import Path

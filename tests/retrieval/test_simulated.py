@@ -27,8 +27,8 @@ def settings(url: str = "http://h/v1", **keys: Any) -> Settings:
 
 
 def episode(number: int, step: int | None = 1, search: int = 1) -> EpisodeContext:
-    question, golds = f"Who lives at number {number}?", (f"Person{number}x",)
-    return EpisodeContext(id=f"q{number}", question=question, gold_answers=golds, step=step, search=search)
+    question, answers = f"Who lives at number {number}?", (f"Person{number}x",)
+    return EpisodeContext(id=f"q{number}", question=question, gold_answers=answers, step=step, search=search)
 
 
 def listed(body: dict[str, Any], count: int = 3) -> str:

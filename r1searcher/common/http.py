@@ -180,8 +180,8 @@ class Client:
     """A service at one address, for the event loop that first uses it.
 
     `what` names the service in errors ("the judge"), `instead` says what to do instead of a password in the URL.
-    `key` is sent as a bearer token, to this host only. `error` is the class of the errors raised. Raises `InputError`
-    for a malformed URL.
+    `key` is sent to this host only: as a bearer token, or as the value of the header `key_header`. `error` is the class
+    of the errors raised. Raises `InputError` for a malformed URL.
     """
 
     def __init__(
@@ -191,9 +191,11 @@ class Client:
         *,
         instead: str = "they are not sent",
         key: Key | None = None,
+        key_header: str = "",
         limits: Limits = Limits(),
         error: type[ServiceError] = ServiceError,
     ) -> None:
+        self._key_header = key_header
         self._parts = split_url(url, f"{what}'s URL", instead)
         self.url = url
         self.shown = shown_url(url)
@@ -279,9 +281,12 @@ class Client:
 
     def _http_client(self) -> "httpx.AsyncClient":
         if self._http is None:
-            headers = {"Authorization": f"Bearer {self._key.value}"} if self._key else {}
+            headers = self._key_headers(self._key) if self._key else {}
             self._http = http_client(self._parts.hostname or "", self._limits, headers)
         return self._http
+
+    def _key_headers(self, key: Key) -> dict[str, str]:
+        return {self._key_header: key.value} if self._key_header else {"Authorization": f"Bearer {key.value}"}
 
 
 def http_client(host: str, limits: Limits, headers: Mapping[str, str] | None = None) -> "httpx.AsyncClient":

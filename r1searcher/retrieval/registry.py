@@ -31,6 +31,7 @@ RETRIEVERS: Registry[type[EngineSettings]] = Registry(
         "es": "r1searcher.retrieval.engines.elasticsearch:Settings",
         "http": "r1searcher.retrieval.engines.http:Settings",
         "simulated": "r1searcher.retrieval.engines.simulated:Settings",
+        "web": "r1searcher.retrieval.engines.web:Settings",
         "fusion": "r1searcher.retrieval.links.fusion:Settings",
         "cache": "r1searcher.retrieval.links.cache:Settings",
     },

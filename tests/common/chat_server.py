@@ -1,18 +1,16 @@
 """A server of chat completions whose texts a function of the test writes."""
 
 import json
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import uvicorn
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+
+from tests.common.http_server import http_server
 
 
 @dataclass
@@ -40,14 +38,6 @@ def chat_server(write: Callable[[dict[str, Any]], str | Response]) -> Iterator[C
         return JSONResponse({"data": [{"id": "m"}]})
 
     routes = [Route("/v1/chat/completions", completions, methods=["POST"]), Route("/v1/models", models)]
-    server = uvicorn.Server(uvicorn.Config(Starlette(routes=routes), port=0, log_level="error", access_log=False))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    served.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/v1"
-    try:
+    with http_server(routes) as address:
+        served.url = f"{address}/v1"
         yield served
-    finally:
-        server.should_exit = True
-        thread.join()

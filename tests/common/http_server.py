@@ -1,0 +1,26 @@
+"""A real HTTP server in a thread, for clients of other services."""
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute
+
+
+@contextmanager
+def http_server(routes: Sequence[BaseRoute], host: str = "127.0.0.1") -> Iterator[str]:
+    """Its address, on a free port."""
+    config = uvicorn.Config(Starlette(routes=routes), host=host, port=0, log_level="error", access_log=False)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield f"http://{host}:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()

@@ -1,4 +1,4 @@
-"""A language model in place of a search engine, as in ZeroSearch (arXiv 2505.04588).
+"""A language model instead of a search engine, as in ZeroSearch (arXiv 2505.04588).
 
 For a query it writes useful or noisy documents; it knows question and gold answers of the episode that searches, and of
 no other. The share of noisy searches grows over the steps of a stage:

@@ -43,7 +43,7 @@ _LONGEST_ERROR = 64 << 10
 _SHOWN_URL = 300
 _NGRAM = 8  # this many characters of a key reveal too much of it
 
-_AUTHORITY = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*:)?([/\\]{2,})([^/?#\\]*)(.*)$", re.DOTALL)
+_AUTHORITY = re.compile(r"^((?:[A-Za-z][A-Za-z0-9+.-]*:)*)([/\\]{2,})([^/?#\\]*)(.*)$", re.DOTALL)
 _AT = re.compile("[@\uff20\ufe6b]")  # the last two become @ when a host name is normalized
 _HOST_AND_PORT = re.compile(r"^(\[[^\]]*\]|[^:\[\]]*)(:\d*)?$")
 

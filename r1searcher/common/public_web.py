@@ -26,6 +26,7 @@ AGENT = "r1searcher"
 _REDIRECTS = 5
 _PORTS = {"http": 80, "https": 443}
 _BAD = re.compile(r"[\x00-\x20\x7f\\]")
+_CHARSET = re.compile(r"""charset\s*=\s*["']?([a-z0-9._:-]{1,40})""")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _LOCAL_NAT64 = ipaddress.ip_network("64:ff9b:1::/48")
 
@@ -38,11 +39,12 @@ class FetchError(ServiceError):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A fetched page. `kind` is its media type, in lower case."""
+    """A fetched page. `kind` is its media type and `charset` its encoding, in lower case, as the server states them."""
 
     url: str
     status: int
     kind: str
+    charset: str
     content: bytes
 
 
@@ -146,7 +148,10 @@ class PublicWeb:
         async with self._pool.stream("GET", where, headers=headers) as response:
             fields = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in response.headers}
             if 300 <= response.status < 400 and "location" in fields:
-                return urljoin(url, fields["location"])
+                try:
+                    return urljoin(url, fields["location"])
+                except ValueError:
+                    raise FetchError("it redirects to something that is not a URL") from None
             kind = fields.get("content-type", "").partition(";")[0].strip().lower()
             if not 200 <= response.status < 300:
                 again = response.status in (408, 429) or response.status >= 500
@@ -154,7 +159,8 @@ class PublicWeb:
             if accept and kind not in accept:
                 raise FetchError(f"it is {kind[:60] or 'of no stated type'}, not text")
             content = await _received(response.aiter_stream(), fields.get("content-encoding", ""), self._limits.size)
-            return Page(url, response.status, kind, content)
+            charset = _CHARSET.search(fields.get("content-type", "").lower())
+            return Page(url, response.status, kind, charset[1] if charset else "", content)
 
 
 def _ascii(target: str) -> bytes:

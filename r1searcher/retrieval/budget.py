@@ -63,7 +63,7 @@ class Budget:
     def _exceeded(self, limit: str, searches: int, usd: float, setting: str) -> str:
         return (
             f"the budget of {limit} is used up: {searches:,} searches for ${usd:,.2f} are counted in {self._file}; "
-            f"raise retrieval.{setting} to go on"
+            f"raise retrieval.{setting} to continue"
         )
 
     @contextmanager

@@ -1,7 +1,7 @@
 """The pages that search results lead to, instead of their snippets.
 
-A page is fetched as `common/public_web.py` allows, trafilatura extracts its main text, and the first words of that replace
-the snippet. A page that cannot be had keeps its snippet: on the web that is normal, and the span counts it.
+A page is fetched as `common/public_web.py` allows, and the first words of its main text, which trafilatura extracts,
+replace the snippet. A page that cannot be had keeps its snippet: on the web that is normal, and the span counts it.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from pydantic import Field
 
 from r1searcher.common.public_web import AGENT, FetchError, FetchLimits, Page, PublicWeb
 from r1searcher.common.retry import RetryPolicy
+from r1searcher.corpora.passage import Passage
 from r1searcher.errors import InputError
 from r1searcher.retrieval.base import EpisodeContext, Health, Hit, Retriever, SearchResult, Span, search_all
 from r1searcher.retrieval.engines.web import contains_question, normalize
@@ -120,7 +121,7 @@ class Pages(Link):
 
 
 def _shown(hit: Hit, text: str, words: int) -> Hit:
-    passage = type(hit.passage)(hit.passage.id, hit.passage.title, " ".join(text.split()[:words]))
+    passage = Passage(hit.passage.id, hit.passage.title, " ".join(text.split()[:words]))
     return Hit(passage, hit.score)
 
 
@@ -188,12 +189,23 @@ async def _once(
 
 def main_text(page: Page) -> str:
     """The text of a page without navigation, advertisements and scripts; empty if there is none."""
+    text = _decoded(page)
     if page.kind == "text/plain":
-        return page.content.decode("utf-8", "replace").replace("\0", " ").strip()
+        return (text if text is not None else page.content.decode("utf-8", "replace")).replace("\0", " ").strip()
     import trafilatura
 
     try:
-        found = trafilatura.extract(page.content, include_comments=False, include_tables=True, favor_recall=True)
+        found = trafilatura.extract(
+            text if text is not None else page.content, include_comments=False, include_tables=True, favor_recall=True
+        )
     except Exception:  # a parser given anything that the web has: whatever it raises, there is no text
         return ""
     return (found or "").replace("\0", " ").encode("utf-8", "replace").decode().strip()
+
+
+def _decoded(page: Page) -> str | None:
+    """The content in the encoding that the server states; None if it states none, or a wrong one."""
+    try:
+        return page.content.decode(page.charset) if page.charset else None
+    except (LookupError, ValueError):
+        return None

@@ -1,4 +1,4 @@
-"""Summaries of documents for their query, by a language model at an OpenAI-compatible URL (R1-Searcher's online setting).
+"""Summaries of documents for their query, by a model at an OpenAI-compatible URL (R1-Searcher's online setting).
 
 A document that does not help is left out: that is a result. A summary that fails is tried again, and then the query's
 error.
@@ -16,6 +16,7 @@ from pydantic import Field
 from r1searcher.common.chat import ChatServer, filled
 from r1searcher.common.http import Limits
 from r1searcher.common.retry import RetryPolicy
+from r1searcher.corpora.passage import Passage
 from r1searcher.errors import RetrieverError
 from r1searcher.retrieval.base import Health, Hit, Retriever, SearchResult, Span, clean_query, search_all
 from r1searcher.retrieval.links.base import Link, LinkSettings, fingerprint_of
@@ -130,4 +131,4 @@ class Summary(Link):
         if said.strip(" .*\"'\n").casefold() == NOTHING:
             return None
         text = " ".join(said.encode("utf-8", "replace").decode().split())
-        return Hit(type(hit.passage)(hit.passage.id, hit.passage.title, text), hit.score)
+        return Hit(Passage(hit.passage.id, hit.passage.title, text), hit.score)

@@ -33,6 +33,7 @@ RETRIEVERS: Registry[type[EngineSettings]] = Registry(
         "simulated": "r1searcher.retrieval.engines.simulated:Settings",
         "web": "r1searcher.retrieval.engines.web:Settings",
         "fusion": "r1searcher.retrieval.links.fusion:Settings",
+        "rerank": "r1searcher.retrieval.links.rerank:Settings",
         "pages": "r1searcher.retrieval.links.pages:Settings",
         "summary": "r1searcher.retrieval.links.summary:Settings",
         "cache": "r1searcher.retrieval.links.cache:Settings",

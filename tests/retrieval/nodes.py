@@ -75,10 +75,14 @@ class Node(Server):
         while time.monotonic() < deadline and self._process.poll() is None:
             try:
                 with urllib.request.urlopen(health, timeout=70):
-                    return
+                    break
             except (urllib.error.URLError, ConnectionError, TimeoutError):
                 time.sleep(0.3)
-        raise RuntimeError(f"Elasticsearch {self.major} did not start: see {self._data / 'node.log'}")
+        else:
+            raise RuntimeError(f"Elasticsearch {self.major} did not start: see {self._data / 'node.log'}")
+        # On a disk that is 85 % full, shards of new indexes would not be started, and every load would wait for them.
+        with Elasticsearch(self.server) as client:
+            client.cluster.put_settings(transient={"cluster.routing.allocation.disk.threshold_enabled": False})
 
     def stop(self) -> None:
         self._end(signal.SIGTERM)

@@ -408,6 +408,9 @@ class Engine(Section):
     freeze_lower_layers: int = Field(0, ge=0, le=100_000)
     """CPU only: the embeddings and the lowest N layers are not trained."""
 
+    cpu_kv_cache_gib: float = Field(1.0, gt=0, le=MANY)
+    """CPU only: vLLM's cache of keys and values during training, in GiB; all of it is in memory from the start."""
+
     head_on_action_tokens: bool = True
     """Compute logits only where a trained token is predicted; the result is the same, with less memory and time."""
 

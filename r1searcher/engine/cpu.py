@@ -16,7 +16,7 @@ ENVIRONMENT = {
     "DS_ACCELERATOR": "cpu",
     "VLLM_TARGET_DEVICE": "cpu",
     "VLLM_PLUGINS": "r1searcher_cpu",  # our patches, and no other package's
-    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; in training, `kv_cache_gib` replaces it
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # trainer and sampler alternate on the same cores
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the worker runs in the engine's process: one process less
     "TORCHDYNAMO_DISABLE": "1",  # torch.compile would start a C++ compiler for two small functions
@@ -40,6 +40,9 @@ class CpuSettings:
 
     attention: str = "sdpa"
     """Attention implementation of the trainer, for packed samples too."""
+
+    kv_cache_gib: float = 1.0
+    """vLLM's cache of keys and values, in GiB."""
 
     def to_env(self) -> str:
         return json.dumps(asdict(self))

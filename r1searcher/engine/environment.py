@@ -78,7 +78,9 @@ def environment(settings: Settings, run: RunFolder, topology: Topology) -> dict[
     if not engine.head_on_action_tokens:
         variables[ALL_LOGITS] = "1"
     if topology.device == "cpu":
-        patched = cpu.CpuSettings(engine.precision, engine.freeze_lower_layers, engine.attention)
+        patched = cpu.CpuSettings(
+            engine.precision, engine.freeze_lower_layers, engine.attention, engine.cpu_kv_cache_gib
+        )
         variables |= {
             cpu.CPU_ENV: patched.to_env(),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0)))),

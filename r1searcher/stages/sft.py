@@ -1,6 +1,8 @@
 """Supervised fine-tuning on traces, before reinforcement learning (ReFT's first phase, arXiv 2401.08967)."""
 
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +104,9 @@ def start_model(settings: Settings, run: RunFolder) -> Path:
     model = Path(model_folder(settings.model.path, error_line))
     if not settings.model.reserved_tokens:
         return model
-    assign_tag_tokens(model, _copy(run), protocol_of(settings).reserved_tags)
+    # In a process of its own, since this one waits for the training and torch would stay in its memory.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        process.submit(assign_tag_tokens, model, _copy(run), protocol_of(settings).reserved_tags).result()
     return _copy(run)
 
 

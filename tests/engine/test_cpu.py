@@ -98,6 +98,17 @@ def test_tokens_are_drawn_by_their_probabilities(patched):
             assert statistic < {4: 23.5, 5: 25.7}[degrees]  # p = 1e-4
 
 
+def test_vllms_cache_has_the_size_of_the_settings(monkeypatch, tmp_path, patched):
+    from transformers import LlamaConfig
+    from vllm.engine.arg_utils import EngineArgs
+
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
+    LlamaConfig(**shape, vocab_size=32, architectures=["LlamaForCausalLM"]).save_pretrained(tmp_path)
+    monkeypatch.setenv(cpu.CPU_ENV, cpu.CpuSettings(kv_cache_gib=0.25).to_env())
+    config = EngineArgs(str(tmp_path), skip_tokenizer_init=True, max_model_len=64).create_engine_config()
+    assert config.cache_config.kv_cache_memory_bytes == 256 << 20
+
+
 @pytest.mark.parametrize("mode", ["raw_logprobs", "processed_logits", "processed_logprobs"])
 def test_sampling_returns_the_logits_that_vllm_returns(mode, patched):
     from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
+from r1searcher.engine.cpu import CpuSettings
 from r1searcher.engine.import_patches import Patch, after_import
 
 PATCHES: list[Patch] = []
@@ -24,6 +25,18 @@ def vllm_keeps_plain_weights(module: ModuleType) -> None:
         layer.cpu_linear = torch.nn.functional.linear
 
     module.dispatch_cpu_unquantized_gemm = plain  # type: ignore[attr-defined]
+
+
+@after("vllm.platforms.cpu", "CpuPlatform.check_and_update_config")
+def cache_of_part_of_a_gib(module: ModuleType) -> None:
+    """vLLM takes the size of its cache in whole GiB, which on a CPU are memory of the machine from the start."""
+    check: Any = module.CpuPlatform.check_and_update_config.__func__
+
+    def check_and_update_config(cls: type, vllm_config: Any) -> None:
+        check(cls, vllm_config)
+        vllm_config.cache_config.kv_cache_memory_bytes = int(CpuSettings.from_env().kv_cache_gib * 2**30)
+
+    module.CpuPlatform.check_and_update_config = classmethod(check_and_update_config)
 
 
 @after_import(SAMPLING)("vllm.v1.sample.ops.topk_topp_sampler", "TopKTopPSampler.forward_cpu", "apply_top_k_top_p")

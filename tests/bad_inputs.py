@@ -166,6 +166,7 @@ FINE = {
     ("index-corpus", "no name"),
     ("index-corpus", "current folder"),
     ("index-corpus", "folder"),
+    ("corpus of recall", "pipe"),
     ("index-corpus", "pipe"),  # waits for its writer, like every command that reads a pipe
     ("index-corpus", "CSV"),
     *((name, "no name") for name in ("data.held_out",)),
@@ -239,7 +240,9 @@ FLAGS: tuple[tuple[str, ...], ...] = (
     ("recall", "index", "--dataset", "questions.jsonl", "--limit", "0"),
     ("recall", "index", "--dataset", "questions.jsonl", "--concurrency", "0"),
     ("recall", "index", "--dataset", "questions.jsonl", "--plot", "x.jpg"),
-    ("recall", "index", "--dataset", "questions.jsonl", "--output", "corpus.jsonl"), ("evaluate", "m"), ("ask", "q"),
+    ("recall", "index", "--dataset", "questions.jsonl", "--output", "corpus.jsonl"),
+    ("recall", "index", "--dataset", "questions.jsonl", "--output", "corpus.jsonl/x"),
+    ("recall", "index", "--dataset", "questions.jsonl", "--output", "x" * 300), ("evaluate", "m"), ("ask", "q"),
     ("ask", "q", "--model", "./nowhere", "--retriever", "index"), ("ask", "q", "--model", "run"),
     ("ask", "q", "--model", "", "--retriever", "index"), ("ask", "q", "--model", "http://", "--retriever", "index"),
     ("ask", "q", "--model", "a\x1b", "--retriever", "index"),

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from r1searcher.common import terminal
-from r1searcher.common.files import read_text, write_json
+from r1searcher.common.files import read_text, write_json, writing
 from r1searcher.common.records import problem_in
 from r1searcher.common.terminal import SafeConsole, json_line, label, silence_native_output, visible
 from r1searcher.common.versions import versions
@@ -58,12 +58,12 @@ class RecallRequest:
 def run_recall(request: RecallRequest) -> None:
     """Print how often each retriever finds a gold answer, and write what was requested. Warnings go to standard error.
 
-    Raises `InputError` if an output file exists already and if no question can be measured, before any search, and the
+    Raises `InputError` if a file to write exists already and if no question can be measured, before any search, and the
     errors of retrievers: a search that fails is never counted as a miss.
     """
     for file, option in ((request.plot, "--plot"), (request.output, "--output")):
-        if file and file.exists():
-            raise InputError(f"{file} exists: remove it, or choose another file with {option}")
+        if file:
+            _require_new(file, option)
     if request.plot:
         require_plots(request.plot)
     engines = named_retrievers(request.retrievers, request.config)
@@ -84,14 +84,22 @@ def run_recall(request: RecallRequest) -> None:
     results = Results(data, questions, measured, corpus, request.concurrency)
     for note in results.notes():
         errors.print(note, soft_wrap=True)
-    if request.output:
-        write_json(request.output, {**results.as_json(), "versions": versions(), "rows": list(results.rows())})
-    if request.plot:
-        save_recall(results.curves(), request.plot, f"{data.name}, {len(questions):,} questions")
     if request.as_json:
         json_line(results.as_json())
     else:
         print_tables(results)
+    if request.output:
+        write_json(request.output, {**results.as_json(), "versions": versions(), "rows": list(results.rows())})
+    if request.plot:
+        save_recall(results.curves(), request.plot, f"{data.name}, {len(questions):,} questions")
+
+
+def _require_new(file: Path, option: str) -> None:
+    """Raises `InputError` for a file that exists, and `FileError` for one that cannot be written."""
+    with writing(file):
+        if file.exists():
+            raise InputError(f"{file} exists: remove it, or choose another file with {option}")
+        file.parent.mkdir(parents=True, exist_ok=True)
 
 
 def named_retrievers(urls: Sequence[str], config: Path | None) -> dict[str, EngineSettings]:

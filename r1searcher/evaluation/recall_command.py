@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from r1searcher.common import terminal
-from r1searcher.common.files import read_text, write_json, writing
+from r1searcher.common.files import read_toml, write_json, writing
 from r1searcher.common.records import problem_in
 from r1searcher.common.terminal import SafeConsole, json_line, label, silence_native_output, visible
 from r1searcher.common.versions import versions
@@ -131,14 +130,9 @@ def _named(text: str) -> tuple[str, EngineSettings]:
 
 def _tables(config: Path) -> Mapping[str, EngineSettings]:
     try:
-        return _TABLES.validate_python(tomllib.loads(read_text(config, "the file of retrievers")))
+        return _TABLES.validate_python(read_toml(config, "the file of retrievers"))
     except ValidationError as error:
-        raise InputError(f"{config}: {problem_in(error)}") from None
-    except RecursionError:
-        raise InputError(f"{config} is not valid TOML: it is nested too deeply") from None
-    except ValueError as error:
-        reason = "an integer is too long" if "integer string" in str(error) else error
-        raise InputError(f"{config} is not valid TOML: {reason}") from None
+        raise InputError(f"the file of retrievers {config}: {problem_in(error)}") from None
 
 
 async def _healths(engines: Mapping[str, EngineSettings]) -> dict[str, Health]:

@@ -99,7 +99,7 @@ def recall(
     retrievers: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="RETRIEVER...",
+            metavar="RETRIEVER",
             help="Index folders, search engine URLs or chains, each also as NAME=URL. The others are compared with the "
             "first one.",
         ),

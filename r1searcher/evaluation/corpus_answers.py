@@ -93,7 +93,7 @@ def search_corpus(source: str, questions: Sequence[Question], console: SafeConso
             answers.read(passage)
             if read % 1000 == 0:
                 progress.update(task, completed=source_.done(read), read=read)
-    return CorpusAnswers(source, read, source_.bad_rows(), tuple(answers.first))
+    return CorpusAnswers("standard input" if source == "-" else source, read, source_.bad_rows(), tuple(answers.first))
 
 
 class _Source(NamedTuple):

@@ -11,7 +11,7 @@ from r1searcher.report.intervals import Interval
 from r1searcher.report.plots import save_figure
 
 SUFFIXES = (".png", ".svg", ".pdf")
-_LONGEST_NAME = 48
+_LONGEST_NAME = 100
 _LINEAR = 20
 """Times are on a linear axis if the longest is at most this many times the shortest."""
 
@@ -46,19 +46,18 @@ def draw_recall(curves: Sequence[Curve], title: str) -> Any:
     right."""
     import matplotlib.pyplot as plt
 
-    height = 3.2 + 0.35 * len(curves)
+    height = 3.5 + 0.25 * len(curves)
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(10, height), layout="constrained", gridspec_kw={"width_ratios": [3, 2]}
     )
-    names = [_label(curve.name) for curve in curves]
-    for number, (name, curve) in enumerate(zip(names, curves, strict=True)):
+    for number, curve in enumerate(curves):
         shift = 0.08 * (number - (len(curves) - 1) / 2)  # intervals next to each other
         means = curve.recall.values()
         below = [mean.value - mean.low for mean in means]
         above = [mean.high - mean.value for mean in means]
         left.errorbar(
             [k + shift for k in curve.recall], [mean.value for mean in means], yerr=[below, above],
-            fmt=".-", capsize=2, color=f"C{number % 10}", label=name,
+            fmt=".-", capsize=2, color=f"C{number % 10}",
         )  # fmt: skip
         right.errorbar(
             [curve.median_ms], [number], xerr=[[0], [curve.p95_ms - curve.median_ms]],
@@ -75,12 +74,11 @@ def draw_recall(curves: Sequence[Curve], title: str) -> Any:
         right.xaxis.set_minor_formatter("")
     else:
         right.set_xlim(0, 1.1 * slowest)
-    right.set_xlabel("milliseconds per search: median and 95th percentile")
-    right.set_yticks(range(len(curves)), names if len(curves) > 1 else [""])
+    right.set_xlabel("milliseconds per search: median, 95th percentile")
+    right.set_yticks([])
     right.set_ylim(len(curves) - 0.5, -0.5)
-    right.yaxis.tick_right()
-    if len(curves) > 1:
-        left.legend(loc="lower right", fontsize=8)
+    names = [_label(curve.name) for curve in curves]  # not as labels: those that begin with _ would be left out
+    figure.legend(left.containers, names, loc="outside lower left", fontsize=9)
     for axes in (left, right):
         axes.grid(alpha=0.3)
     figure.suptitle(_label(title))

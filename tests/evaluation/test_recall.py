@@ -429,7 +429,8 @@ class TestPlot:
         assert [tuple(segment[:, 1]) for segment in bars.get_segments()] == [
             pytest.approx((mean.low, mean.high)) for mean in means.values()
         ]
-        assert [label.get_text() for label in right.get_yticklabels()] == [r"_a \$x\$", "b␛[2J"]
+        (legend,) = figure.legends
+        assert [text.get_text() for text in legend.get_texts()] == [r"_a \$x\$", "b␛[2J"]
         assert [float(one[0].get_xdata()[0]) for one in right.containers] == [1.0, 40.0]
         assert right.get_xscale() == "log", "120 ms and 1 ms"
         pyplot.close(figure)

@@ -68,7 +68,7 @@ OPTIONS = {
     " --analyzer --k1 --b --title-weight --shards",
     "search": "--queries --top-k --explain --json",
     "serve": "--port --host --workers --allowed-host",
-    "recall": "--dataset --data-dir --limit --json",
+    "recall": "--dataset --config --exhaustive --plot --output --concurrency --data-dir --limit --json",
     "evaluate": f"{MODEL} --dataset --to --data-dir --limit --samples --temperature"
     " --judge --judge-model --concurrency",
     "ask": f"{MODEL} --model --temperature",

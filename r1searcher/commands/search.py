@@ -96,13 +96,47 @@ def serve(
 
 @_command
 def recall(
-    retriever: Retriever,
+    retrievers: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="RETRIEVER",
+            help="Index folders, search engine URLs or chains, each also as NAME=URL. The others are compared with the "
+            "first one.",
+        ),
+    ] = None,
+    *,
     dataset: Annotated[str, typer.Option(help=DATASETS)],
+    config: Annotated[Path | None, typer.Option(help="TOML file with a table of settings per retriever.")] = None,
+    exhaustive: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CORPUS",
+            help="Also read this corpus or index folder, for questions whose answer is in no passage.",
+        ),
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Image to write: .png, .svg or .pdf.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="JSON file to write: all figures, and the ranks of each question.")
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Number of searches at the same time.")] = 1,
     data_dir: DataDir = None,
     limit: Limit = None,
     json_: JsonObject = False,
 ) -> None:
-    """Measure how often a retriever finds the answers, before training with it."""
-    from r1searcher.evaluation.recall import run_recall
+    """Measure how often retrievers find the answers, before training with one of them."""
+    from r1searcher.evaluation.recall_command import RecallRequest, run_recall
 
-    run_recall(retriever, dataset, data_dir, limit, json_)
+    run_recall(
+        RecallRequest(
+            retrievers=retrievers or [],
+            config=config,
+            dataset=dataset,
+            data_dir=data_dir,
+            limit=limit,
+            concurrency=concurrency,
+            exhaustive=exhaustive,
+            plot=plot,
+            output=output,
+            as_json=json_,
+        )
+    )

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import stat
+import tomllib
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -69,6 +70,18 @@ def decode(data: bytes, path: Path, what: str) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{what} {path} is not UTF-8 text (byte {error.start + 1})") from None
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """The tables of a TOML file. Raises the same errors as `read_text`, and `InputError` for what is not TOML."""
+    text = read_text(path, what)
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise InputError(f"{what} {path} is not valid TOML: it is nested too deeply") from None
+    except ValueError as error:  # includes tomllib's own; another one for an integer of thousands of digits
+        reason = "an integer is too long" if "integer string" in str(error) else error
+        raise InputError(f"{what} {path} is not valid TOML: {reason}") from None
 
 
 def read_lines(path: Path, what: str) -> Iterator[str]:

@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from r1searcher.common.files import read_text
+from r1searcher.common.files import read_toml
 from r1searcher.common.section import Section, explain, keys_of, short
 from r1searcher.episodes.protocol import PROTOCOLS
 from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
@@ -647,14 +647,14 @@ def load(
     if file is not None:
         if not file.exists():
             raise InputError(f"there is no settings file {file}; `r1s init {file}` writes one to start from")
-        _merge(merged, _for_stage(_read(file), stage))
+        _merge(merged, _for_stage(read_toml(file, "the settings file"), stage))
     _merge(merged, _nested(overrides or {}))
     return _checked(merged, str(file) if file else f"preset {preset}" if preset else "command line")
 
 
 def read_resolved(file: Path) -> Settings:
     """The settings in a run folder: those of one stage, without its tables. Raises `InputError`."""
-    return _checked(_read(file), str(file))
+    return _checked(read_toml(file, "the settings file"), str(file))
 
 
 def _checked(values: Mapping[str, Any], source: str) -> Settings:
@@ -662,17 +662,6 @@ def _checked(values: Mapping[str, Any], source: str) -> Settings:
         return Settings.model_validate(values)
     except ValidationError as error:
         raise InputError(explain(error, source, Settings, more=_further_keys(values))) from None
-
-
-def _read(file: Path) -> dict[str, Any]:
-    text = read_text(file, "the settings file")
-    try:
-        return tomllib.loads(text)
-    except RecursionError:
-        raise InputError(f"the settings file {file} is not valid TOML: it is nested too deeply") from None
-    except ValueError as error:  # includes tomllib's own; another one for an integer of thousands of digits
-        reason = "an integer is too long" if "integer string" in str(error) else error
-        raise InputError(f"the settings file {file} is not valid TOML: {reason}") from None
 
 
 def _for_stage(table: Mapping[str, Any], stage: Stage) -> dict[str, Any]:

@@ -1,101 +1,137 @@
-"""Whether a search engine can answer a set of questions at all: recall of the answer in what it finds.
+"""Whether search engines can answer a set of questions at all: recall of the answer in what they find.
 
 A corpus without the answers is the most common cause of a reward that stays at zero, so measure recall before training.
-The question itself is the query, which finds less than a trained model's queries: recall is a lower bound, and a low
-value suggests that the corpus covers few of the answers.
+The question itself is the query, which finds less than a trained model's queries: recall is a lower bound.
+`corpus_answers.py` distinguishes what the corpus does not contain from what is not found.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from contextlib import aclosing
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
-from r1searcher.common.terminal import console, json_line
-from r1searcher.errors import InputError
-from r1searcher.questions.named import open_dataset
+import numpy as np
+
+from r1searcher.evaluation.corpus_answers import answer_text
 from r1searcher.questions.question import Question
-from r1searcher.report.intervals import Interval, interval
-from r1searcher.retrieval import open_retriever
-from r1searcher.retrieval.base import Hit, Retriever, hits_of
+from r1searcher.report.intervals import Difference, Interval, interval, paired_difference
+from r1searcher.retrieval.base import EpisodeContext, Hit, Retriever, bind, search_all
 from r1searcher.rewards.metrics import has_words, is_yes_no, normalize
 
 CUTOFFS = (1, 3, 5, 10)
-_QUERIES_AT_ONCE = 64
+DEPTH = max(CUTOFFS)
+"""Passages that are requested for each question."""
+
+
+def within(cutoff: int, rank: int | None) -> float:
+    """1 if a gold answer is in the first `cutoff` passages, otherwise 0."""
+    return float(rank is not None and rank <= cutoff)
+
+
+def reciprocal(rank: int | None) -> float:
+    """1 / rank, or 0 if no passage has a gold answer."""
+    return 1 / rank if rank else 0.0
+
+
+RECALLS = {f"recall@{cutoff}": partial(within, cutoff) for cutoff in CUTOFFS}
+MEASURES: Mapping[str, Callable[[int | None], float]] = {**RECALLS, f"MRR@{DEPTH}": reciprocal}
+"""What is computed from the rank of the first passage with a gold answer, per question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """The search for one question: the rank of the first passage with a gold answer, or None; its time from call to
+    result; its cost; whether it was answered from a recording."""
+
+    rank: int | None
+    seconds: float
+    cost_usd: float
+    cached: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Recall:
-    """`ranks` has, for each question, the rank of the first passage with a gold answer, or None. Questions whose answer
-    is yes or no are left out and counted in `skipped_yes_no`: almost any passage contains a "no"."""
+    """The searches of one retriever, one per question."""
 
-    ranks: tuple[int | None, ...]
-    skipped_yes_no: int
+    searches: tuple[Search, ...]
 
-    def at(self, cutoff: int) -> Interval:
-        """The share of questions with a gold answer in the first `cutoff` passages."""
-        return interval([float(rank is not None and rank <= cutoff) for rank in self.ranks])
+    def values(self, measure: str, chosen: Sequence[bool] | None = None) -> list[float]:
+        """The measure of every question, or of the chosen ones."""
+        ranks = [search.rank for search in self.searches]
+        return [MEASURES[measure](rank) for place, rank in enumerate(ranks) if chosen is None or chosen[place]]
+
+    def mean(self, measure: str, chosen: Sequence[bool] | None = None) -> Interval:
+        """Raises `ValueError` if there is no question."""
+        return interval(self.values(measure, chosen))
+
+    def difference(self, other: "Recall", measure: str) -> Difference:
+        """This one minus another on the same questions."""
+        return paired_difference(other.values(measure), self.values(measure))
+
+    def milliseconds(self, quantile: float) -> float:
+        """A quantile of the time per search, interpolated linearly."""
+        return float(np.quantile([1000 * search.seconds for search in self.searches], quantile))
+
+    @property
+    def usd_per_1000(self) -> float:
+        """What 1,000 searches cost on average, in US dollars."""
+        return 1000 * sum(search.cost_usd for search in self.searches) / len(self.searches)
+
+    @property
+    def cached(self) -> int:
+        """Searches that were answered from a recording."""
+        return sum(search.cached for search in self.searches)
 
 
-async def measure(retriever: Retriever, questions: Sequence[Question]) -> Recall:
-    """Search for each question's text, and find the rank of its answer."""
-    open_ = [question for question in questions if not _is_yes_no(question)]
-    ranks: list[int | None] = []
-    for start in range(0, len(open_), _QUERIES_AT_ONCE):
-        batch = open_[start : start + _QUERIES_AT_ONCE]
-        found = await hits_of(retriever, [question.text for question in batch], max(CUTOFFS))
-        ranks += [first_rank(question.gold_answers, hits) for question, hits in zip(batch, found, strict=True)]
-    return Recall(tuple(ranks), len(questions) - len(open_))
+def measurable(questions: Sequence[Question]) -> list[Question]:
+    """Without the questions whose answer is yes or no: almost any passage contains a "no"."""
+    return [question for question in questions if not all(map(is_yes_no, question.gold_answers))]
+
+
+async def measure(
+    retriever: Retriever,
+    questions: Sequence[Question],
+    concurrency: int = 1,
+    on_search: Callable[[], None] = lambda: None,
+) -> Recall:
+    """Search for each question's text, `concurrency` at a time, and find the rank of its answer.
+
+    Raises the error of a search: a failed one is never a miss.
+    """
+    searches: dict[int, Search] = {}
+    waiting = iter(enumerate(questions))
+
+    async def work() -> None:
+        for place, question in waiting:
+            searches[place] = await _searched(retriever, question)
+            on_search()
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(concurrency, len(questions))):
+                group.create_task(work())
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return Recall(tuple(searches[place] for place in range(len(questions))))
+
+
+async def _searched(retriever: Retriever, question: Question) -> Search:
+    episode = EpisodeContext(question=question.text, gold_answers=question.gold_answers, id=question.id)
+    bound = bind(retriever, episode)
+    started = time.perf_counter()
+    (result,) = await search_all(bound, [question.text], DEPTH)
+    seconds = time.perf_counter() - started
+    rank = first_rank(question.gold_answers, result.require_hits())
+    cost, cached = sum(span.cost_usd for span in result.spans), any(span.cached for span in result.spans)
+    return Search(rank, seconds, cost, cached)
 
 
 def first_rank(gold_answers: Sequence[str], hits: Sequence[Hit]) -> int | None:
     """The rank, from 1, of the first passage that contains a gold answer as whole words, after normalization."""
     wanted = [normalize(gold) for gold in gold_answers]
     for rank, hit in enumerate(hits, 1):
-        passage = normalize(f"{hit.passage.title} {hit.passage.text}")
-        if any(has_words(passage, gold) for gold in wanted):
+        text = answer_text(hit.passage)
+        if any(has_words(text, gold) for gold in wanted):
             return rank
     return None
-
-
-def _is_yes_no(question: Question) -> bool:
-    return all(map(is_yes_no, question.gold_answers))
-
-
-def run_recall(url: str, dataset: str, data_dir: Path | None, limit: int | None, as_json: bool) -> None:
-    """Print how often a retriever finds a gold answer; warnings about the dataset go to standard error.
-
-    Raises `InputError` if no question can be measured.
-    """
-    data = open_dataset(dataset, data_dir, limit=limit)
-    for warning in data.warnings:
-        console(stderr=True).print(f"{data.name}: {warning}", soft_wrap=True)
-
-    async def run() -> Recall:
-        async with aclosing(open_retriever(url)) as retriever:
-            return await measure(retriever, data.questions)
-
-    result = asyncio.run(run())
-    if not result.ranks:
-        raise InputError(
-            f"{dataset} has only yes-or-no questions, for which recall means nothing: choose another dataset"
-        )
-    at = {cutoff: result.at(cutoff) for cutoff in CUTOFFS}
-    if as_json:
-        rows = {str(k): {"recall": recall.value, "interval": [recall.low, recall.high]} for k, recall in at.items()}
-        json_line({"questions": len(result.ranks), "skipped_yes_no": result.skipped_yes_no, "at": rows})
-    else:
-        _print_table(result, at)
-
-
-def _print_table(result: Recall, at: Mapping[int, Interval]) -> None:
-    from rich.table import Table
-
-    table = Table("passages", "answer found", "95 % confidence")
-    for cutoff, recall in at.items():
-        table.add_row(str(cutoff), f"{recall.value:.1%}", f"{recall.low:.1%} to {recall.high:.1%}")
-    screen = console()
-    screen.print(table)
-    screen.print(
-        f"{len(result.ranks):,} questions; {result.skipped_yes_no:,} more with yes or no as answer are left out."
-    )

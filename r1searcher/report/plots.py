@@ -1,6 +1,6 @@
 """Learning curves: an image file, and a small plot for the terminal."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,17 @@ Chains = Mapping[str, Sequence[StageCurve]]
 
 def save_curves(chains: Chains, file: Path, title: str) -> None:
     """Plot the steps of one or more chains of stages as a PNG; see `draw_curves`."""
+    save_figure(lambda: draw_curves(chains, title), file)
+
+
+def save_figure(draw: Callable[[], Any], file: Path) -> None:
+    """Draw without a display, and write the figure in the format of the file's suffix. Raises `FileError`."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure = draw_curves(chains, title)
+    figure = draw()
     with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(file, dpi=120)

@@ -20,7 +20,7 @@ from elasticsearch import Elasticsearch
 from r1searcher.corpora.passage import Passage
 from r1searcher.corpora.readers import read_passages
 from r1searcher.errors import InputError, RetrieverError
-from r1searcher.evaluation.recall import run_recall
+from r1searcher.evaluation.recall_command import RecallRequest, run_recall
 from r1searcher.retrieval import elasticsearch_client, open_retriever
 from r1searcher.retrieval.base import Hit, Retriever, hits_of
 from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
@@ -408,7 +408,7 @@ def test_version_8_serves_every_command(node8: Server, tmp_path: Path, capsys: p
     first, second = capsys.readouterr().out.splitlines()
     assert first == second
     assert json.loads(first)[0][0] == "p3"
-    run_recall(url, str(tmp_path / "q.jsonl"), None, None, True)
+    run_recall(RecallRequest(retrievers=[url], dataset=str(tmp_path / "q.jsonl"), as_json=True))
     assert json.loads(capsys.readouterr().out)["at"]["1"]["recall"] == 1.0
     with serving(url) as address:
         (found,) = post(f"{address}/retrieve", {"queries": ["number3"], "topk": 1, "return_scores": True})["result"]

@@ -17,6 +17,7 @@ from typing import Any, Literal, Self
 
 import tantivy
 
+from r1searcher.corpora.passage import Passage
 from r1searcher.errors import InputError, RetrieverError
 from r1searcher.retrieval.base import (
     EngineSettings,
@@ -49,6 +50,9 @@ _TRUST_SECONDS = 0.01
 
 _SPARE_HITS = 12
 """Hits fetched in addition to those requested: they cost little, a second search for ties as much as the first."""
+
+_PASSAGES_AT_ONCE = 10_000
+"""Passages that are read together when all of them are read."""
 
 
 class Settings(EngineSettings):
@@ -209,6 +213,21 @@ class EmbeddedIndex:
         ordinals = self._searcher.fast_field_values("ordinal", [address for _, address in hits])
         ranked = sorted(zip(hits, ordinals, strict=True), key=lambda pair: (-pair[0][0], pair[1]))
         return [hit for hit, _ in ranked[:top_k]]
+
+    def passages(self) -> Iterator[Passage]:
+        """Every passage, in corpus order, read in this thread. Raises `IndexDamagedError`."""
+        for first in range(0, self.manifest.passages, _PASSAGES_AT_ONCE):
+            last = min(first + _PASSAGES_AT_ONCE, self.manifest.passages) - 1
+            with _tantivy(self.path):
+                asked = tantivy.Query.range_query(self._schema, "ordinal", tantivy.FieldType.Unsigned, first, last)
+                hits = self._searcher.search(
+                    asked, last - first + 1, count=False, order_by_field="ordinal", order=tantivy.Order.Asc
+                ).hits
+                if [ordinal for ordinal, _ in hits] != list(range(first, last + 1)):
+                    raise ValueError(f"passages {first:,} to {last:,} are not complete")
+                found = [decode(self._searcher.doc(address)["passage"][0]) for _, address in hits]
+            self._require_intact()
+            yield from found
 
     async def health(self) -> Health:
         self._require_intact()

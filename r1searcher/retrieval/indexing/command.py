@@ -48,7 +48,7 @@ def index_corpus(request: IndexRequest) -> None:
     source, format_ = request.source, request.format_
     if source in CORPORA:
         format_ = format_ or CORPORA[source].format or None
-        source = _fetched(source, console)
+        source = fetched(source, console)
     rejects = request.rejects or Path(f"{indexer.folder or request.to.rpartition('/')[2]}.rejects.jsonl")
     _refuse_overlap(source, indexer.folder, rejects)
     corpus = Corpus(source, format_, limit=request.limit, rejects=rejects, bad_allowed=request.bad_rows)
@@ -86,7 +86,8 @@ def _refuse_overlap(source: str, folder: Path | None, rejects: Path) -> None:
         return  # opening them reports errors in the names
 
 
-def _fetched(name: str, console: SafeConsole) -> str:
+def fetched(name: str, console: SafeConsole) -> str:
+    """The file of a named corpus, downloaded if necessary, with progress. Raises `InputError`."""
     from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
     corpus = CORPORA[name]

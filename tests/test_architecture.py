@@ -12,6 +12,9 @@ from r1searcher.episodes.protocol import PROTOCOLS, EpisodeProtocol
 
 PACKAGE = Path(__file__).parents[1] / "r1searcher"
 HEAVY = {"torch", "ray", "vllm", "openrlhf", "deepspeed"}
+NEURAL = PACKAGE / "retrieval" / "neural"
+"""Models that retrieval runs itself: torch is imported when one of them is opened."""
+
 LIGHT_PACKAGES = ("config", "corpora", "episodes", "questions", "report", "retrieval", "rewards", "runs", "watch")
 
 
@@ -33,7 +36,7 @@ def test_light_packages_never_import_the_engine(package: str) -> None:
     files = list((PACKAGE / package).rglob("*.py"))
     assert files
     for file in files:
-        assert not imported(file, everywhere=True) & HEAVY, file
+        assert not imported(file, everywhere=NEURAL not in file.parents) & HEAVY, file
 
 
 @pytest.mark.parametrize("module", ["r1searcher.cli", "r1searcher.stages.chain", "r1searcher.evaluation.scoring"])

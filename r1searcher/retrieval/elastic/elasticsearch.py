@@ -67,7 +67,7 @@ class ElasticsearchConnection:
             raise self._translated(error) from None
         except ApiError as error:
             raise self._translated(error) from None
-        except SerializationError:
+        except (SerializationError, RecursionError):
             raise malformed(self._address, "it is not JSON") from None
         except TransportError as error:
             untrusted = isinstance(error, TlsError) and "CERTIFICATE_VERIFY_FAILED" in str(error)

@@ -58,7 +58,7 @@ class OpenSearchConnection:
                 return {}
             body = error.info if isinstance(error.info, dict) else error.error
             raise translated(self._address, error.status_code, body) from None
-        except (errors.SerializationError, UnicodeDecodeError):
+        except (errors.SerializationError, UnicodeDecodeError, RecursionError):
             raise malformed(self._address, "it is not JSON") from None
 
     def close(self) -> None:

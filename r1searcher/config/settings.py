@@ -132,7 +132,7 @@ class Retrieval(Section):
         return settings_of_table(self.kind, {**({"url": self.url} if self.url else {}), **(self.model_extra or {})})
 
     def absolute(self) -> Self:
-        """The same retriever, valid in any working directory. A URL that stands for several keys becomes a table."""
+        """The same retriever, valid in any working directory. A URL with several keys becomes a table."""
         if not self.is_set:
             return self
         engine = self.engine.absolute()

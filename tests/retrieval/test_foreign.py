@@ -4,15 +4,21 @@ With a real server: tests/retrieval/test_foreign_server.py.
 """
 
 import asyncio
+import base64
 import json
 import os
+import shutil
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from r1searcher.config.settings import load
 from r1searcher.corpora.passage import Passage
@@ -22,6 +28,7 @@ from r1searcher.retrieval.base import Health, Hit, hits_of
 from r1searcher.retrieval.elastic.foreign import MAX_TEXT, Document, Template
 from r1searcher.retrieval.indexing.elasticsearch import check_target
 from r1searcher.retrieval.registry import described, settings_of, settings_of_table
+from tests.common.http_server import http_server
 from tests.common.servers import answer, raw_server
 
 MAPPING = {
@@ -346,3 +353,44 @@ def test_a_file_that_is_no_template_is_one_sentence(text: str | None, why: str, 
     with pytest.raises(R1Error, match=why) as raised:
         open_retriever(f"es://127.0.0.1:9/x?fields=a&template={file}")
     assert "\n" not in str(raised.value)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate of 127.0.0.1 that only those trust who are given it, and its key."""
+    if not shutil.which("openssl"):
+        pytest.skip("needs openssl")
+    folder = tmp_path_factory.mktemp("certificate")
+    words = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
+    made = ["openssl", *words.split(), "-keyout", str(folder / "key"), "-out", str(folder / "pem")]
+    subprocess.run(made, check=True, capture_output=True)
+    both = folder / "both.pem"
+    both.write_text((folder / "key").read_text() + (folder / "pem").read_text())
+    return both
+
+
+@pytest.mark.parametrize(("scheme", "prefix"), [("es", "R1S_ELASTICSEARCH"), ("opensearch", "R1S_OPENSEARCH")])
+def test_https_with_the_users_own_authority(
+    scheme: str, prefix: str, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if scheme == "opensearch":
+        pytest.importorskip("opensearchpy", reason="needs the extra [opensearch]")
+    given: list[str | None] = []
+
+    async def reply(request: Request) -> JSONResponse:
+        given.append(request.headers.get("authorization"))
+        found = {"timed_out": False, "_shards": {"failed": 0}, "hits": {"hits": [HIT]}, "status": 200}
+        body = {"/wiki/_count": {"count": 1}, "/_msearch": {"responses": [found]}}.get(request.url.path, STATES)
+        return JSONResponse(body, headers={"X-Elastic-Product": "Elasticsearch"})
+
+    monkeypatch.setenv(f"{prefix}_USER", "me")
+    monkeypatch.setenv(f"{prefix}_PASSWORD", "geheim-1234")
+    with http_server([Route("/{path:path}", reply, methods=["GET", "POST"])], certificate=certificate) as server:
+        url = server.replace("https:", f"{scheme}+https:") + "/wiki?fields=headline"
+        with pytest.raises(RetrieverError, match=f"is not trusted .*set {prefix}_CA to its authority") as raised:
+            run(url)
+        assert not raised.value.transient
+        assert given == [], "no password before the certificate is trusted"
+        monkeypatch.setenv(f"{prefix}_CA", str(certificate))
+        assert [hit.passage.id for hit in run(url)[0]] == ["a"]
+    assert set(given) == {"Basic " + base64.b64encode(b"me:geheim-1234").decode()}

@@ -184,7 +184,7 @@ class ForeignIndex(ElasticIndex[_Hit]):
         return Health(name, count, _hash([ranking, count, asked]))
 
     def _states(self) -> list[State]:
-        """The indexes behind the name. Raises `InputError` if they do not have our fields: the server would search them
+        """The indexes of the name. Raises `InputError` if they do not have our fields: the server would search them
         and find nothing."""
         found = indexes(self._connection, self._address, self._address.name)
         if not found:

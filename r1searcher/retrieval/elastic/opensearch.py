@@ -48,9 +48,6 @@ class OpenSearchConnection:
         errors = self._errors
         try:
             return self._transport.perform_request(method, path, params=params, headers=headers, body=content)
-        except errors.SSLError as error:
-            untrusted = "CERTIFICATE_VERIFY_FAILED" in str(error)
-            raise unreachable(self._address, _short(error.error), untrusted=untrusted) from None
         except errors.ConnectionError as error:
             raise unreachable(self._address, _short(error.error)) from None
         except errors.TransportError as error:

@@ -155,10 +155,10 @@ def unusable_certificates(address: Address) -> InputError:
     )
 
 
-def unreachable(address: Address, reason: str, *, untrusted: bool = False) -> RetrieverError:
-    """No response at all. `untrusted`: the server's certificate was rejected."""
+def unreachable(address: Address, reason: str) -> RetrieverError:
+    """No response at all. Which exception a client raises for a certificate depends on the version of urllib3."""
     reason = without_secrets(address, reason)
-    if untrusted:
+    if "CERTIFICATE_VERIFY_FAILED" in reason:
         return RetrieverError(
             f"the certificate of {address.where} is not trusted ({reason}): "
             f"set {address.product.authorities} to its authority's file"

@@ -219,6 +219,8 @@ URLS = (
     "http://127.0.0.1:9/retrieve", "http://127.0.0.1:9/queries", "http://127.0.0.1:9/nothing", "http://a b/retrieve",
     "http://\x1b[2J/retrieve", "http://user:secret@127.0.0.1:9/retrieve", "ftp://x/retrieve", "es://", "es:///name",
     "es://[/name", "es://127.0.0.1:9/", "es://127.0.0.1:port/name", "es://127.0.0.1:9/UPPER/and/more", "file:",
+    "es://127.0.0.1:9/x?fields=", "es://127.0.0.1:9/x?\x1b[2J=1", "es://127.0.0.1:9/x?fields=a&template=nowhere.json",
+    "opensearch://", "opensearch://user:secret@127.0.0.1:9/x", "opensearch://127.0.0.1:9/x?fields=a",
     "web:serper", "://", "http://" + "x" * 300 + "/retrieve", "http://x\udcff/retrieve",
 )  # fmt: skip
 URL_COMMANDS: dict[str, tuple[str, ...]] = {
@@ -263,6 +265,8 @@ FLAGS: tuple[tuple[str, ...], ...] = (
     ("index-corpus", "corpus.jsonl", "--to", "corpus.jsonl"), ("index-corpus", "corpus.jsonl", "--to", "index"),
     ("index-corpus", "corpus.jsonl", "--to", "corpus.jsonl/x"), ("index-corpus", "corpus.jsonl", "--to", "x" * 300),
     ("index-corpus", "corpus.jsonl", "--to", "http://x/y"), ("index-corpus", "corpus.jsonl", "--to", "es://"),
+    ("index-corpus", "corpus.jsonl", "--to", "es://127.0.0.1:9/x?fields=a"),
+    ("index-corpus", "corpus.jsonl", "--to", "opensearch://127.0.0.1:9/x"),
     ("index-corpus", "corpus.jsonl", "--to", "new", "--format", "nope"),
     ("index-corpus", "corpus.jsonl", "--to", "new", "--analyzer", "klingon"),
     ("index-corpus", "corpus.jsonl", "--to", "new", "--k1", "nan"),

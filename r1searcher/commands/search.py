@@ -23,7 +23,9 @@ def index_corpus(
         ),
     ],
     *,
-    to: Annotated[str, typer.Option(help="Index to write: a folder, or es://host:9200/name.")],
+    to: Annotated[
+        str, typer.Option(help="Index to write: a folder, es://host:9200/name or opensearch://host:9200/name.")
+    ],
     format_: Annotated[
         str | None,
         typer.Option("--format", help=f"Format of the corpus, if not detected: {', '.join(FORMATS.builtin)}."),
@@ -34,12 +36,12 @@ def index_corpus(
     rejects: Annotated[Path | None, typer.Option(help="File for malformed rows. [TO.rejects.jsonl]")] = None,
     bad_rows: Annotated[int, typer.Option(min=0, help="Abort after more than this many malformed rows.")] = 100,
     analyzer: Annotated[str, typer.Option(help="english, or standard for other languages.")] = "english",
-    k1: Annotated[float, typer.Option(help="BM25's k1; other values need Elasticsearch.")] = 1.2,
-    b: Annotated[float, typer.Option(help="BM25's b; other values need Elasticsearch.")] = 0.75,
+    k1: Annotated[float, typer.Option(help="BM25's k1; other values need Elasticsearch or OpenSearch.")] = 1.2,
+    b: Annotated[float, typer.Option(help="BM25's b; other values need Elasticsearch or OpenSearch.")] = 0.75,
     title_weight: Annotated[
         float | None, typer.Option(help="Score the title as a separate field with this boost.")
     ] = None,
-    shards: Annotated[int, typer.Option(min=1, help="Number of Elasticsearch shards.")] = 1,
+    shards: Annotated[int, typer.Option(min=1, help="Number of shards on a server.")] = 1,
 ) -> None:
     """Build a search index from a corpus."""
     from r1searcher.retrieval.indexing import command

@@ -132,11 +132,11 @@ class Retrieval(Section):
         return settings_of_table(self.kind, {**({"url": self.url} if self.url else {}), **(self.model_extra or {})})
 
     def absolute(self) -> Self:
-        """The same retriever, valid in any working directory. A chain becomes a table."""
+        """The same retriever, valid in any working directory. A URL with several keys becomes a table."""
         if not self.is_set:
             return self
         engine = self.engine.absolute()
-        if "of" not in type(engine).model_fields:
+        if engine.model_fields_set <= {"kind", "url"}:
             return self.model_copy(update={"url": engine.url}) if self.url else self
         table = engine.model_dump(mode="json", exclude_unset=True)
         return type(self).model_validate({**table, "kind": engine.kind, "retry_timeout_s": self.retry_timeout_s})

@@ -29,6 +29,7 @@ RETRIEVERS: Registry[type[EngineSettings]] = Registry(
     {
         "bm25": "r1searcher.retrieval.engines.bm25:Settings",
         "es": "r1searcher.retrieval.engines.elasticsearch:Settings",
+        "opensearch": "r1searcher.retrieval.engines.opensearch:Settings",
         "http": "r1searcher.retrieval.engines.http:Settings",
         "simulated": "r1searcher.retrieval.engines.simulated:Settings",
         "web": "r1searcher.retrieval.engines.web:Settings",
@@ -42,7 +43,7 @@ RETRIEVERS: Registry[type[EngineSettings]] = Registry(
 
 _ARROW, _PLUS = " -> ", " + "
 
-_OTHER_SCHEMES = {"file": "bm25", "es+https": "es", "https": "http"}
+_OTHER_SCHEMES = {"file": "bm25", "es+https": "es", "opensearch+https": "opensearch", "https": "http"}
 """URL schemes that are not the name of their kind."""
 
 
@@ -117,6 +118,8 @@ def open_retriever(engine: str | EngineSettings) -> Retriever:
 
     - `index/` or `file:index/`: an embedded index;
     - `es://host:9200/name`, `es+https://…`: Elasticsearch, filled by `r1s index-corpus`;
+    - `es://host:9200/name?fields=title,text`: any other index of Elasticsearch;
+    - `opensearch://…`, `opensearch+https://…`: the same with OpenSearch;
     - `http://host:8000/retrieve`: a server that speaks Search-R1's protocol;
     - `http://host:8000/queries`: one that speaks R1-Searcher's;
     - `KIND:…`: an engine of that name from another package;

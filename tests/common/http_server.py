@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
@@ -11,16 +12,18 @@ from starlette.routing import BaseRoute
 
 
 @contextmanager
-def http_server(routes: Sequence[BaseRoute], host: str = "127.0.0.1") -> Iterator[str]:
-    """Its address, on a free port."""
-    config = uvicorn.Config(Starlette(routes=routes), host=host, port=0, log_level="error", access_log=False)
+def http_server(routes: Sequence[BaseRoute], host: str = "127.0.0.1", certificate: Path | None = None) -> Iterator[str]:
+    """Its address, on a free port; https with a certificate, a file that has its key too."""
+    config = uvicorn.Config(
+        Starlette(routes=routes), host=host, port=0, log_level="error", access_log=False, ssl_certfile=certificate
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
         time.sleep(0.01)
     try:
-        yield f"http://{host}:{server.servers[0].sockets[0].getsockname()[1]}"
+        yield f"{'https' if certificate else 'http'}://{host}:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join()

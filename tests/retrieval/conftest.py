@@ -6,7 +6,7 @@ import pytest
 
 from r1searcher.corpora.readers import read_passages
 from r1searcher.retrieval.indexing.bm25 import build
-from tests.retrieval.nodes import Node, Server, running_server
+from tests.retrieval.nodes import Node, Server, outside_opensearch, running_server
 from tests.retrieval.serving import serving
 from tests.shared_data import DATA, shared
 
@@ -70,6 +70,21 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = running_server(9, tmp_path_factory.mktemp("elasticsearch9"))
     yield server
     server.stop()
+
+
+@pytest.fixture(params=["es", "opensearch"])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """Elasticsearch, and OpenSearch where there is one; else Elasticsearch again, with the client of OpenSearch."""
+    outside = None
+    if request.param == "opensearch":
+        pytest.importorskip("opensearchpy", reason="needs the extra [opensearch]")
+        outside = outside_opensearch()
+    found: Server = outside or request.getfixturevalue("node")
+    found.scheme = request.param
+    yield found
+    if outside:
+        outside.stop()
+    found.scheme = "es"
 
 
 @pytest.fixture

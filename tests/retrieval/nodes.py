@@ -1,9 +1,13 @@
 """A real Elasticsearch for tests: the one whose address R1S_TEST_ELASTICSEARCH_URL gives, such as http://127.0.0.1:9200,
 else one that `elasticsearch/start` in the folder named by R1S_TEST_SHARED starts.
 
+OpenSearch is the server at R1S_TEST_OPENSEARCH_URL. Without one, its client talks to Elasticsearch: r1searcher sends
+the same requests to both.
+
 `make test-elasticsearch` finds or starts one and runs the tests that need it.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -14,38 +18,58 @@ import urllib.error
 import urllib.request
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
-from elasticsearch import Elasticsearch
 
 from tests.shared_data import has_shared, shared
 
 URL_VARIABLE = "R1S_TEST_ELASTICSEARCH_URL"
+OPENSEARCH_VARIABLE = "R1S_TEST_OPENSEARCH_URL"
 LAUNCHER = "elasticsearch/start"
 """In the larger data: a program that starts a node, `start MAJOR DATA_FOLDER PORT`."""
 
 
 class Server:
-    """A running Elasticsearch, and the names that tests give their indexes on it."""
+    """A running Elasticsearch, and the names that tests give their indexes on it. `scheme`: the client's."""
+
+    scheme = "es"
 
     def __init__(self, server: str, prefix: str = "") -> None:
         self.server = server
         self._prefix = prefix
 
     def name(self, index: str) -> str:
-        return self._prefix + index
+        return f"{self._prefix}{index}{'' if self.scheme == 'es' else '-os'}"
 
     def url(self, index: str) -> str:
-        return f"es://{self.server.split('://')[1]}/{self.name(index)}"
+        return f"{self.scheme}://{self.server.split('://')[1]}/{self.name(index)}"
+
+    def request(self, method: str, path: str, body: Any = None) -> Any:
+        """A request without any client; a list as body is one of lines."""
+        rows = body if isinstance(body, list) else [] if body is None else [body]
+        content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        kind = "application/x-ndjson" if isinstance(body, list) else "application/json"
+        asked = urllib.request.Request(f"{self.server}{path}", content or None, {"Content-Type": kind}, method=method)
+        with urllib.request.urlopen(asked, timeout=120) as response:
+            return json.load(response)
+
+    def fill(self, index: str, mapping: dict[str, Any], documents: dict[str, Any], **settings: Any) -> None:
+        """An index as somebody else may have filled it, with one shard."""
+        name = self.name(index)
+        settings = {"number_of_shards": 1, "number_of_replicas": 0, **settings}
+        self.request("PUT", f"/{name}", {"settings": settings, "mappings": {"properties": mapping}})
+        rows = [row for id_, document in documents.items() for row in ({"index": {"_id": id_}}, document)]
+        answer = self.request("POST", f"/{name}/_bulk?refresh=true", rows)
+        assert not answer["errors"], answer
 
     def start(self) -> None:
         """An outside server runs already."""
 
     def stop(self) -> None:
         """Leave an outside server as it was found."""
-        with Elasticsearch(self.server) as client:
-            for index in client.indices.get(index=f"{self._prefix}*", expand_wildcards="all").body:
-                client.indices.delete(index=index)
+        for index in self.request("GET", f"/{self._prefix}*?expand_wildcards=all"):
+            self.request("DELETE", f"/{index}")
 
 
 class Node(Server):
@@ -81,8 +105,8 @@ class Node(Server):
         else:
             raise RuntimeError(f"Elasticsearch {self.major} did not start: see {self._data / 'node.log'}")
         # On a disk that is 85 % full, shards of new indexes would not be started, and every load would wait for them.
-        with Elasticsearch(self.server) as client:
-            client.cluster.put_settings(transient={"cluster.routing.allocation.disk.threshold_enabled": False})
+        setting = {"cluster.routing.allocation.disk.threshold_enabled": False}
+        self.request("PUT", "/_cluster/settings", {"persistent": setting})
 
     def stop(self) -> None:
         self._end(signal.SIGTERM)
@@ -100,9 +124,9 @@ class Node(Server):
 def running_server(major: int, data: Path) -> Server:
     """Elasticsearch of that major version, started; skips the test where there is none."""
     outside = os.environ.get(URL_VARIABLE)
-    version = _version(outside) if outside else ""
+    version = str(Server(outside.rstrip("/")).request("GET", "/")["version"]["number"]) if outside else ""
     if outside and version.startswith(f"{major}."):
-        server = Server(outside.rstrip("/"), f"r1s-test-{uuid.uuid4().hex[:8]}-")
+        server = _outside(outside)
     elif has_shared(LAUNCHER):
         server = Node(major, data)
     elif outside:
@@ -113,9 +137,14 @@ def running_server(major: int, data: Path) -> Server:
     return server
 
 
-def _version(url: str) -> str:
-    with Elasticsearch(url) as client:
-        return str(client.info()["version"]["number"])
+def outside_opensearch() -> Server | None:
+    """The OpenSearch that a variable names."""
+    url = os.environ.get(OPENSEARCH_VARIABLE)
+    return _outside(url) if url else None
+
+
+def _outside(url: str) -> Server:
+    return Server(url.rstrip("/"), f"r1s-test-{uuid.uuid4().hex[:8]}-")
 
 
 def _java(major: int) -> str:

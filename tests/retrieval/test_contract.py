@@ -51,8 +51,19 @@ def test_wrappers_keep_it(index: Path, wrapped: Callable[[Retriever], Retriever]
     asyncio.run(check_retriever(wrapped(Good()), "town river"))
 
 
-@pytest.mark.parametrize("form", ["http://127.0.0.1:{}/retrieve", "http://127.0.0.1:{}/queries", "es://127.0.0.1:{}/x"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "http://127.0.0.1:{}/retrieve",
+        "http://127.0.0.1:{}/queries",
+        "es://127.0.0.1:{}/x",
+        "es://127.0.0.1:{}/x?fields=title",
+        "opensearch://127.0.0.1:{}/x",
+    ],
+)
 def test_an_engine_that_is_gone_is_never_an_empty_result(form: str) -> None:
+    if form.startswith("opensearch"):
+        pytest.importorskip("opensearchpy", reason="needs the extra [opensearch]")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     asyncio.run(check_outage(open_retriever(form.format(port))))

@@ -1,4 +1,4 @@
-"""What an Elasticsearch server may answer that is wrong, or that will pass.
+"""What a server of Elasticsearch or OpenSearch may answer that is wrong, or that will pass; each by its own client.
 
 No healthy server gives these answers, so a small one of ours does. The real one: tests/retrieval/test_elasticsearch.py.
 """
@@ -6,9 +6,11 @@ No healthy server gives these answers, so a small one of ours does. The real one
 import asyncio
 import copy
 import json
+import re
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -42,8 +44,19 @@ FOUND = {
 }
 
 
+Serve = Callable[..., AbstractContextManager[str]]
+PRODUCTS = {"es": "Elasticsearch", "opensearch": "OpenSearch"}
+
+
+@pytest.fixture(params=PRODUCTS)
+def serve(request: pytest.FixtureRequest) -> Serve:
+    if request.param == "opensearch":
+        pytest.importorskip("opensearchpy", reason="needs the extra [opensearch]")
+    return partial(_serve, request.param)
+
+
 @contextmanager
-def elasticsearch(states: Any = STATES, found: Any = None, status: str = "200 OK") -> Iterator[str]:
+def _serve(scheme: str, states: Any = STATES, found: Any = None, status: str = "200 OK") -> Iterator[str]:
     """The URL of an index on a server that describes it so, and answers a search so."""
     responses = found if isinstance(found, dict) and "responses" in found else {"responses": [found or FOUND]}
 
@@ -55,11 +68,11 @@ def elasticsearch(states: Any = STATES, found: Any = None, status: str = "200 OK
             value, line = responses, status
         elif path != b"/":
             value = states
-        headers = ("Content-Type: application/json", "X-Elastic-Product: Elasticsearch")
-        answer(json.dumps(value).encode(), line, *headers)(connection, request)
+        product = ["X-Elastic-Product: Elasticsearch"] if scheme == "es" else []
+        answer(json.dumps(value).encode(), line, "Content-Type: application/json", *product)(connection, request)
 
     with raw_server(behave) as server:
-        yield server.url.replace("http:", "es:") + "/ix"
+        yield server.url.replace("http:", f"{scheme}:") + "/ix"
 
 
 def search(url: str, top_k: int = 5) -> list[Hit]:
@@ -87,8 +100,8 @@ def changed(value: Any, path: str, new: Any) -> Any:
     return value
 
 
-def test_the_answers_that_the_others_are_made_of() -> None:
-    with elasticsearch() as url:
+def test_the_answers_that_the_others_are_made_of(serve: Serve) -> None:
+    with serve() as url:
         assert search(url) == [Hit(Passage("1", "T", "x"), 1.5)]
 
 
@@ -119,17 +132,20 @@ def test_the_answers_that_the_others_are_made_of() -> None:
         ("timed_out", "x"),
     ],
 )
-def test_hits_of_another_shape_are_one_sentence(path: str, new: Any) -> None:
-    with elasticsearch(found=changed(FOUND, path, new)) as url, pytest.raises(RetrieverError) as raised:
+def test_hits_of_another_shape_are_one_sentence(serve: Serve, path: str, new: Any) -> None:
+    with serve(found=changed(FOUND, path, new)) as url, pytest.raises(RetrieverError) as raised:
         search(url)
-    assert "sent a response that is not Elasticsearch's" in str(raised.value)
+    assert re.search(r"sent a response that is not (Elasticsearch|OpenSearch)'s", str(raised.value))
     assert str(raised.value).isprintable()
     assert not raised.value.transient
 
 
 @pytest.mark.parametrize("responses", [None, {}, [], [FOUND, FOUND], "x", [None], ["x"]])
-def test_an_msearch_of_another_shape_is_one_sentence(responses: Any) -> None:
-    with elasticsearch(found={"responses": responses}) as url, pytest.raises(RetrieverError, match="not Elasticsearch"):
+def test_an_msearch_of_another_shape_is_one_sentence(serve: Serve, responses: Any) -> None:
+    with (
+        serve(found={"responses": responses}) as url,
+        pytest.raises(RetrieverError, match=r"not (Elasticsearch|OpenSearch)'s"),
+    ):
         search(url)
 
 
@@ -153,16 +169,16 @@ STATE_CHANGES = [
 
 
 @pytest.mark.parametrize(("path", "new"), STATE_CHANGES)
-def test_an_index_of_another_shape_is_one_sentence(path: str, new: Any) -> None:
-    with elasticsearch(changed(STATES, path, new)) as url, pytest.raises(R1Error) as raised:
+def test_an_index_of_another_shape_is_one_sentence(serve: Serve, path: str, new: Any) -> None:
+    with serve(changed(STATES, path, new)) as url, pytest.raises(R1Error) as raised:
         search(url)
     assert str(raised.value).isprintable()
 
 
 @pytest.mark.parametrize("states", [None, [], "x", 3, {"ix-000001": {}}, {"error": 3}, {"error": {"root_cause": {}}}])
-def test_indexes_of_another_shape_are_one_sentence(states: Any) -> None:
+def test_indexes_of_another_shape_are_one_sentence(serve: Serve, states: Any) -> None:
     for ask in (search, lambda url: check_target(url, False), lambda url: load([Passage("1", "T", "x")], url)):
-        with elasticsearch(states) as url, pytest.raises(R1Error) as raised:
+        with serve(states) as url, pytest.raises(R1Error) as raised:
             ask(url)
         assert str(raised.value).isprintable()
 
@@ -194,32 +210,43 @@ def error(kind: Any, status: int, reason: Any = "why") -> Any:
     ids=lambda value: str(value)[:70],
 )
 @pytest.mark.parametrize("whole", [False, True])
-def test_which_errors_of_a_search_may_pass(found: Any, transient: bool, whole: bool) -> None:
+def test_which_errors_of_a_search_may_pass(serve: Serve, found: Any, transient: bool, whole: bool) -> None:
     """As an error of one query in an msearch, and of the whole request."""
     if whole and "error" not in found:
         return
-    made = elasticsearch(found=found)
+    made = serve(found=found)
     if whole:
-        made = elasticsearch(found={"responses": 0, **found}, status=f"{found['status']} X")
+        made = serve(found={"responses": 0, **found}, status=f"{found['status']} X")
     with made as url, pytest.raises(RetrieverError) as raised:
         search(url)
     assert raised.value.transient is transient
     assert str(raised.value).isprintable()
 
 
-def test_nobody_there_may_pass_and_no_access_will_not() -> None:
-    with pytest.raises(RetrieverError, match="does not answer") as raised:
-        search("es://127.0.0.1:9/ix")
-    assert raised.value.transient
+def test_nobody_there_may_pass_and_no_access_will_not(serve: Serve) -> None:
+    for scheme in PRODUCTS:
+        with pytest.raises(RetrieverError, match="does not answer") as raised:
+            search(f"{scheme}://127.0.0.1:9/ix")
+        assert raised.value.transient
     for status in (401, 403):
         with (
-            elasticsearch(found=error("security_exception", status)) as url,
+            serve(found=error("security_exception", status)) as url,
             pytest.raises(InputError, match="refuses"),
         ):
             search(url)
 
 
-def test_more_hits_than_asked_for_are_cut() -> None:
+def test_more_hits_than_asked_for_are_cut(serve: Serve) -> None:
     many = changed(FOUND, "hits/hits", FOUND["hits"]["hits"] * 9)  # type: ignore[index]
-    with elasticsearch(found=many) as url:
+    with serve(found=many) as url:
         assert len(search(url, 3)) == 3
+
+
+@pytest.mark.parametrize(
+    ("created", "factor"), [(8536000, 2.0), (136407827, 2.0), (137217827, 1.0)], ids=["es 8.19", "os 2.19", "os 3.0"]
+)
+def test_scores_are_lucenes_whatever_the_server_multiplies_them_by(serve: Serve, created: int, factor: float) -> None:
+    """Elasticsearch and OpenSearch before 3.0 multiply by k1 + 1, later ones do not."""
+    states = changed(STATES, "ix-000001/settings/index/version", {"created": str(created)})
+    with serve(states) as url:
+        assert search(url)[0].score == 3.0 / factor

@@ -1,5 +1,7 @@
 """Elasticsearch, a real one: same ranking as the embedded index, and every way in which a server lets one down.
 
+Tests with the fixture `server` run with the clients of Elasticsearch and of OpenSearch.
+
 `make test-elasticsearch` runs these tests; tests/retrieval/nodes.py says where the server comes from.
 """
 
@@ -21,8 +23,9 @@ from r1searcher.corpora.passage import Passage
 from r1searcher.corpora.readers import read_passages
 from r1searcher.errors import InputError, RetrieverError
 from r1searcher.evaluation.recall_command import RecallRequest, run_recall
-from r1searcher.retrieval import elasticsearch_client, open_retriever
+from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.base import Hit, Retriever, hits_of
+from r1searcher.retrieval.elastic import elasticsearch as client
 from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
 from r1searcher.retrieval.indexing import elasticsearch as indexing
 from r1searcher.retrieval.indexing.analyzer import Analyzer
@@ -66,10 +69,10 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_ranking_and_scores_are_those_of_the_embedded_index(
-    node: Server, corpus: str, place: str, hits: str, request: pytest.FixtureRequest
+    server: Server, corpus: str, place: str, hits: str, request: pytest.FixtureRequest
 ) -> None:
     """With three shards and four loading threads."""
-    url = node.url(corpus)
+    url = server.url(corpus)
     manifest = load(read_passages(request.getfixturevalue(corpus)), url, IndexOptions(shards=3), threads=4)
     embedded = EmbeddedIndex(request.getfixturevalue(place))
     assert manifest == embedded.manifest
@@ -106,8 +109,8 @@ def test_our_analyzer_makes_the_terms_that_elasticsearch_makes(
             assert [analyzer.terms(text) for text in asked] == expected
 
 
-def test_many_searches_at_once(node: Server) -> None:
-    url = node.url("many")
+def test_many_searches_at_once(server: Server) -> None:
+    url = server.url("many")
     load(passages(300), url)
 
     async def run() -> list[list[tuple[Hit, ...]]]:
@@ -126,32 +129,31 @@ def test_many_searches_at_once(node: Server) -> None:
     "query",
     ["", '"', "(((", "a:b AND NOT", "\\", "[a TO b]", "\x00", "*", "/.*/", "\ud800", "x " * 50_000, "y" * 100_000],
 )
-def test_a_hostile_query_is_only_words(node: Server, query: str) -> None:
-    url = node.url("hostile")
-    with Elasticsearch(node.server) as client:
-        if not client.indices.exists(index=node.name("hostile")):
-            load(passages(20), url)
+def test_a_hostile_query_is_only_words(server: Server, query: str) -> None:
+    url = server.url("hostile")
+    if server.name("hostile-000001") not in server.request("GET", "/*"):
+        load(passages(20), url)
     assert ids(url, query) == ids(url, query)
     assert ids(url, f"number7 {query}")[0] == "p7"
 
 
-def test_title_weight_k1_and_b_are_used(node: Server, tmp_path: Path) -> None:
+def test_title_weight_k1_and_b_are_used(server: Server, tmp_path: Path) -> None:
     rows = [Passage("title", "Oslo", "a town"), Passage("text", "Some town", "Oslo, Oslo lies here among other ranks")]
     options = IndexOptions(settings=IndexSettings(title_weight=4.0))
     build(rows, tmp_path / "ix", options)
-    load(rows, node.url("weighted"), options)
+    load(rows, server.url("weighted"), options)
     for query in ("Oslo", "town ranks Oslo oslo"):
         ours = EmbeddedIndex(tmp_path / "ix").search_one(query, 5)
-        theirs = search(node.url("weighted"), [query])[0]
+        theirs = search(server.url("weighted"), [query])[0]
         assert [hit.passage for hit in ours] == [hit.passage for hit in theirs]
         assert [hit.score for hit in ours] == pytest.approx([hit.score for hit in theirs], rel=1e-5)
-    load(rows, node.url("flat"), IndexOptions(settings=IndexSettings(k1=0.0)))
-    first, second = search(node.url("flat"), ["Oslo"])[0]
+    load(rows, server.url("flat"), IndexOptions(settings=IndexSettings(k1=0.0)))
+    first, second = search(server.url("flat"), ["Oslo"])[0]
     assert first.score == second.score, "k1 0 counts a term once and no length"
 
 
-def test_the_old_index_answers_until_the_new_one_is_whole(node: Server) -> None:
-    url = node.url("switched")
+def test_the_old_index_answers_until_the_new_one_is_whole(server: Server) -> None:
+    url = server.url("switched")
     load(passages(50, "city"), url)
 
     def watched() -> Iterator[Passage]:
@@ -164,13 +166,12 @@ def test_the_old_index_answers_until_the_new_one_is_whole(node: Server) -> None:
     load(watched(), url, IndexOptions(overwrite=True))
     check_whole(url, 30, "village")
     assert ids(url, "city") == []
-    with Elasticsearch(node.server) as client:
-        name = node.name("switched")
-        assert list(client.indices.get(index=f"{name}-*").body) == [f"{name}-000002"]
+    name = server.name("switched")
+    assert list(server.request("GET", f"/{name}-0*")) == [f"{name}-000002"]
 
 
-def test_an_open_retriever_follows_the_switch(node: Server) -> None:
-    url = node.url("followed")
+def test_an_open_retriever_follows_the_switch(server: Server) -> None:
+    url = server.url("followed")
     load(passages(5), url, IndexOptions(settings=IndexSettings(k1=0.0)))
 
     async def run() -> tuple[Hit, Hit, bool]:
@@ -292,14 +293,12 @@ def test_a_node_killed_in_mid_search_is_an_error_and_never_an_empty_answer(morta
 
 
 @pytest.mark.usefixtures("small_chunks")
-def test_a_disk_that_is_full_stops_the_load_at_once_and_the_same_command_goes_on(node: Server) -> None:
-    url = node.url("blocked")
-    client = Elasticsearch(node.server)
+def test_a_disk_that_is_full_stops_the_load_at_once_and_the_same_command_goes_on(server: Server) -> None:
+    url = server.url("blocked")
 
     def block(on: bool | None) -> None:
-        client.indices.put_settings(
-            index=f"{node.name('blocked')}-*", settings={"index.blocks.read_only_allow_delete": on}
-        )
+        name = server.name("blocked")
+        server.request("PUT", f"/{name}-0*/_settings", {"index.blocks.read_only_allow_delete": on})
 
     def blocked() -> Iterator[Passage]:
         for n, passage in enumerate(passages(2000)):
@@ -312,11 +311,10 @@ def test_a_disk_that_is_full_stops_the_load_at_once_and_the_same_command_goes_on
     block(None)
     load(passages(2000), url)
     check_whole(url, 2000)
-    client.close()
 
 
-def test_restart_throws_an_interrupted_load_away(node: Server) -> None:
-    url = node.url("restarted")
+def test_restart_throws_an_interrupted_load_away(server: Server) -> None:
+    url = server.url("restarted")
 
     def broken() -> Iterator[Passage]:
         yield from passages(10)
@@ -328,25 +326,23 @@ def test_restart_throws_an_interrupted_load_away(node: Server) -> None:
     check_whole(url, 20, "village")
 
 
-def test_an_index_of_somebody_else_is_neither_searched_nor_touched(node: Server) -> None:
-    with Elasticsearch(node.server) as client:
-        client.indices.create(index=node.name("foreign"), mappings={"properties": {"body": {"type": "text"}}})
-        client.index(index=node.name("foreign"), id="1", document={"body": "precious"}, refresh=True)
-        with pytest.raises(InputError, match="is not from `r1s index-corpus`: choose another name"):
-            ids(node.url("foreign"), "precious")
-        with pytest.raises(InputError, match="is not from `r1s index-corpus`"):
-            load(passages(1), node.url("foreign"), IndexOptions(overwrite=True, restart=True))
-        assert client.count(index=node.name("foreign"))["count"] == 1
+def test_an_index_of_somebody_else_is_neither_searched_nor_touched(server: Server) -> None:
+    server.fill("foreign", {"body": {"type": "text"}}, {"1": {"body": "precious"}})
+    with pytest.raises(InputError, match=r"is not from `r1s index-corpus`: .*add \?fields=.*with text: body\)"):
+        ids(server.url("foreign"), "precious")
+    with pytest.raises(InputError, match="is not from `r1s index-corpus`: choose another name"):
+        load(passages(1), server.url("foreign"), IndexOptions(overwrite=True, restart=True))
+    assert server.request("GET", f"/{server.name('foreign')}/_count")["count"] == 1
 
 
-def test_a_wrong_name_an_empty_corpus_and_a_huge_top_k(node: Server) -> None:
-    with pytest.raises(InputError, match=f"has no index {node.name('nowhere')}: fill it with `r1s index-corpus"):
-        ids(node.url("nowhere"), "x")
+def test_a_wrong_name_an_empty_corpus_and_a_huge_top_k(server: Server) -> None:
+    with pytest.raises(InputError, match=f"has no index {server.name('nowhere')}: fill it with `r1s index-corpus"):
+        ids(server.url("nowhere"), "x")
     with pytest.raises(InputError, match="does not contain a passage"):
-        load([], node.url("empty"))
-    load(passages(3), node.url("three"))
+        load([], server.url("empty"))
+    load(passages(3), server.url("three"))
     with pytest.raises(InputError, match="at most 10,000 passages per query, not 10,001"):
-        ids(node.url("three"), "many", 10_001)
+        ids(server.url("three"), "many", 10_001)
 
 
 def test_unreachable_is_one_sentence() -> None:
@@ -423,7 +419,7 @@ def test_a_client_newer_than_its_server_is_told_the_pin_that_mends_it(
 
     asked = r"application/vnd.elasticsearch+\g<1>; compatible-with=9"
     monkeypatch.setattr(_base, "_COMPAT_MIMETYPE_SUB", asked)
-    monkeypatch.setattr(elasticsearch_client.elasticsearch, "__version__", (9, 5, 0))
+    monkeypatch.setattr(client.elasticsearch, "__version__", (9, 5, 0))
     with pytest.raises(
         InputError, match=r"older than the installed client, 9.5.0: pip install 'elasticsearch>=8.19,<9'"
     ):

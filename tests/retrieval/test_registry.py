@@ -22,6 +22,8 @@ from r1searcher.retrieval.registry import RETRIEVERS, described, kind_of, settin
         ("", "bm25"),
         ("es://host:9200/name", "es"),
         ("es+https://host/name", "es"),
+        ("opensearch://host:9200/name", "opensearch"),
+        ("opensearch+https://host/name", "opensearch"),
         ("http://host/retrieve", "http"),
         ("https://host/queries", "http"),
     ],
@@ -48,6 +50,7 @@ def test_every_kind_is_named_as_it_is_registered_and_lists_its_keys() -> None:
         assert RETRIEVERS[name].model_fields["kind"].default == name
     keys = {"API_KEY", "USER", "PASSWORD", "CA"}
     assert set(settings_of("es://h/x").environment) == {f"R1S_ELASTICSEARCH_{key}" for key in keys}
+    assert set(settings_of("opensearch://h/x").environment) == {f"R1S_OPENSEARCH_{k}" for k in keys - {"API_KEY"}}
     assert settings_of("index").environment == settings_of("http://h/retrieve").environment == ()
 
 
@@ -59,6 +62,7 @@ def test_a_manifest_shows_no_secret_of_a_url() -> None:
 def test_what_can_be_filled_is_a_registry_too(tmp_path: Path) -> None:
     assert set(INDEXERS.builtin) < set(RETRIEVERS.builtin)
     assert open_indexer(f"file:{tmp_path}", IndexOptions()).folder == tmp_path
-    assert open_indexer("es://h/x", IndexOptions()).folder is None
+    for url in ("es://h/x", "opensearch+https://h/x"):
+        assert open_indexer(url, IndexOptions()).folder is None
     with pytest.raises(InputError, match="cannot be filled"):
         open_indexer("http://h/retrieve", IndexOptions())

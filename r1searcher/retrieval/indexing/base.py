@@ -50,6 +50,7 @@ INDEXERS: Registry[Callable[[str, IndexOptions], Indexer]] = Registry(
     {
         "bm25": "r1searcher.retrieval.indexing.bm25:Bm25Indexer",
         "es": "r1searcher.retrieval.indexing.elasticsearch:ElasticsearchIndexer",
+        "opensearch": "r1searcher.retrieval.indexing.elasticsearch:ElasticsearchIndexer",
     },
     Callable,
 )
@@ -60,5 +61,5 @@ def open_indexer(url: str, options: IndexOptions) -> Indexer:
     """The indexer for a retriever URL. Raises `InputError` for one that cannot be filled."""
     kind = kind_of(url)
     if kind not in INDEXERS:
-        raise InputError(f"{url} cannot be filled: give a folder, or es://host:9200/name.")
+        raise InputError(f"{url} cannot be filled: give a folder, es://host:9200/name or opensearch://host:9200/name.")
     return INDEXERS[kind](url, options)

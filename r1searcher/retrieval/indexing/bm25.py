@@ -143,7 +143,7 @@ class Bm25Indexer:
     def __init__(self, url: str, options: IndexOptions) -> None:
         name = folder_of(url)
         if not name.strip():
-            raise InputError("--to is empty: give a folder, or es://host:9200/name.")
+            raise InputError("--to is empty: give a folder, es://host:9200/name or opensearch://host:9200/name.")
         self.folder = Path(name)
         self._options = options
 

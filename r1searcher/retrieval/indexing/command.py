@@ -62,11 +62,15 @@ def index_corpus(request: IndexRequest) -> None:
 def _checked_indexer(to: str, options: IndexOptions) -> Indexer:
     """The indexer for the target. Raises `InputError` if it cannot be used, before any download."""
     if "\0" in to:
-        raise InputError("--to contains a NUL character: give a folder, or es://host:9200/name.")
+        raise InputError(
+            "--to contains a NUL character: give a folder, es://host:9200/name or opensearch://host:9200/name."
+        )
     try:
         urlsplit(to)
     except ValueError as error:
-        raise InputError(f"{to} is not a URL ({error}): give a folder, or es://host:9200/name.") from None
+        raise InputError(
+            f"{to} is not a URL ({error}): give a folder, es://host:9200/name or opensearch://host:9200/name."
+        ) from None
     indexer = open_indexer(to, options)
     indexer.check()
     return indexer

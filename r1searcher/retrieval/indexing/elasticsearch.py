@@ -1,32 +1,22 @@
-"""Fills Elasticsearch: loads passages into an index that gets its name when it is complete."""
+"""Fills Elasticsearch or OpenSearch: loads passages into an index that gets its name when it is complete."""
 
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from elasticsearch import Elasticsearch
 from pydantic import BaseModel, Field
 
 from r1searcher.common.retry import RetryPolicy
 from r1searcher.corpora.passage import Passage
 from r1searcher.errors import InputError, RetrieverError
-from r1searcher.retrieval.elasticsearch_client import (
-    META,
-    Address,
-    Source,
-    boundary,
-    error_of,
-    generations,
-    indexes,
-    read,
-    refusal,
-    unfinished,
-)
+from r1searcher.retrieval.elastic.indexes import META, Source, generations, indexes, unfinished
+from r1searcher.retrieval.elastic.server import Address, Connection, error_of, read, refusal
 from r1searcher.retrieval.indexing.base import IndexOptions
 from r1searcher.retrieval.indexing.manifest import CorpusHash, Manifest, encode
 
@@ -72,7 +62,7 @@ class _Progress(BaseModel):
 
 
 class ElasticsearchIndexer:
-    """`es://host:9200/name` or `es+https://…`, to be filled."""
+    """`es://host:9200/name` or `opensearch://host:9200/name`, to be filled."""
 
     folder: Path | None = None
 
@@ -96,7 +86,7 @@ def load(
     retry_timeout_s: float = 60.0,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> Manifest:
-    """Index passages into Elasticsearch under the name in `url`, which can be searched only when it is complete.
+    """Index passages on a server under the name in `url`, which can be searched only when it is complete.
 
     An interrupted load of the same passages is resumed. With `options.overwrite` the finished index can be searched
     until the new one replaces it. If a server does not respond, requests are retried for `retry_timeout_s` seconds.
@@ -104,25 +94,25 @@ def load(
     """
     options = options or IndexOptions()
     address = Address.parse(url)
-    with boundary(address), address.connect() as client:
-        _refuse_name_in_use(client, address, options.overwrite)
-        target = _Load(client, address, options, retry_timeout_s)
+    with closing(address.connect()) as connection:
+        _refuse_name_in_use(connection, address, options.overwrite)
+        target = _Load(connection, address, options, retry_timeout_s)
         return target.run(passages, threads, on_progress)
 
 
 def check_target(url: str, overwrite: bool) -> None:
     """Raises what `load` would raise before it sends anything; call it before large downloads."""
     address = Address.parse(url)
-    with boundary(address), address.connect() as client:
-        _refuse_name_in_use(client, address, overwrite)
+    with closing(address.connect()) as connection:
+        _refuse_name_in_use(connection, address, overwrite)
 
 
-def _refuse_name_in_use(client: Elasticsearch, address: Address, overwrite: bool) -> None:
-    client.info()  # here the client checks which server this is
-    found = indexes(client, address, address.name)
+def _refuse_name_in_use(connection: Connection, address: Address, overwrite: bool) -> None:
+    connection.request("GET", "/")  # here the client checks which server this is
+    found = indexes(connection, address, address.name)
     if not found:
         return
-    if address.name in found or set(found) - set(generations(client, address)):
+    if address.name in found or set(found) - set(generations(connection, address)):
         raise InputError(f"{address.name} at {address.server} is not from `r1s index-corpus`: choose another name.")
     if not overwrite:
         raise InputError(
@@ -133,15 +123,15 @@ def _refuse_name_in_use(client: Elasticsearch, address: Address, overwrite: bool
 class _Load:
     """A load in progress into one index that does not have an alias yet."""
 
-    def __init__(self, client: Elasticsearch, address: Address, options: IndexOptions, retry_timeout_s: float) -> None:
-        self._client = client
+    def __init__(self, connection: Connection, address: Address, options: IndexOptions, retry_timeout_s: float) -> None:
+        self._connection = connection
         self._address = address
         self._settings = settings = options.settings
         self._retries = RetryPolicy(deadline=retry_timeout_s, first_pause=0.2, longest_pause=5.0)
-        begun = unfinished(client, address)
+        begun = unfinished(connection, address)
         if options.restart:
             for index in begun:
-                client.indices.delete(index=index)
+                connection.request("DELETE", f"/{index}")
             begun = {}
         self._progress: dict[str, Any] = {
             "settings": asdict(settings),
@@ -154,7 +144,7 @@ class _Load:
             if self._progress["settings"] != asdict(settings):
                 raise self._other_corpus()
         else:
-            last = max((int(index[-6:]) for index in generations(client, address)), default=0)
+            last = max((int(index[-6:]) for index in generations(connection, address)), default=0)
             self._index = f"{address.name}-{last + 1:06d}"
             self._create(options.shards)
 
@@ -170,16 +160,14 @@ class _Load:
         else:
             fields |= {"title": terms, "text": terms}
         similarity = {"type": "BM25", "k1": self._settings.k1, "b": self._settings.b}
-        self._client.indices.create(
-            index=self._index,
-            settings={
-                "number_of_shards": shards,
-                "number_of_replicas": 0,
-                "refresh_interval": "-1",
-                "similarity": {"default": similarity},
-            },
-            mappings={"dynamic": "strict", "properties": fields, "_meta": {META: self._progress}},
-        )
+        settings = {
+            "number_of_shards": shards,
+            "number_of_replicas": 0,
+            "refresh_interval": "-1",
+            "similarity": {"default": similarity},
+        }
+        mappings = {"dynamic": "strict", "properties": fields, "_meta": {META: self._progress}}
+        self._connection.request("PUT", f"/{self._index}", {"settings": settings, "mappings": mappings})
 
     def _other_corpus(self) -> InputError:
         return InputError(
@@ -238,34 +226,36 @@ class _Load:
 
     def _checkpoint(self, progress: Mapping[str, Any]) -> None:
         self._progress = {**self._progress, **progress}
-        self._retried(lambda: self._client.indices.put_mapping(index=self._index, meta={META: self._progress}))
+        self._retried(lambda: self._put_meta(self._progress))
+
+    def _put_meta(self, ours: Mapping[str, Any]) -> None:
+        self._connection.request("PUT", f"/{self._index}/_mapping", {"_meta": {META: ours}})
 
     def _send(self, chunk: Sequence[Passage], first: int) -> None:
         """Creates the documents of one chunk. Those of an earlier try are compared, not written again."""
-        lines = []
+        rows: list[bytes] = []
         for ordinal, passage in enumerate(chunk, first):
             document = {"ordinal": ordinal, "id": passage.id, "title": passage.title, "text": passage.text}
-            lines.append(f'{{"create":{{"_id":"{ordinal}"}}}}'.encode())
-            lines.append(json.dumps(document, ensure_ascii=False).encode())
-        kinds = self._retried(lambda: self._bulk(lines))
+            rows.append(f'{{"create":{{"_id":"{ordinal}"}}}}'.encode())
+            rows.append(json.dumps(document, ensure_ascii=False).encode())
+        kinds = self._retried(lambda: self._bulk(rows))
         if "version_conflict_engine_exception" in kinds:
             ids = [str(ordinal) for ordinal in range(first, first + len(chunk))]
-            body = self._retried(lambda: self._client.mget(index=self._index, ids=ids).body)
+            body = self._retried(lambda: self._connection.request("POST", f"/{self._index}/_mget", {"ids": ids}))
             found = read(self._address, _Documents, body).docs
             if [document.source and document.source.passage for document in found] != list(chunk):
                 raise self._other_corpus()
 
-    def _bulk(self, lines: Sequence[Any]) -> set[str]:
+    def _bulk(self, rows: list[bytes]) -> set[str]:
         """The kinds of error; only conflicts are left to the caller."""
-        body = self._client.bulk(
-            index=self._index, operations=lines, filter_path="errors,items.*.error,items.*.status"
-        ).body
+        shown = "errors,items.*.error,items.*.status"
+        body = self._connection.request("POST", f"/{self._index}/_bulk", rows, filter_path=shown)
         answer = read(self._address, _Bulk, body)
         kinds = set()
         for item in answer.items if answer.errors else []:
             if item.create.error is None:
                 continue
-            kind, reason = error_of({"error": item.create.error})
+            kind, reason = error_of(self._address, {"error": item.create.error})
             if kind != "version_conflict_engine_exception":
                 raise refusal(self._address, item.create.status, kind, reason)
             kinds.add(kind)
@@ -273,36 +263,28 @@ class _Load:
 
     def _retried(self, call: Callable[[], T]) -> T:
         """Waits up to `retry_timeout_s` seconds for a server that is busy or down. Every call here can be repeated."""
-
-        def work() -> T:
-            with boundary(self._address):
-                return call()
-
         try:
-            return self._retries.call(work)
+            return self._retries.call(call)
         except RetrieverError as error:
             raise RetrieverError(
                 f"{error} What was acknowledged is kept; run the same command to resume.", transient=error.transient
             ) from error
 
     def _finish(self, manifest: Manifest) -> Manifest:
-        self._retried(lambda: self._client.indices.refresh(index=self._index))
-        body = self._retried(lambda: self._client.count(index=self._index).body)
+        self._retried(lambda: self._connection.request("POST", f"/{self._index}/_refresh"))
+        body = self._retried(lambda: self._connection.request("GET", f"/{self._index}/_count"))
         count = read(self._address, _Count, body).count
         if count != manifest.passages:
             raise RetrieverError(
                 f"{self._index} has {count:,} of {manifest.passages:,} passages, so it is not used: "
                 "use --restart to start again."
             )
-        self._client.indices.put_settings(index=self._index, settings={"refresh_interval": None})
-        self._client.indices.put_mapping(
-            index=self._index, meta={META: {**self._progress, "manifest": manifest.to_json()}}
-        )
-        old = [index for index in generations(self._client, self._address) if index < self._index]
-        self._client.indices.update_aliases(
-            actions=[
-                {"add": {"index": self._index, "alias": self._address.name}},
-                *({"remove_index": {"index": index}} for index in old),
-            ]
-        )
+        self._connection.request("PUT", f"/{self._index}/_settings", {"index": {"refresh_interval": None}})
+        self._put_meta({**self._progress, "manifest": manifest.to_json()})
+        old = [index for index in generations(self._connection, self._address) if index < self._index]
+        actions: list[dict[str, Any]] = [
+            {"add": {"index": self._index, "alias": self._address.name}},
+            *({"remove_index": {"index": index}} for index in old),
+        ]
+        self._connection.request("POST", "/_aliases", {"actions": actions})
         return manifest

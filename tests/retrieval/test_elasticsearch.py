@@ -84,6 +84,23 @@ def test_ranking_and_scores_are_those_of_the_embedded_index(
         assert [hit.score for hit in ours] == pytest.approx([hit.score for hit in theirs], rel=1e-6), query
 
 
+def test_shards_that_the_server_does_not_start_are_an_error_with_its_reason(
+    server: Server, wikipedia: Path, wikipedia_index: Path
+) -> None:
+    """As on a disk that is almost full; the same command loads the passages after that."""
+    url, template = server.url("waiting"), f"/_index_template/{server.name('waiting')}"
+    nowhere = {"routing.allocation.require._name": "no-such-node"}
+    body = {"index_patterns": [f"{server.name('waiting')}-*"], "priority": 500, "template": {"settings": nowhere}}
+    server.request("PUT", template, body)
+    try:
+        with pytest.raises(RetrieverError, match=r"not started 1 of 1 shards of waiting.*-000001: node does not match"):
+            load(read_passages(wikipedia), url, retry_timeout_s=0.5)
+    finally:
+        server.request("DELETE", template)
+    server.request("PUT", f"/{server.name('waiting')}-000001/_settings", dict.fromkeys(nowhere))
+    assert load(read_passages(wikipedia), url) == EmbeddedIndex(wikipedia_index).manifest
+
+
 @pytest.mark.parametrize("name", ["english", "standard"])
 @pytest.mark.parametrize(
     ("corpus", "hits"),

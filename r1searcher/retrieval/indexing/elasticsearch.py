@@ -13,8 +13,9 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, Field
 
 from r1searcher.common.retry import RetryPolicy
+from r1searcher.common.terminal import visible
 from r1searcher.corpora.passage import Passage
-from r1searcher.errors import InputError, RetrieverError
+from r1searcher.errors import InputError, R1Error, RetrieverError
 from r1searcher.retrieval.elastic.indexes import META, Source, generations, indexes, unfinished
 from r1searcher.retrieval.elastic.server import Address, Connection, error_of, read, refusal
 from r1searcher.retrieval.indexing.base import IndexOptions
@@ -51,6 +52,35 @@ class _Documents(BaseModel):
 
 class _Count(BaseModel):
     count: int
+
+
+class _Shards(BaseModel):
+    total: int
+    successful: int
+
+
+class _Stats(BaseModel):
+    shards: _Shards = Field(alias="_shards")
+
+
+class _Decider(BaseModel):
+    decision: str
+    explanation: str
+
+
+class _NodeDecision(BaseModel):
+    deciders: list[_Decider] = []
+
+
+class _Allocation(BaseModel):
+    """Why a shard is not started."""
+
+    node_allocation_decisions: list[_NodeDecision] = []
+
+    @property
+    def reason(self) -> str:
+        deciders = (one for node in self.node_allocation_decisions for one in node.deciders)
+        return next((one.explanation for one in deciders if one.decision == "NO"), "it gives no reason")
 
 
 class _Progress(BaseModel):
@@ -167,7 +197,28 @@ class _Load:
             "similarity": {"default": similarity},
         }
         mappings = {"dynamic": "strict", "properties": fields, "_meta": {META: self._progress}}
-        self._connection.request("PUT", f"/{self._index}", {"settings": settings, "mappings": mappings})
+        body = {"settings": settings, "mappings": mappings}
+        self._connection.request("PUT", f"/{self._index}", body, wait_for_active_shards="0")
+
+    def _require_shards(self) -> None:
+        """Raises `RetrieverError` as long as a shard is not started: requests would wait for it until they time out."""
+        body = self._connection.request("GET", f"/{self._index}/_stats/docs", filter_path="_shards")
+        shards = read(self._address, _Stats, body).shards
+        if shards.successful < shards.total:
+            raise RetrieverError(
+                f"{self._address.where} has not started {shards.total - shards.successful} of {shards.total} shards "
+                f"of {self._index}: {self._why_not_started()}",
+                transient=True,
+            )
+
+    def _why_not_started(self) -> str:
+        asked = {"index": self._index, "shard": 0, "primary": True}
+        try:
+            body = self._connection.request("GET", "/_cluster/allocation/explain", asked)
+            reason = read(self._address, _Allocation, body).reason
+        except R1Error:  # for example without the permission to ask
+            reason = _Allocation().reason
+        return visible(" ".join(reason.split())[:300])
 
     def _other_corpus(self) -> InputError:
         return InputError(
@@ -185,6 +236,7 @@ class _Load:
             on_progress(done)
         if (done, corpus.hexdigest()) != (self._progress["passages"], self._progress["sha256"]):
             raise self._other_corpus()
+        self._retried(self._require_shards)
         done = self._send_all(rows, done, corpus, threads, on_progress)
         if not done:
             raise InputError("The corpus does not contain a passage: nothing was indexed.")

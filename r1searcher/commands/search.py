@@ -1,7 +1,7 @@
 """Commands for indexes and retrievers."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -89,11 +89,21 @@ def serve(
         list[str] | None,
         typer.Option(help="Another name that clients may use for the server, such as a proxy's. Repeatable."),
     ] = None,
+    mcp: Annotated[
+        Literal["stdio", "http"] | None,
+        typer.Option(help="Be an MCP server instead: on standard input and output, or at http://HOST:PORT/mcp."),
+    ] = None,
 ) -> None:
     """Serve a retriever over HTTP: Search-R1's /retrieve, R1-Searcher's /queries, ASearcher's /access, /health."""
     from r1searcher.retrieval import commands
 
-    commands.serve(retriever, host, port, workers, allowed_host or [])
+    listening = commands.Listening(host=host, port=port, allowed_hosts=allowed_host or (), workers=workers)
+    if mcp == "stdio":
+        commands.serve_mcp_stdio(retriever, listening)
+    elif mcp == "http":
+        commands.serve_mcp(retriever, listening)
+    else:
+        commands.serve(retriever, listening)
 
 
 @_command

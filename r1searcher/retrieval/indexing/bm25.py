@@ -2,7 +2,7 @@
 
     DIR/manifest.json   written last: a folder without it is not an index
     DIR/checksums.json  sizes, modification times and SHA-256 of the other files
-    DIR/tantivy/        terms (made by our analyzer, joined by spaces), corpus order, the stored passages
+    DIR/tantivy/        terms (made by our analyzer, joined by spaces), ids, corpus order, the stored passages
 
 An index is built in the sibling folder `DIR.building` and renamed when it is complete. Passages are committed
 regularly, so an interrupted build resumes after the last commit.
@@ -276,6 +276,7 @@ class _Build:
             corpus.add(encoded)
             document = tantivy.Document()
             document.add_unsigned("ordinal", ordinal)
+            document.add_text("id", passage.id)
             document.add_bytes("passage", encoded)
             if self._settings.title_weight is None:
                 document.add_text("terms", self._analyzer.joined(f"{passage.title} {passage.text}"))
@@ -320,6 +321,7 @@ def _publish(building: Path, path: Path) -> None:
 def _schema(settings: IndexSettings) -> Any:
     builder = tantivy.SchemaBuilder()
     builder.add_unsigned_field("ordinal", fast=True)
+    builder.add_text_field("id", tokenizer_name="raw", index_option="basic")
     builder.add_bytes_field("passage", stored=True)
     for field in searched_fields(settings):
         builder.add_text_field(field, tokenizer_name="whitespace", index_option="freq")

@@ -10,7 +10,15 @@ from r1searcher.corpora.formats import FORMATS
 from r1searcher.corpora.named import CORPORA
 
 app = typer.Typer()
+_index = typer.Typer(no_args_is_help=True, help="Move an embedded index: push it, or pull it.")
+app.add_typer(_index, name="index", rich_help_panel="Search")
 _command = command(app, "Search")
+_index_command = command(_index, "Index")
+
+_PLACES = (
+    "A folder, an archive (.tar, .tar.gz, .tgz, .tar.zst), or hf://datasets/OWNER/NAME[@REVISION] with the key in "
+    "HF_TOKEN."
+)
 
 
 @_command
@@ -60,6 +68,32 @@ def index_corpus(
             bad_rows=bad_rows,
         )
     )
+
+
+@_index_command
+def push(
+    folder: Annotated[Path, typer.Argument(help="Folder of the index.")],
+    target: Annotated[str, typer.Argument(help=f"{_PLACES} A new dataset repository is private.")],
+    *,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+) -> None:
+    """Copy an index with its manifest and checksums to somewhere else. Every file is checked."""
+    from r1searcher.retrieval.indexing import command
+
+    command.push_index(folder, target, overwrite)
+
+
+@_index_command
+def pull(
+    source: Annotated[str, typer.Argument(help=_PLACES)],
+    folder: Annotated[Path, typer.Argument(help="Folder to create.")],
+    *,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the index that is there.")] = False,
+) -> None:
+    """Get an index from somewhere else. Every file is checked before the folder gets its name."""
+    from r1searcher.retrieval.indexing import command
+
+    command.pull_index(source, folder, overwrite)
 
 
 @_command

@@ -473,6 +473,8 @@ pull(sys.argv[1], Path(sys.argv[2]), False, lambda done, total: done > limit and
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["ix.pulling"]
+    with pytest.raises(InputError, match="is not whole: run the `r1s index pull` that was interrupted again"):
+        EmbeddedIndex(tmp_path / "ix")
     there = contents(tmp_path / "ix.pulling")
     kept = {name for name, data in listed(index).items() if there.get(name) == data}
     [part] = [data for name, data in there.items() if name.endswith(".part")]

@@ -304,6 +304,8 @@ def _why_no_index(path: Path) -> str:
     make = f"create it with `r1s index-corpus FILE --to {path}`."
     if path.with_name(path.name + ".building").is_dir():
         return f"The index {path} is not finished: run the command that started it again to resume."
+    if path.with_name(path.name + ".pulling").is_dir():
+        return f"The index {path} is not whole: run the `r1s index pull` that was interrupted again."
     if path.is_dir():
         return f"{path} is a folder without an index: {make}"
     return f"There is no index {path}: {make}"

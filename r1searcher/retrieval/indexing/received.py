@@ -50,7 +50,7 @@ class ReceivedIndex:
                 with writing(path):
                     file.write(block)
                 self.progress(file.tell())
-        self._accept(name)
+        self.accept(name)
 
     def keep(self, name: str) -> bool:
         """Whether the file is already in its place; a file with another content is removed."""
@@ -60,7 +60,7 @@ class ReceivedIndex:
             and path.stat().st_size == self.files[name].size
             and sha256_of(path) == self.files[name].sha256
         ):
-            self._accept(name)
+            self.accept(name)
             return True
         path.unlink(missing_ok=True)
         return False
@@ -74,7 +74,8 @@ class ReceivedIndex:
         if self._missing:
             raise ValueError(f"{min(self._missing)} is missing")
 
-    def _accept(self, name: str) -> None:
+    def accept(self, name: str) -> None:
+        """The file is in its place, and it was compared with the list."""
         listed = self.files[name]
         with writing(self._work / name):
             os.utime(self._work / name, ns=(listed.modified_ns, listed.modified_ns))

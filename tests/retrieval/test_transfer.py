@@ -247,6 +247,7 @@ TAMPERED: dict[str, tuple[Callable[[Entries], Entries], str]] = {
     "device": (lambda rows: [*rows, member("index/d", kind=tarfile.CHRTYPE, devmajor=1)], "is not a file of an index"),
     "pipe": (lambda rows: [*rows, member("index/d", kind=tarfile.FIFOTYPE)], "is not a file of an index"),
     "long name": (lambda rows: [*rows, member("index/" + "x" * 300, b"evil")], "is not a file of an index"),
+    "folders": (lambda rows: [*rows, *[member("index/d", kind=tarfile.DIRTYPE)] * 1000], "more than 1,000 folders"),
     "missing": (lambda rows: rows[:-1], "is missing"),
     "changed": (lambda rows: [*rows[:-1], member(rows[-1][0].name, b"\0" + rows[-1][1][1:])], "its checksum is wrong"),
     "shorter": (lambda rows: [*rows[:-1], member(rows[-1][0].name, rows[-1][1][1:])], "bytes instead of"),
@@ -400,6 +401,7 @@ main()
         (["push", "{index}", "hf://datasets/me/x"], "needs a key that may write: set HF_TOKEN"),
         (["push", "{index}", "hf://me/x"], "is not of the form hf://datasets/OWNER/NAME"),
         (["pull", "hf://datasets/me/../x", "ix"], "is not of the form hf://datasets/OWNER/NAME"),
+        (["pull", "hf://datasets/me/x@..", "ix"], "is not of the form hf://datasets/OWNER/NAME"),
     ],
 )
 def test_bad_input_is_one_sentence(words: list[str], why: str, index: Path, tmp_path: Path) -> None:
@@ -489,6 +491,13 @@ pull(sys.argv[1], Path(sys.argv[2]), False, lambda done, total: done > limit and
     assert stored.sent == by_cdn - len(part), "the part was continued"
 
 
+def test_an_empty_file_on_the_hub(hub: Hub, tmp_path: Path) -> None:
+    files = {"manifest.json": b"{}", "vectors/empty": b""}
+    hub.repositories["me/other"] = {"main": {**files, "checksums.json": listing(files)}}
+    pulled("hf://datasets/me/other", tmp_path / "ix")
+    assert contents(tmp_path / "ix") == hub.repositories["me/other"]["main"]
+
+
 def test_an_index_that_changed_in_the_meantime_is_pulled_anew(stored: Hub, index: Path, tmp_path: Path) -> None:
     (tmp_path / "ix.pulling/tantivy").mkdir(parents=True)
     (tmp_path / "ix.pulling/checksums.json").write_bytes(listing({"manifest.json": b"x"}))
@@ -518,13 +527,16 @@ def test_a_hub_without_the_index(stored: Hub, tmp_path: Path, monkeypatch: pytes
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_hub_that_refuses_an_upload_is_one_sentence_without_the_key(index: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("problem", ["key", "address"])
+def test_a_failed_upload_is_one_sentence_without_the_key(problem: str, index: Path) -> None:
     with running_hub() as hub:
         hub.repositories["me/wiki"] = {"main": {}}
-        environment = {**os.environ, **hub.environment(), "HF_TOKEN": "hf_wrongkeywrongkey"}
+        wrong = {"HF_TOKEN": "hf_wrongkeywrongkey"} if problem == "key" else {"HF_ENDPOINT": "http://127.0.0.1:9"}
+        environment = {**os.environ, **hub.environment(), **wrong}
         command = [sys.executable, "-m", "r1searcher.cli", "index", "push", str(index), "hf://datasets/me/wiki"]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
-    assert done.returncode == 1
+    assert done.returncode == 1, done.stderr
     assert "hf://datasets/me/wiki@main could not be written" in " ".join(done.stderr.split())
     assert "wrongkey" not in done.stderr
+    assert KEY not in done.stderr
     assert "Traceback" not in done.stderr

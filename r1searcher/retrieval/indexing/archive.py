@@ -21,6 +21,8 @@ from r1searcher.retrieval.indexing.integrity import CHECKSUMS, MAX_CHECKSUMS_BYT
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst")
 _ROOT = "index"
 _BLOCK = tarfile.BLOCKSIZE
+_MOST_FOLDERS = 1000
+"""Between two files: headers of folders alone, compressed, could go on for hours."""
 
 
 class ArchiveWriter:
@@ -95,7 +97,7 @@ class ArchiveReader:
     def _next(self) -> str | None:
         """The next file's name in the index; None at the end."""
         self._exactly(self._left + -self._size % _BLOCK)
-        while True:
+        for _ in range(_MOST_FOLDERS):
             self._size = self._left = 0
             header = self._read(_BLOCK)
             if header == bytes(_BLOCK):
@@ -114,6 +116,7 @@ class ArchiveReader:
             if info.type != tarfile.DIRTYPE:
                 self._size = self._left = info.size
                 return name
+        raise ValueError(f"it contains more than {_MOST_FOLDERS:,} folders")
 
     def _exactly(self, size: int) -> bytes:
         data = self._read(size)

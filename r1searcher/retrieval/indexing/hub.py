@@ -1,6 +1,7 @@
 """Indexes in dataset repositories of the Hugging Face hub."""
 
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -9,7 +10,7 @@ from r1searcher.common.download import download
 from r1searcher.common.http import Key
 from r1searcher.common.hub import TOKEN, hub_address, hub_file
 from r1searcher.common.terminal import visible
-from r1searcher.errors import InputError, ServiceError
+from r1searcher.errors import InputError, R1Error, ServiceError
 from r1searcher.retrieval.indexing.folder import empty
 from r1searcher.retrieval.indexing.integrity import CHECKSUMS, MAX_CHECKSUMS_BYTES, IndexFiles, ListedFiles
 from r1searcher.retrieval.indexing.received import OnProgress, ReceivedIndex
@@ -31,7 +32,7 @@ class HubDataset:
         """None for something else than `hf://…`; raises `InputError` for one that is malformed."""
         if not url.startswith(_SCHEME):
             return None
-        found = re.fullmatch(rf"{_SCHEME}datasets/({_NAME}/{_NAME})(?:@([A-Za-z0-9._/-]{{1,200}}))?", url)
+        found = re.fullmatch(rf"{_SCHEME}datasets/({_NAME}/{_NAME})(?:@([A-Za-z0-9][A-Za-z0-9._/-]{{0,199}}))?", url)
         if not found:
             raise InputError(f"{url[:200]} is not of the form hf://datasets/OWNER/NAME or …@REVISION.")
         return cls(found[1], found[2] or "main")
@@ -84,7 +85,10 @@ class HubDataset:
             raise InputError(f"{self} needs a key that may write: set {TOKEN}.")
         IndexFiles(folder, thorough=True)
         from huggingface_hub import HfApi
+        from huggingface_hub.utils import disable_progress_bars
 
+        if not sys.stderr.isatty():
+            disable_progress_bars()
         where = {"repo_id": self.name, "repo_type": "dataset"}
         hub = HfApi(hub_address(), token=key.value)
         folders = sorted({name.partition("/")[0] for name in files if "/" in name})
@@ -103,7 +107,9 @@ class HubDataset:
                 delete_patterns=[f"{name}/*" for name in folders],  # files of an earlier index
                 commit_message="Index",
             )
-        except (OSError, ValueError, RuntimeError) as error:  # those of the client, of HTTP and of the network
+        except R1Error:
+            raise
+        except Exception as error:  # the client's own, HTTP's and the operating system's
             reason = key.redact((str(error).strip() or type(error).__name__).splitlines()[0])
             raise ServiceError(f"{self} could not be written: {visible(reason)[:300]}") from None
 

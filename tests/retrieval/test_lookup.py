@@ -73,6 +73,20 @@ def test_elasticsearch_gives_the_first_passage_with_an_id(node: Server) -> None:
     assert titles(open_retriever(node.url("lookup")), [LONG]) == [None], "Lucene does not index terms of that length"
 
 
+@pytest.mark.elasticsearch
+def test_an_index_from_elsewhere_is_asked_by_its_own_ids(node: Server) -> None:
+    fields = {"number": {"type": "keyword"}, "words": {"type": "text"}, "text": {"type": "text"}}
+    documents = {
+        id_: {"number": number, "words": number, "text": "Text."} for id_, number in (("a1", "No. 1"), ("b", "No. 2"))
+    }
+    node.fill("lookup-elsewhere", fields, documents)
+    url = f"{node.url('lookup-elsewhere')}?fields=number,text"
+    assert titles(open_retriever(url), ["b", "a1", "a", "No. 1", ""]) == ["No. 2", "No. 1", None, None, None]
+    assert titles(open_retriever(f"{url}&id=number"), ["No. 2", "No.", "no. 2"]) == ["No. 2", None, None]
+    with pytest.raises(NoLookupError):
+        titles(open_retriever(f"{url}&id=words"), ["No. 2"])
+
+
 def test_an_index_that_was_built_without_ids_has_no_lookup(index: Path, tmp_path: Path) -> None:
     shutil.copytree(index, tmp_path / "ix")
     shutil.rmtree(tmp_path / "ix/tantivy")

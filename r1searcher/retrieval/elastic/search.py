@@ -97,6 +97,8 @@ class ElasticIndex(ABC, Generic[H]):
         return [self._result(answer, top_k, spans) for answer in answers]
 
     def _passage(self, id_: str) -> Passage | None:
+        if not id_:  # the servers refuse to look for it
+            return None
         [answer] = self._answers({}, [self._lookup(id_)])
         hits = self._hits(answer)
         return hits[0].passage if hits else None

@@ -66,8 +66,10 @@ OPTIONS = {
     "--seed --json",
     "index-corpus": "--to --format --limit --overwrite --restart --rejects --bad-rows"
     " --analyzer --k1 --b --title-weight --shards",
+    "index push": "--overwrite",
+    "index pull": "--overwrite",
     "search": "--queries --top-k --explain --json",
-    "serve": "--port --host --workers --allowed-host",
+    "serve": "--port --host --workers --allowed-host --mcp",
     "recall": "--dataset --config --exhaustive --plot --output --concurrency --data-dir --limit --json",
     "evaluate": f"{MODEL} --dataset --to --data-dir --limit --samples --temperature"
     " --judge --judge-model --concurrency",

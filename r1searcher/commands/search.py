@@ -1,7 +1,7 @@
 """Commands for indexes and retrievers."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -10,7 +10,15 @@ from r1searcher.corpora.formats import FORMATS
 from r1searcher.corpora.named import CORPORA
 
 app = typer.Typer()
+_index = typer.Typer(no_args_is_help=True, help="Move an embedded index: push it, or pull it.")
+app.add_typer(_index, name="index", rich_help_panel="Search")
 _command = command(app, "Search")
+_index_command = command(_index, "Index")
+
+_PLACES = (
+    "A folder, an archive (.tar, .tar.gz, .tgz, .tar.zst), or hf://datasets/OWNER/NAME[@REVISION] with the key in "
+    "HF_TOKEN."
+)
 
 
 @_command
@@ -62,6 +70,32 @@ def index_corpus(
     )
 
 
+@_index_command
+def push(
+    folder: Annotated[Path, typer.Argument(help="Folder of the index.")],
+    target: Annotated[str, typer.Argument(help=f"{_PLACES} A new dataset repository is private.")],
+    *,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+) -> None:
+    """Copy an index with its manifest and checksums to somewhere else. Every file is checked."""
+    from r1searcher.retrieval.indexing import command
+
+    command.push_index(folder, target, overwrite)
+
+
+@_index_command
+def pull(
+    source: Annotated[str, typer.Argument(help=_PLACES)],
+    folder: Annotated[Path, typer.Argument(help="Folder to create.")],
+    *,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the index that is there.")] = False,
+) -> None:
+    """Get an index from somewhere else. Every file is checked before the folder gets its name."""
+    from r1searcher.retrieval.indexing import command
+
+    command.pull_index(source, folder, overwrite)
+
+
 @_command
 def search(
     retriever: Retriever,
@@ -89,11 +123,21 @@ def serve(
         list[str] | None,
         typer.Option(help="Another name that clients may use for the server, such as a proxy's. Repeatable."),
     ] = None,
+    mcp: Annotated[
+        Literal["stdio", "http"] | None,
+        typer.Option(help="Be an MCP server instead: on standard input and output, or at http://HOST:PORT/mcp."),
+    ] = None,
 ) -> None:
     """Serve a retriever over HTTP: Search-R1's /retrieve, R1-Searcher's /queries, ASearcher's /access, /health."""
     from r1searcher.retrieval import commands
 
-    commands.serve(retriever, host, port, workers, allowed_host or [])
+    listening = commands.Listening(host=host, port=port, allowed_hosts=allowed_host or (), workers=workers)
+    if mcp == "stdio":
+        commands.serve_mcp_stdio(retriever, listening)
+    elif mcp == "http":
+        commands.serve_mcp(retriever, listening)
+    else:
+        commands.serve(retriever, listening)
 
 
 @_command

@@ -1,4 +1,4 @@
-"""Downloads: resumed after an interruption, verified, and complete or absent. No key is sent."""
+"""Downloads: resumed after an interruption, verified, and complete or absent."""
 
 import asyncio
 import fcntl
@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from io import BufferedRandom
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 from r1searcher.common.files import writing
-from r1searcher.common.http import Limits, connected, http_client, is_transient, retry_after, shown_url, split_url
+from r1searcher.common.http import Key, Limits, connected, http_client, is_transient, retry_after, shown_url, split_url
 from r1searcher.common.retry import RetryPolicy
 from r1searcher.common.terminal import visible
 from r1searcher.errors import FileError, InputError, ServiceError
@@ -39,11 +39,18 @@ class _Wanted:
     size: int
     checksum: str | None
     most: int
+    key: Key | None
     on_progress: Callable[[int, int], None] = field(repr=False)
 
     @property
     def part(self) -> Path:
         return self.target.with_name(self.target.name + ".part")
+
+    def headers(self, url: str) -> dict[str, str]:
+        """The key for its own host; a redirect to another one does not get it."""
+        if self.key is None or urlsplit(url)[:2] != urlsplit(self.url)[:2]:
+            return {}
+        return {"Authorization": f"Bearer {self.key.value}"}
 
     def failure(self, reason: str, *, transient: bool = False, retry_after: float | None = None) -> ServiceError:
         return ServiceError(
@@ -58,15 +65,16 @@ def download(
     size: int = 0,
     checksum: str | None = None,
     most: int = 1 << 40,
+    key: Key | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     pause: Callable[[float], None] = time.sleep,
 ) -> Path:
     """Downloads `url` to `target` unless `target` exists; returns `target`.
 
     checksum: `sha256:…` or `md5:…`; if None, the `X-Linked-Etag` header of Hugging Face is used, if present.
-    size: bytes, 0 if unknown. on_progress: called with bytes done and total bytes (0 if unknown). An interrupted
-    transfer is resumed within this call and, if there is a checksum to verify it, by the next call. Blocks; for code
-    without a running event loop.
+    size: bytes, 0 if unknown. key: sent as a bearer token, to the URL's own host only. on_progress: called with bytes
+    done and total bytes (0 if unknown). An interrupted transfer is resumed within this call and, if there is a checksum
+    to verify it, by the next call. Blocks; for code without a running event loop.
 
     Raises `InputError` for a malformed URL and while another process downloads the file, `ServiceError` if the
     network fails or the file is not the published one, and `FileError` if it cannot be written.
@@ -74,7 +82,7 @@ def download(
     if target.is_file():
         return target
     split_url(url, "the download's URL", "downloads do not use them")
-    wanted = _Wanted(url, target, size, checksum, most, on_progress)
+    wanted = _Wanted(url, target, size, checksum, most, key, on_progress)
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
     with _alone(wanted) as part:
@@ -177,7 +185,8 @@ async def _write(response: "httpx.Response", wanted: _Wanted, part: BufferedRand
 async def _followed(http: "httpx.AsyncClient", wanted: _Wanted, headers: dict[str, str]) -> "httpx.Response":
     url = wanted.url
     for _ in range(_REDIRECTS + 1):
-        response = await http.send(http.build_request("GET", url, headers=headers), stream=True)
+        request = http.build_request("GET", url, headers={**headers, **wanted.headers(url)})
+        response = await http.send(request, stream=True)
         location = response.headers.get("Location")
         if not (300 <= response.status_code < 400 and location):
             return response
@@ -193,7 +202,7 @@ async def _followed(http: "httpx.AsyncClient", wanted: _Wanted, headers: dict[st
 async def _stated_checksum(http: "httpx.AsyncClient", wanted: _Wanted) -> str | None:
     """The checksum that Hugging Face sends for a large file before it redirects."""
     async with asyncio.timeout(_ANSWER):
-        answer = await http.head(wanted.url)
+        answer = await http.head(wanted.url, headers=wanted.headers(wanted.url))
     if is_transient(answer.status_code):
         raise _status_failure(wanted, answer)
     digest = answer.headers.get("X-Linked-Etag", "").strip('"')

@@ -74,6 +74,13 @@ class IndexDamagedError(RetrieverError):
     """The files of an index have changed since it was built: searches fail until they are restored."""
 
 
+class NoLookupError(RetrieverError):
+    """A retriever cannot look up passages by id."""
+
+    def __init__(self) -> None:
+        super().__init__("the search engine cannot look up a passage by its id")
+
+
 def is_outage(error: BaseException) -> bool:
     """Whether the engine is down or its index damaged, so that the same search may succeed later."""
     return isinstance(error, IndexDamagedError) or (isinstance(error, RetrieverError) and error.transient)
@@ -100,6 +107,25 @@ class Retriever(Protocol):
     async def aclose(self) -> None:
         """Ends the engine's connections and threads. May be called again."""
         ...
+
+
+@runtime_checkable
+class PassageLookup(Protocol):
+    """A retriever that can also look up a passage by its id, or passes that on to the one inside."""
+
+    async def passage(self, id_: str) -> Passage | None:
+        """The passage with that id, in corpus order the first one; None if there is none.
+
+        Raises `NoLookupError` if the retriever inside, or its index, has no lookup, and `RetrieverError` like a search.
+        """
+        ...
+
+
+async def passage_of(retriever: Retriever, id_: str) -> Passage | None:
+    """`PassageLookup.passage` of any retriever; raises `NoLookupError` if it does not have it."""
+    if not isinstance(retriever, PassageLookup):
+        raise NoLookupError
+    return await retriever.passage(id_)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,8 +5,9 @@ import os
 from collections import deque
 from collections.abc import Sequence
 
+from r1searcher.corpora.passage import Passage
 from r1searcher.errors import RetrieverError
-from r1searcher.retrieval.base import Health, Retriever, SearchResult, is_outage, search_all
+from r1searcher.retrieval.base import Health, Retriever, SearchResult, is_outage, passage_of, search_all
 
 BATCH = 64
 _Waiting = tuple[str, asyncio.Future[SearchResult]]
@@ -44,6 +45,9 @@ class Batcher:
                 raise outcome
             results.append(outcome)
         return results
+
+    async def passage(self, id_: str) -> Passage | None:
+        return await passage_of(self._retriever, id_)
 
     async def health(self) -> Health:
         return await self._retriever.health()

@@ -5,14 +5,19 @@ import os
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from r1searcher.common.files import read_text, split_lines
-from r1searcher.common.terminal import console, json_line, outside, silence_native_output
+from r1searcher.common.terminal import SafeConsole, console, json_line, outside, silence_native_output
 from r1searcher.errors import InputError
 from r1searcher.retrieval.base import Health, Hit, SearchResult, Span, search_all
 from r1searcher.retrieval.registry import open_retriever, settings_of
+
+if TYPE_CHECKING:
+    from r1searcher.retrieval.processes import MakeApp
 
 QUERIES_AT_ONCE = 64
 MOST_WORKERS = 8
@@ -82,23 +87,67 @@ def _explain(spans: Sequence[Span]) -> None:
     console().print(table, "")
 
 
-def serve(url: str, host: str, port: int, workers: int | None, allowed_hosts: Sequence[str]) -> None:
-    """Serve a retriever over HTTP until interrupted, by default with one process per core."""
+@dataclass(frozen=True, kw_only=True)
+class Listening:
+    """Where and how a server listens; `workers` None is one process per core."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    allowed_hosts: Sequence[str] = ()
+    workers: int | None = None
+
+
+def serve(url: str, listening: Listening) -> None:
+    """Serve a retriever over HTTP until interrupted."""
+    from r1searcher.retrieval.server import make_app
+
+    workers = listening.workers or min(os.cpu_count() or 1, MOST_WORKERS)
+    _serve(url, listening, make_app, workers, "/retrieve, /queries and /access are ready.")
+
+
+def serve_mcp(url: str, listening: Listening) -> None:
+    """Serve a retriever as an MCP server over HTTP until interrupted, in one process: it remembers passages."""
+    if listening.workers is not None:
+        raise InputError("--mcp http runs one process: omit --workers")
+    _serve(url, listening, _mcp_server().make_app, 1, "/mcp is ready.")
+
+
+def serve_mcp_stdio(url: str, listening: Listening) -> None:
+    """Serve a retriever as an MCP server on standard input and output, until the client closes them."""
+    if listening != Listening():
+        raise InputError("--mcp stdio does not listen on a port: omit --host, --port, --workers and --allowed-host")
+    mcp_server = _mcp_server()
+    with mcp_server.standard_streams() as streams:
+        silence_native_output()
+        said = _say(asyncio.run(_checked(url)), console(stderr=True))
+        asyncio.run(mcp_server.serve_stdio(settings_of(url).open_in_server(said.fingerprint), streams))
+
+
+def _mcp_server() -> ModuleType:
+    try:
+        from r1searcher.retrieval import mcp_server
+    except ImportError as error:
+        raise InputError("--mcp needs the package mcp 2: pip install 'r1searcher[mcp]'") from error
+    return mcp_server
+
+
+def _serve(url: str, listening: Listening, app: "MakeApp", workers: int, ready: str) -> None:
     from r1searcher.retrieval import processes
 
     out = console(stderr=True)
-    place = processes.resolve(host, port)
-    names = processes.allowed_names(place, list(allowed_hosts))
+    place = processes.resolve(listening.host, listening.port)
+    names = processes.allowed_names(place, list(listening.allowed_hosts))
     silence_native_output()
-    said = asyncio.run(_checked(url))
-    out.print(f"{said.name}{'' if said.passages is None else f', {said.passages:,} passages'}.")
+    said = _say(asyncio.run(_checked(url)), out)
     if not place.is_loopback:
-        out.print(f"There is no access control: anyone who can reach {host} can search.")
-    processes.serve(
-        processes.Service(url, place, names, said.fingerprint),
-        workers or min(os.cpu_count() or 1, MOST_WORKERS),
-        lambda address: out.print(f"{address}/retrieve, /queries and /access are ready."),
-    )
+        out.print(f"There is no access control: anyone who can reach {listening.host} can search.")
+    service = processes.Service(url, place, names, said.fingerprint, app=app)
+    processes.serve(service, workers, lambda address: out.print(f"{address}{ready}"))
+
+
+def _say(said: Health, out: SafeConsole) -> Health:
+    out.print(f"{said.name}{'' if said.passages is None else f', {said.passages:,} passages'}.")
+    return said
 
 
 async def _checked(url: str) -> Health:

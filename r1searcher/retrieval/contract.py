@@ -14,7 +14,17 @@ from contextlib import aclosing
 
 from r1searcher.common.contract import rule
 from r1searcher.errors import R1Error
-from r1searcher.retrieval.base import MAX_QUERY_CHARS, EpisodeContext, Health, Hit, Retriever, SearchResult, bind
+from r1searcher.retrieval.base import (
+    MAX_QUERY_CHARS,
+    EpisodeContext,
+    Health,
+    Hit,
+    NoLookupError,
+    Retriever,
+    SearchResult,
+    bind,
+    passage_of,
+)
 
 _ODD = ("", " ", "\n", "\ud800", "a\0b", "<|x|> [bold] \x1b[2J", "word " * MAX_QUERY_CHARS)
 """Queries that a model may write."""
@@ -43,6 +53,7 @@ async def check_retriever(retriever: Retriever, found: str, top_k: int = 3) -> N
         together = await asyncio.gather(*(searching.search([found], top_k) for _ in range(8)))
         rule(all(_checked(one, 1, top_k)[0].hits for one in together), "searches run at the same time")
         _check_health(await retriever.health())
+        await _check_lookup(retriever, alone.hits)
     await retriever.aclose()  # a second time
 
 
@@ -61,6 +72,17 @@ async def check_outage(retriever: Retriever, query: str = "anything") -> None:
         except R1Error:
             return
         rule(False, "health fails if the engine is down")
+
+
+async def _check_lookup(retriever: Retriever, hits: Sequence[Hit]) -> None:
+    try:
+        found = [await passage_of(retriever, hit.passage.id) for hit in hits]
+        missing = await passage_of(retriever, "no passage has this id")
+    except NoLookupError:
+        return
+    same = [passage is not None and passage.id == hit.passage.id for passage, hit in zip(found, hits, strict=True)]
+    rule(all(same), "a passage that was found can be looked up by its id")
+    rule(missing is None, "nothing is looked up by an id that no passage has")
 
 
 def _check_health(health: Health) -> None:

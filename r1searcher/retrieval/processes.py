@@ -22,13 +22,17 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from r1searcher.common.files import cause_of
 from r1searcher.common.terminal import error_line, silence_native_output
 from r1searcher.errors import InputError, R1Error, RetrieverError
+from r1searcher.retrieval.base import Retriever
 from r1searcher.retrieval.connections import Limits, limited
 from r1searcher.retrieval.registry import settings_of
-from r1searcher.retrieval.server import LOOPBACK_NAMES, host_name, make_app
+from r1searcher.retrieval.server import LOOPBACK_NAMES, Lifespan, host_name, make_app
+
+MakeApp = Callable[[Retriever, frozenset[str] | None, Lifespan | None], ASGIApp]
 
 _START_SECONDS = 120
 _GRACE_SECONDS = 4
@@ -97,13 +101,15 @@ def allowed_names(place: Place, names: list[str]) -> frozenset[str] | None:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What each process of a server needs; `fingerprint` is that of the checked retriever."""
+    """What each process of a server needs; `fingerprint` is that of the checked retriever, `app` a module's function
+    that makes the application."""
 
     url: str
     place: Place
     allowed_names: frozenset[str] | None
     fingerprint: str
     limits: Limits = field(default_factory=Limits)
+    app: MakeApp = make_app
 
 
 def serve(service: Service, workers: int, on_start: Callable[[str], None] = lambda address: None) -> None:
@@ -210,7 +216,7 @@ def _work(service: Service, telling: Connection) -> None:
         listening = service.place.listen()
         retriever = settings_of(service.url).open_in_server(service.fingerprint)
         config = uvicorn.Config(
-            make_app(retriever, service.allowed_names, lifespan),
+            service.app(retriever, service.allowed_names, lifespan),
             http=limited(service.limits),
             ws="none",
             lifespan="on",

@@ -28,14 +28,15 @@ if __name__ == "__main__":
 
 
 def started(
-    retriever: str, *options: str, before: Sequence[str] = ()
+    retriever: str, *options: str, before: Sequence[str] = (), ready: str = "/retrieve"
 ) -> AbstractContextManager[tuple["subprocess.Popen[str]", str]]:
     """A ready `r1s serve` on a free port, and its address. It ends with the context, if the caller has not ended it.
 
-    `before` is put in front of the command, such as a limit set by a shell.
+    `before` is put in front of the command, such as a limit set by a shell; `ready` follows the address that it
+    announces.
     """
     command = [sys.executable, "-m", "r1searcher.cli", "serve", retriever, "--port", "0", *options]
-    return _started([*before, *command])
+    return _started([*before, *command], ready)
 
 
 def started_service(
@@ -46,16 +47,16 @@ def started_service(
 
 
 @contextmanager
-def _started(command: Sequence[str]) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+def _started(command: Sequence[str], ready: str = "/retrieve") -> Iterator[tuple["subprocess.Popen[str]", str]]:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         said = ""
-        while "/retrieve" not in said:
+        while ready not in said:
             said = process.stderr.readline()
             assert said, "the server ended before it answered"
         threading.Thread(target=process.stderr.read, daemon=True).start()  # or a full pipe would hold it up
         try:
-            yield process, said.partition("/retrieve")[0]
+            yield process, said.partition(ready)[0]
         finally:
             if process.poll() is None:
                 process.terminate()

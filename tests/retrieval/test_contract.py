@@ -140,6 +140,25 @@ def test_each_rule_is_checked(rule: str) -> None:
         asyncio.run(check_retriever(Good(**BROKEN[rule]), "town"))
 
 
+class _Lookup(Good):
+    """`Good` with a lookup that always finds the same."""
+
+    def __init__(self, found: Passage | None, **changed: Any) -> None:
+        super().__init__(**changed)
+        self.found = found
+
+    async def passage(self, id_: str) -> Passage | None:
+        return self.found
+
+
+def test_the_rules_of_a_lookup_are_checked() -> None:
+    for found in (None, PASSAGES[19]):
+        with pytest.raises(AssertionError, match="can be looked up by its id"):
+            asyncio.run(check_retriever(_Lookup(found), "town"))
+    with pytest.raises(AssertionError, match="by an id that no passage has"):
+        asyncio.run(check_retriever(_Lookup(HIT.passage, hits=(HIT,)), "town"))
+
+
 def test_a_retriever_that_takes_an_outage_for_no_match_is_found() -> None:
     with pytest.raises(AssertionError, match="never an empty result"):
         asyncio.run(check_outage(Good(hits=())))

@@ -17,8 +17,8 @@ from r1searcher.common.files import parse_json, read_text
 from r1searcher.common.terminal import visible
 from r1searcher.corpora.passage import Passage, make_passage
 from r1searcher.errors import InputError, RetrieverError
-from r1searcher.retrieval.base import Health, Hit
-from r1searcher.retrieval.elastic.indexes import TEXT_TYPES, State, fields_of, indexes, named_text_fields
+from r1searcher.retrieval.base import Health, Hit, NoLookupError
+from r1searcher.retrieval.elastic.indexes import TEXT_TYPES, MappedField, State, fields_of, indexes, named_text_fields
 from r1searcher.retrieval.elastic.search import Answers, ElasticIndex
 from r1searcher.retrieval.elastic.server import Address, malformed, no_such_index, read
 
@@ -173,7 +173,7 @@ class ForeignIndex(ElasticIndex[_Hit]):
         self._document = document
         self._is_default = template is None
         self._template = Template.from_file(template) if template else Template.of_fields(document.fields)
-        self._checked = False
+        self._checked = self._has_ids = False
 
     def _health(self) -> Health:
         ranking = _hash([state.ranking for state in self._states()])
@@ -209,6 +209,7 @@ class ForeignIndex(ElasticIndex[_Hit]):
             )
         if any(one.source.get("enabled") is False for one in mappings):
             raise InputError(f"{where} does not keep its documents (_source is off), so nothing can be shown.")
+        self._has_ids = known.get(self._document.id) == MappedField("keyword")
         self._checked = True
         return states
 
@@ -217,6 +218,18 @@ class ForeignIndex(ElasticIndex[_Hit]):
             self._states()
         ours = {"size": top_k, "_source": self._document.source}
         return {}, [{"track_total_hits": False, **self._template.filled(text), **ours} for text in texts]
+
+    def _lookup(self, id_: str) -> Mapping[str, Any]:
+        """By the server's own ids, or by a field that keeps a text as one term."""
+        if not self._checked:
+            self._states()
+        if self._document.id == DOCUMENT_ID:
+            query: Mapping[str, Any] = {"ids": {"values": [id_]}}
+        elif self._has_ids:
+            query = {"term": {self._document.id: id_}}
+        else:
+            raise NoLookupError
+        return {"size": 1, "query": query, "_source": self._document.source}
 
     def _passages(self, hits: Sequence[_Hit]) -> list[Hit]:
         found = []

@@ -101,12 +101,14 @@ class States(RootModel[dict[str, State]]):
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """The manifest of a finished index, with its number of shards, which determines how to query it."""
+    """The manifest of a finished index, with what determines how to query it: its number of shards, and whether a
+    passage can be looked up by its id."""
 
     index: str
     manifest: Manifest
     shards: int
     score_factor: float
+    has_ids: bool
 
     @property
     def search_options(self) -> Mapping[str, Any]:
@@ -170,7 +172,12 @@ def read_label(connection: Connection, address: Address) -> Label:
         read_manifest,
         state.settings.index.number_of_shards,
         state.score_factor(read_manifest.settings.k1),
+        _is_searchable(state.mappings.properties.get("id")),
     )
+
+
+def _is_searchable(field: Any) -> bool:
+    return isinstance(field, Mapping) and field.get("index", True) is True
 
 
 def generations(connection: Connection, address: Address) -> dict[str, State]:

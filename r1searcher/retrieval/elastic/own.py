@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, FiniteFloat, StrictStr
 
-from r1searcher.retrieval.base import Health, Hit
+from r1searcher.retrieval.base import Health, Hit, NoLookupError
 from r1searcher.retrieval.elastic.indexes import Label, Source, read_label
 from r1searcher.retrieval.elastic.search import Answers, ElasticIndex
 from r1searcher.retrieval.elastic.server import Address
@@ -41,9 +41,17 @@ class OwnIndex(ElasticIndex[_Hit]):
         self._labels[label.index] = label
         return label
 
+    def _label(self) -> Label:
+        return next(reversed(self._labels.values()), None) or self._reload()
+
     def _queries(self, texts: Sequence[str], top_k: int) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
-        label = next(reversed(self._labels.values()), None) or self._reload()
-        return label.search_options, [_body(label, text, top_k) for text in texts]
+        label = self._label()
+        return label.search_options, [_body(_query(label, text), top_k) for text in texts]
+
+    def _lookup(self, id_: str) -> Mapping[str, Any]:
+        if not self._label().has_ids:
+            raise NoLookupError
+        return _body({"constant_score": {"filter": {"term": {"id": id_}}}}, 1)
 
     def _passages(self, hits: Sequence[_Hit]) -> list[Hit]:
         found = []
@@ -53,15 +61,18 @@ class OwnIndex(ElasticIndex[_Hit]):
         return found
 
 
-def _body(label: Label, text: str, top_k: int) -> Mapping[str, Any]:
+def _query(label: Label, text: str) -> Mapping[str, Any]:
     weight = label.manifest.settings.title_weight
-    match: Mapping[str, Any] = {"match": {"contents": text}}
-    if weight is not None:
-        should = [{"match": {"title": {"query": text, "boost": weight}}}, {"match": {"text": text}}]
-        match = {"bool": {"should": should}}
+    if weight is None:
+        return {"match": {"contents": text}}
+    should = [{"match": {"title": {"query": text, "boost": weight}}}, {"match": {"text": text}}]
+    return {"bool": {"should": should}}
+
+
+def _body(query: Mapping[str, Any], size: int) -> Mapping[str, Any]:
     return {
-        "size": top_k,
-        "query": match,
+        "size": size,
+        "query": query,
         "sort": [{"_score": "desc"}, {"ordinal": "asc"}],
         "_source": ["id", "title", "text"],
         "track_total_hits": False,

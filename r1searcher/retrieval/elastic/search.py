@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, Field
 
+from r1searcher.corpora.passage import Passage
 from r1searcher.errors import InputError, RetrieverError
 from r1searcher.retrieval.base import Health, Hit, SearchResult, Span, clean_query
 from r1searcher.retrieval.elastic.server import CONNECTIONS, Address, lines, malformed, read, translated
@@ -63,12 +64,19 @@ class ElasticIndex(ABC, Generic[H]):
         """The hits of one query. Raises `RetrieverError` if they are unusable."""
 
     @abstractmethod
+    def _lookup(self, id_: str) -> Mapping[str, Any]:
+        """The body of a search for the first passage with an id. Raises `NoLookupError` for an index without them."""
+
+    @abstractmethod
     def _health(self) -> Health: ...
 
     async def search(self, queries: Sequence[str], top_k: int) -> list[SearchResult]:
         if not queries or top_k < 1:
             return [SearchResult() for _ in queries]
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._search, queries, top_k)
+
+    async def passage(self, id_: str) -> Passage | None:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._passage, id_)
 
     async def health(self) -> Health:
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._health)
@@ -83,15 +91,27 @@ class ElasticIndex(ABC, Generic[H]):
                 f"{self._address.product.name} returns at most {MAX_TOP_K:,} passages per query, not {top_k:,}."
             )
         options, bodies = self._queries([clean_query(query) for query in queries], top_k)
+        started = time.perf_counter()
+        answers = self._answers(options, bodies)
+        spans = (Span(self._address.product.scheme, time.perf_counter() - started),)
+        return [self._result(answer, top_k, spans) for answer in answers]
+
+    def _passage(self, id_: str) -> Passage | None:
+        if not id_:  # the servers refuse to look for it
+            return None
+        [answer] = self._answers({}, [self._lookup(id_)])
+        hits = self._hits(answer)
+        return hits[0].passage if hits else None
+
+    def _answers(self, options: Mapping[str, Any], bodies: Sequence[Mapping[str, Any]]) -> list[Answer[H]]:
+        """One request for all searches."""
         header = {"index": self._address.name, "allow_partial_search_results": False, **options}
         asked = lines([line for body in bodies for line in (header, body)])
-        started = time.perf_counter()
         found = self._connection.request("POST", "/_msearch", asked)
-        spans = (Span(self._address.product.scheme, time.perf_counter() - started),)
         answers = read(self._address, self.answers, found).responses
-        if len(answers) != len(queries):
-            raise malformed(self._address, f"{len(answers)} answers to {len(queries)} queries")
-        return [self._result(answer, top_k, spans) for answer in answers]
+        if len(answers) != len(bodies):
+            raise malformed(self._address, f"{len(answers)} answers to {len(bodies)} queries")
+        return answers
 
     def _result(self, answer: Answer[H], top_k: int, spans: tuple[Span, ...]) -> SearchResult:
         """Hits or the error of one query: a query that the server rejects does not affect the others."""

@@ -8,12 +8,13 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import tantivy
 
@@ -24,6 +25,7 @@ from r1searcher.retrieval.base import (
     Health,
     Hit,
     IndexDamagedError,
+    NoLookupError,
     Retriever,
     SearchResult,
     Span,
@@ -41,6 +43,8 @@ from r1searcher.retrieval.indexing.manifest import (
     searched_fields,
 )
 from r1searcher.retrieval.links.reopening import ReopeningRetriever
+
+_T = TypeVar("_T")
 
 _WATCH_SECONDS = 1.0
 """Seconds between two checks of the files during a search: on a file damaged then, tantivy may never end."""
@@ -113,6 +117,7 @@ class EmbeddedIndex:
             raise InputError(
                 f"The index {path} is damaged (it has {found:,} of {self.manifest.passages:,} passages): {REMEDY}"
             )
+        self._has_ids = _has_field(self._schema, "id")
         self._analyzer = Analyzer(self.manifest.settings.analyzer)
         self._fields = searched_fields(self.manifest.settings)
         self._scale = self.manifest.settings.k1 + 1  # tantivy keeps the factor k1 + 1 that Lucene dropped
@@ -124,22 +129,34 @@ class EmbeddedIndex:
         started = time.perf_counter()
         if self._damage is not None or time.monotonic() - self._looked_at > _TRUST_SECONDS:
             self._require_intact()
-        loop = asyncio.get_running_loop()
         size = -(-len(queries) // self._threads) or 1
         parts = [queries[start : start + size] for start in range(0, len(queries), size)]
+        found = await self._in_threads([partial(self._search, part, top_k) for part in parts])
+        spans = (Span("bm25", time.perf_counter() - started),)
+        return [SearchResult(tuple(hits), spans=spans) for part in found for hits in part]
+
+    async def passage(self, id_: str) -> Passage | None:
+        """Raises `NoLookupError` for an index that was built without ids; also `IndexDamagedError`, like `search`."""
+        if not self._has_ids:
+            raise NoLookupError
+        self._require_intact()
+        [found] = await self._in_threads([partial(self._passage, id_)])
+        return found
+
+    async def _in_threads(self, calls: Sequence[Callable[[], _T]]) -> list[_T]:
+        """What the calls return, if the files are the same before and after."""
+        loop = asyncio.get_running_loop()
         try:
-            searches = asyncio.gather(*(loop.run_in_executor(self._pool, self._search, part, top_k) for part in parts))
-            found = await self._watched(searches)
+            found = await self._watched(asyncio.gather(*(loop.run_in_executor(self._pool, call) for call in calls)))
         except RuntimeError as error:  # closed
             raise RetrieverError(f"The index {self.path} could not be searched: {error}.") from error
         except IndexDamagedError as error:
             self._damage = str(error)
             raise
         self._require_intact()
-        spans = (Span("bm25", time.perf_counter() - started),)
-        return [SearchResult(tuple(hits), spans=spans) for part in found for hits in part]
+        return found
 
-    async def _watched(self, searches: "asyncio.Future[list[list[list[Hit]]]]") -> list[list[list[Hit]]]:
+    async def _watched(self, searches: "asyncio.Future[list[_T]]") -> list[_T]:
         """Waits for the searches, but only while the files are unchanged."""
         loop = asyncio.get_running_loop()
         damage: list[IndexDamagedError] = []
@@ -184,6 +201,12 @@ class EmbeddedIndex:
                 Hit(decode(doc(address)["passage"][0]), score / self._scale)
                 for score, address in self._ranked(asked, top_k)
             ]
+
+    def _passage(self, id_: str) -> Passage | None:
+        with _tantivy(self.path):
+            query = tantivy.Query.term_query(self._schema, "id", id_)
+            hits = self._searcher.search(query, 1, count=False, order_by_field="ordinal", order=tantivy.Order.Asc).hits
+            return decode(self._searcher.doc(hits[0][1])["passage"][0]) if hits else None
 
     def _query(self, text: str) -> Any | None:
         """A disjunction of terms, like Elasticsearch's `match`; None if no term is left."""
@@ -237,6 +260,14 @@ class EmbeddedIndex:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
+def _has_field(schema: Any, name: str) -> bool:
+    try:
+        tantivy.Query.term_query(schema, name, "")
+    except ValueError:
+        return False
+    return True
+
+
 @contextmanager
 def _tantivy(path: Path) -> Iterator[None]:
     """The boundary to tantivy, which fails only on damaged files, with an exception or a panic."""
@@ -273,6 +304,8 @@ def _why_no_index(path: Path) -> str:
     make = f"create it with `r1s index-corpus FILE --to {path}`."
     if path.with_name(path.name + ".building").is_dir():
         return f"The index {path} is not finished: run the command that started it again to resume."
+    if path.with_name(path.name + ".pulling").is_dir():
+        return f"The index {path} is not whole: run the `r1s index pull` that was interrupted again."
     if path.is_dir():
         return f"{path} is a folder without an index: {make}"
     return f"There is no index {path}: {make}"

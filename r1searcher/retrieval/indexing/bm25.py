@@ -2,7 +2,7 @@
 
     DIR/manifest.json   written last: a folder without it is not an index
     DIR/checksums.json  sizes, modification times and SHA-256 of the other files
-    DIR/tantivy/        terms (made by our analyzer, joined by spaces), corpus order, the stored passages
+    DIR/tantivy/        terms (made by our analyzer, joined by spaces), ids, corpus order, the stored passages
 
 An index is built in the sibling folder `DIR.building` and renamed when it is complete. Passages are committed
 regularly, so an interrupted build resumes after the last commit.
@@ -20,13 +20,14 @@ from typing import Any
 
 import tantivy
 
-from r1searcher.common.files import cause_of, parse_json, read_text, sync, write_json, writing
+from r1searcher.common.files import cause_of, parse_json, read_text, write_json, writing
 from r1searcher.corpora.passage import Passage
 from r1searcher.errors import FileError, InputError, R1Error
 from r1searcher.retrieval.indexing.analyzer import Analyzer
 from r1searcher.retrieval.indexing.base import IndexOptions
+from r1searcher.retrieval.indexing.folder import check_folder, empty, publish
 from r1searcher.retrieval.indexing.integrity import is_panic, write_checksums
-from r1searcher.retrieval.indexing.lock import LOCK, build_lock
+from r1searcher.retrieval.indexing.lock import build_lock
 from r1searcher.retrieval.indexing.manifest import (
     ENGINE,
     MANIFEST,
@@ -36,16 +37,12 @@ from r1searcher.retrieval.indexing.manifest import (
     Manifest,
     encode,
     folder_of,
-    is_index,
     searched_fields,
     validated,
 )
 
 COMMIT_EVERY = 500_000
 """Passages between two commits, the most that an interrupted build must repeat."""
-
-MAX_NAME_BYTES = 255 - len(".rejects.jsonl")
-"""The longest name of an index folder: names of sibling folders are derived from it."""
 
 _WRITER_BYTES = 128_000_000
 _KEPT = "what is committed is kept; run the same command to resume"
@@ -76,7 +73,7 @@ def build(
     with build_lock(building, path):
         check_target(path, options)  # another build may have ended in the meantime
         if options.restart:
-            _empty(building)
+            empty(building)
         fresh = not (building / ENGINE).exists()
         try:
             work = _Build(building, options.settings, threads)
@@ -88,7 +85,7 @@ def build(
             if fresh and not (building / PROGRESS).exists():
                 shutil.rmtree(building, ignore_errors=True)  # nothing is committed: leave nothing
             raise
-        _publish(building, path)
+        publish(building, path, "the finished build is kept; run the same command to resume")
     return manifest
 
 
@@ -100,41 +97,7 @@ def check_target(path: Path, options: IndexOptions) -> None:
             f"The embedded index ranks with k1 1.2 and b 0.75 only, not {settings.k1:g} and {settings.b:g}: "
             "omit them, or index into Elasticsearch (--to es://host:9200/name), which accepts any."
         )
-    _check_name(path)
-    if is_index(path):
-        if not options.overwrite:
-            raise InputError(f"{path} already contains an index: use it, choose another --to, or add --overwrite.")
-    elif path.exists() and (not path.is_dir() or _holds_anything(path)):
-        raise InputError(f"{path} exists and is not an index: choose another --to.")
-
-
-def _check_name(path: Path) -> None:
-    """Raises `InputError` for an invalid name of an index folder."""
-    if "\0" in str(path) or any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in path.parts):
-        raise InputError(f"{str(path)[:60]!r}… is not a valid name: at most {MAX_NAME_BYTES} bytes, without NUL.")
-    here, there = Path.cwd(), Path(os.path.abspath(path))
-    if not path.name or there == here or there in here.parents:
-        raise InputError(f"--to {path} is the current folder or one above it: give a folder only for the index.")
-    above = next(parent for parent in there.parents if os.path.lexists(parent))
-    if above.exists() and not above.is_dir():
-        raise InputError(f"{path} cannot be created: {above} is not a folder; choose another --to.")
-
-
-def _holds_anything(path: Path) -> bool:
-    try:
-        return any(path.iterdir())
-    except OSError as error:
-        raise FileError(f"{path} cannot be read: {cause_of(error)}") from error
-
-
-def _empty(building: Path) -> None:
-    """Removes the files of an interrupted build, except the held lock."""
-    with writing(building):
-        for entry in building.iterdir():
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            elif entry.name != LOCK:
-                entry.unlink()
+    check_folder(path, options.overwrite)
 
 
 class Bm25Indexer:
@@ -276,6 +239,7 @@ class _Build:
             corpus.add(encoded)
             document = tantivy.Document()
             document.add_unsigned("ordinal", ordinal)
+            document.add_text("id", passage.id)
             document.add_bytes("passage", encoded)
             if self._settings.title_weight is None:
                 document.add_text("terms", self._analyzer.joined(f"{passage.title} {passage.text}"))
@@ -296,30 +260,10 @@ class _Build:
             self._writer.commit()
 
 
-def _publish(building: Path, path: Path) -> None:
-    """Moves a finished build into place. The old index is moved aside first, since folders cannot be swapped."""
-    old = path.with_name(path.name + ".old")
-    with writing(path, "the finished build is kept; run the same command to resume"):
-        mode = (building / MANIFEST).stat().st_mode & 0o666  # of a file that we created: what the umask allows
-        for folder in (building / ENGINE, building):
-            for file in folder.iterdir():
-                if file.is_file():
-                    file.chmod(mode)  # tantivy makes some of its files readable only by their owner
-                sync(file)
-            sync(folder)
-        if is_index(path):
-            shutil.rmtree(old, ignore_errors=True)
-            path.rename(old)
-        building.rename(path)
-        sync(path.parent)
-        for left in (PROGRESS, LOCK):
-            (path / left).unlink(missing_ok=True)
-    shutil.rmtree(old, ignore_errors=True)
-
-
 def _schema(settings: IndexSettings) -> Any:
     builder = tantivy.SchemaBuilder()
     builder.add_unsigned_field("ordinal", fast=True)
+    builder.add_text_field("id", tokenizer_name="raw", index_option="basic")
     builder.add_bytes_field("passage", stored=True)
     for field in searched_fields(settings):
         builder.add_text_field(field, tokenizer_name="whitespace", index_option="freq")

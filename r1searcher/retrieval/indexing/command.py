@@ -1,4 +1,4 @@
-"""The command `index-corpus`."""
+"""The commands `index-corpus`, `index push` and `index pull`."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -16,6 +16,8 @@ from r1searcher.corpora.readers import Corpus
 from r1searcher.errors import FileError, InputError
 from r1searcher.retrieval.indexing.base import Indexer, IndexOptions, open_indexer
 from r1searcher.retrieval.indexing.manifest import Manifest
+from r1searcher.retrieval.indexing.received import OnProgress
+from r1searcher.retrieval.indexing.transfer import pull, push
 
 _INDEX_SHARE = 0.9
 """Bytes of an embedded index per byte of text; twice that while its parts are merged."""
@@ -57,6 +59,27 @@ def index_corpus(request: IndexRequest) -> None:
     with _progress(corpus, console) as on_progress:
         manifest = indexer.index(corpus, on_progress)
     _say_done(corpus, manifest, request.to, rejects, console)
+
+
+def push_index(folder: Path, target: str, overwrite: bool) -> None:
+    """Copy an index to a folder, an archive or the hub, with progress on standard error."""
+    _transfer(lambda on_progress: push(folder, target, overwrite, on_progress), target)
+
+
+def pull_index(source: str, folder: Path, overwrite: bool) -> None:
+    """Copy an index from a folder, an archive or the hub, with progress on standard error."""
+    _transfer(lambda on_progress: pull(source, folder, overwrite, on_progress), str(folder))
+
+
+def _transfer(work: Callable[[OnProgress], None], target: str) -> None:
+    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    console = terminal.console(stderr=True)
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), label("time left"), TimeRemainingColumn())
+    with terminal.progress(*columns, console=console) as progress:
+        task = progress.add_task("copy", total=None)
+        work(lambda done, total: progress.update(task, completed=done, total=total))
+    console.print(f"{target} contains the index.")
 
 
 def _checked_indexer(to: str, options: IndexOptions) -> Indexer:

@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 _CHUNK = 1000
 _CHECKPOINT_EVERY = 50_000
+_LONGEST_ID = 8191
+"""Characters of an id that can be looked up: Lucene's limit is 32,766 bytes, and a character has up to four."""
 
 
 class _BulkResult(BaseModel):
@@ -182,7 +184,7 @@ class _Load:
         terms = {"type": "text", "analyzer": self._settings.analyzer, "index_options": "freqs"}
         fields: dict[str, Any] = {
             "ordinal": {"type": "long", "index": False},
-            "id": {"type": "keyword", "index": False, "doc_values": False},
+            "id": {"type": "keyword", "doc_values": False, "ignore_above": _LONGEST_ID},
         }
         if self._settings.title_weight is None:
             both = {"type": "text", "index": False, "copy_to": "contents"}

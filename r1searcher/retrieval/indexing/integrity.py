@@ -8,14 +8,17 @@ file is trusted only while its size and modification time are those of the build
 
 import hashlib
 import os
+import re
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple, Protocol
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from r1searcher.common.files import cause_of, parse_json, write_json
+from r1searcher.common.records import problem_in
 from r1searcher.errors import InputError
 from r1searcher.retrieval.indexing.manifest import ENGINE, MANIFEST, PROGRESS
 
@@ -24,14 +27,28 @@ _TRANSIENT = (CHECKSUMS, PROGRESS)
 _HASH_BLOCK = 1 << 20
 
 
-class _File(BaseModel):
-    size: int = Field(ge=0)
-    modified_ns: int
-    sha256: str
+MAX_CHECKSUMS_BYTES = 4 << 20
+_PART = r"(?!\.{1,2}(?:/|$))[A-Za-z0-9._-]+"
+
+
+class ListedFile(BaseModel):
+    size: int = Field(ge=0, lt=1 << 62)
+    modified_ns: int = Field(ge=0, lt=1 << 62)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+def _relative(name: str) -> str:
+    """A name that leads to nothing outside the folder, and fits into the header of a tar archive."""
+    if len(name) > 90 or not re.fullmatch(rf"{_PART}(?:/{_PART}){{0,3}}", name):
+        raise PydanticCustomError("name", "is not the name of an index file")
+    return name
+
+
+ListedFiles = dict[Annotated[str, AfterValidator(_relative)], ListedFile]
 
 
 class _Checksums(BaseModel):
-    files: dict[str, _File]
+    files: ListedFiles = Field(max_length=10_000)
 
 
 class _Stamp(NamedTuple):
@@ -52,6 +69,45 @@ def write_checksums(folder: Path) -> None:
         finally:
             os.close(descriptor)
     write_json(folder / CHECKSUMS, {"files": files})
+
+
+def parse_checksums(data: bytes) -> ListedFiles:
+    """The files that the content of a `checksums.json` lists. Raises `ValueError` for anything that is not one.
+
+    The names are relative and lead to nothing outside the folder.
+    """
+    try:
+        files = _Checksums.model_validate(parse_json(data)).files
+    except ValidationError as error:
+        raise ValueError(f"{CHECKSUMS}: {problem_in(error)}") from None
+    except ValueError as error:
+        raise ValueError(f"{CHECKSUMS}: {error}") from None
+    if MANIFEST not in files or CHECKSUMS in files:
+        raise ValueError(f"{CHECKSUMS} does not list {MANIFEST}, or lists itself")
+    return files
+
+
+class Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+def blocks_of(stream: Readable, size: int, name: str, listed: ListedFile) -> Iterator[bytes]:
+    """The next `size` bytes of a stream, if they are a listed file. Raises `ValueError` as soon as they are not."""
+    if size != listed.size:
+        raise ValueError(f"{name}: it has {size:,} bytes instead of {listed.size:,}")
+    digest = hashlib.sha256()
+    while size:
+        try:
+            block = stream.read(min(size, _HASH_BLOCK))
+        except OSError as error:
+            raise ValueError(f"{name}: {cause_of(error)}") from error
+        if not block:
+            raise ValueError(f"{name}: it ends {size:,} bytes too early")
+        digest.update(block)
+        size -= len(block)
+        yield block
+    if digest.hexdigest() != listed.sha256:
+        raise ValueError(f"{name}: its checksum is wrong")
 
 
 def has_checksums(folder: Path) -> bool:
@@ -87,7 +143,7 @@ class IndexFiles:
             if known:
                 self._check(name, known[name], descriptors[-1], thorough)
 
-    def _check(self, name: str, built: _File, descriptor: int, thorough: bool) -> None:
+    def _check(self, name: str, built: ListedFile, descriptor: int, thorough: bool) -> None:
         size, modified_ns = _stamp(descriptor)
         if size != built.size:
             raise self._damaged(name, f"it has {size:,} bytes instead of {built.size:,}")
@@ -114,16 +170,13 @@ def is_panic(error: BaseException) -> bool:
 REMEDY = "restore its files, or build it again with `r1s index-corpus`."
 
 
-def _read(folder: Path) -> dict[str, _File] | None:
+def _read(folder: Path) -> ListedFiles | None:
     path = folder / CHECKSUMS
     try:
-        files = _Checksums.model_validate(parse_json(path.read_bytes())).files
-        if MANIFEST not in files:
-            raise ValueError("incomplete")
-        return files
+        return parse_checksums(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValidationError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"The index {folder} is damaged ({CHECKSUMS} cannot be read): {REMEDY}") from error
 
 

@@ -1,4 +1,4 @@
-"""One build per folder: a lock that the operating system releases when its process ends in any way."""
+"""One process writes a folder: a lock that the operating system releases when its process ends in any way."""
 
 import fcntl
 import os
@@ -15,9 +15,10 @@ LOCK = "building.lock"
 
 
 @contextmanager
-def build_lock(folder: Path, target: Path) -> Iterator[None]:
+def build_lock(folder: Path, target: Path, done: str = "built") -> Iterator[None]:
     """Creates `folder` and holds its lock. Raises `InputError` that names the process which already holds it.
 
+    `done` says there what happens to `target`.
     The folder may be renamed, and its other content removed, while the lock is held.
     """
     path = folder / LOCK
@@ -31,7 +32,7 @@ def build_lock(folder: Path, target: Path) -> Iterator[None]:
         try:
             with writing(path):
                 if not _lock(handle):
-                    raise InputError(_who(handle, target))
+                    raise InputError(_who(handle, target, done))
             if not _is_at(handle, path):
                 continue
             with writing(path):
@@ -59,9 +60,9 @@ def _is_at(handle: int, path: Path) -> bool:
         return False
 
 
-def _who(handle: int, target: Path) -> str:
+def _who(handle: int, target: Path, done: str) -> str:
     process, _, rest = os.pread(handle, 300, 0).decode("utf-8", "replace").partition(" ")
     host, _, begun = rest.partition(" ")
     by = f"process {process} on {host}" if process.isdigit() else "another process"
     since = f" since {time.strftime('%H:%M:%S', time.localtime(int(begun)))}" if begun.isdigit() else ""
-    return f"{target} is being built by {by}{since}: wait for it, end it, or choose another --to."
+    return f"{target} is being {done} by {by}{since}: wait for it, end it, or choose another folder."

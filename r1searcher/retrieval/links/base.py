@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 
 from r1searcher.common.records import problem_in
+from r1searcher.corpora.passage import Passage
 from r1searcher.errors import InputError
 from r1searcher.retrieval.base import (
     EngineSettings,
@@ -20,6 +21,7 @@ from r1searcher.retrieval.base import (
     SearchResult,
     Span,
     bind,
+    passage_of,
 )
 from r1searcher.retrieval.registry import settings_of, settings_of_table
 
@@ -43,6 +45,9 @@ class Link:
         bound = copy.copy(self)
         bound._retriever = inner
         return bound
+
+    async def passage(self, id_: str) -> Passage | None:
+        return await passage_of(self._retriever, id_)
 
     async def health(self) -> Health:
         return await self._retriever.health()

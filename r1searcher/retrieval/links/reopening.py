@@ -2,10 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
+from r1searcher.corpora.passage import Passage
 from r1searcher.errors import R1Error
-from r1searcher.retrieval.base import Health, IndexDamagedError, Retriever, SearchResult
+from r1searcher.retrieval.base import Health, IndexDamagedError, Retriever, SearchResult, passage_of
+
+_T = TypeVar("_T")
 
 _PAUSE, _LOAD = 0.2, 0.1
 """Minimum seconds between two attempts, and the share of the time that attempts on a large index may take."""
@@ -33,24 +37,25 @@ class ReopeningRetriever:
         self._open()
 
     async def search(self, queries: Sequence[str], top_k: int) -> list[SearchResult]:
-        retriever = await self._opened()
-        try:
-            return await retriever.search(queries, top_k)
-        except IndexDamagedError as error:
-            self._give_up(retriever, error)
-            raise
+        return await self._ask(lambda retriever: retriever.search(queries, top_k))
+
+    async def passage(self, id_: str) -> Passage | None:
+        return await self._ask(lambda retriever: passage_of(retriever, id_))
 
     async def health(self) -> Health:
-        retriever = await self._opened()
-        try:
-            return await retriever.health()
-        except IndexDamagedError as error:
-            self._give_up(retriever, error)
-            raise
+        return await self._ask(lambda retriever: retriever.health())
 
     async def aclose(self) -> None:
         if self._retriever is not None:
             await self._retriever.aclose()
+
+    async def _ask(self, call: Callable[[Retriever], Awaitable[_T]]) -> _T:
+        retriever = await self._opened()
+        try:
+            return await call(retriever)
+        except IndexDamagedError as error:
+            self._give_up(retriever, error)
+            raise
 
     async def _opened(self) -> Retriever:
         if self._retriever is not None:

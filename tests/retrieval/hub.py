@@ -1,0 +1,157 @@
+"""A small hub: the part of the Hugging Face hub's API that uploads and downloads of a dataset use.
+
+Files are downloaded from a second address, as from the hub's CDN, which must not see the key.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from tests.common.http_server import http_server
+
+KEY = "hf_" + "k3yOfTheTest" * 2
+
+
+@dataclass
+class Hub:
+    """`repositories` has files by name and revision; `asked` the requests, with whether the key was in them."""
+
+    url: str = ""
+    cdn: str = ""
+    repositories: dict[str, dict[str, dict[str, bytes]]] = field(default_factory=dict)
+    private: dict[str, bool] = field(default_factory=dict)
+    objects: dict[str, bytes] = field(default_factory=dict)
+    asked: list[tuple[str, str, bool]] = field(default_factory=list)
+    sent: int = 0
+    """Bytes that the CDN sent."""
+
+    def environment(self) -> dict[str, str]:
+        """For a process that uses this hub."""
+        variables = {"HF_ENDPOINT": self.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": KEY}
+        return {**variables, "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+    def noted(self, request: Request, where: str = "hub") -> bool:
+        has_key = request.headers.get("authorization") == f"Bearer {KEY}"
+        self.asked.append((where, f"{request.method} {request.url.path}", has_key))
+        return has_key
+
+    def files(self, request: Request) -> dict[str, bytes] | None:
+        name = f"{request.path_params['owner']}/{request.path_params['name']}"
+        return self.repositories.get(name, {}).get(request.path_params.get("revision", "main"))
+
+
+@contextmanager
+def running_hub() -> Iterator[Hub]:
+    hub = Hub()
+
+    async def info(request: Request) -> Response:
+        if not hub.noted(request) or hub.files(request) is None:
+            return Response(status_code=404, headers={"X-Error-Code": "RepoNotFound"})
+        return JSONResponse({"id": f"{request.path_params['owner']}/{request.path_params['name']}", "sha": "1" * 40})
+
+    async def create(request: Request) -> Response:
+        assert hub.noted(request)
+        body = await request.json()
+        name = f"{body['organization']}/{body['name']}" if body.get("organization") else body["name"]
+        hub.private[name] = body.get("private") is True or body.get("visibility") == "private"
+        hub.repositories.setdefault(name, {"main": {}})
+        return JSONResponse({"url": f"{hub.url}/datasets/{name}"})
+
+    async def branch(request: Request) -> Response:
+        assert hub.noted(request)
+        name = f"{request.path_params['owner']}/{request.path_params['name']}"
+        hub.repositories[name].setdefault(request.path_params["revision"], {})
+        return JSONResponse({})
+
+    async def tree(request: Request) -> Response:
+        assert hub.noted(request)
+        files = hub.files(request) or {}
+        return JSONResponse([{"type": "file", "path": path, "size": len(c), "oid": "0"} for path, c in files.items()])
+
+    async def preupload(request: Request) -> Response:
+        assert hub.noted(request)
+        wanted = (await request.json())["files"]
+        modes = [
+            {"path": file["path"], "uploadMode": "regular" if file["path"].endswith(".json") else "lfs"}
+            for file in wanted
+        ]
+        return JSONResponse({"files": [{**mode, "shouldIgnore": False} for mode in modes]})
+
+    async def batch(request: Request) -> Response:
+        assert hub.noted(request)
+        objects = (await request.json())["objects"]
+        answers = [
+            {**one, "authenticated": True, "actions": {"upload": {"href": f"{hub.cdn}/objects/{one['oid']}"}}}
+            for one in objects
+        ]
+        return JSONResponse({"transfer": "basic", "objects": answers}, media_type="application/vnd.git-lfs+json")
+
+    async def commit(request: Request) -> Response:
+        assert hub.noted(request)
+        files = hub.files(request)
+        assert files is not None
+        for line in (await request.body()).decode().splitlines():
+            row = json.loads(line)
+            value: Any = row["value"]
+            if row["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif row["key"] == "lfsFile":
+                files[value["path"]] = hub.objects[value["oid"]]
+            elif row["key"] == "deletedFile":
+                del files[value["path"]]
+        return JSONResponse(
+            {
+                "commitUrl": f"{hub.url}{request.url.path.removeprefix('/api').replace('/main', '/1')}",
+                "commitOid": "1" * 40,
+            }
+        )
+
+    async def resolve(request: Request) -> Response:
+        files = hub.files(request)
+        path = request.path_params["path"]
+        if not hub.noted(request) or files is None or path not in files:
+            return Response(status_code=404, headers={"X-Error-Code": "EntryNotFound"})
+        digest = hashlib.sha256(files[path]).hexdigest()
+        headers = {"X-Linked-Etag": f'"{digest}"', "X-Repo-Commit": "1" * 40, "X-Linked-Size": str(len(files[path]))}
+        if path.endswith(".json"):
+            return Response(files[path], headers={**headers, "ETag": f'"{digest}"'})
+        hub.objects[digest] = files[path]
+        return RedirectResponse(f"{hub.cdn}/objects/{digest}", 302, headers)
+
+    async def receive(request: Request) -> Response:
+        assert not hub.noted(request, "cdn")
+        hub.objects[request.path_params["oid"]] = await request.body()
+        return Response()
+
+    async def send(request: Request) -> Response:
+        hub.noted(request, "cdn")
+        content = hub.objects[request.path_params["oid"]]
+        start = int(request.headers.get("range", "bytes=0-")[6:].split("-")[0])
+        rest = content[start:]
+        headers = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"} if start else {}
+        hub.sent += len(rest)
+        return Response(rest, 206 if start else 200, headers)
+
+    repository = "/datasets/{owner}/{name}"
+    routes = [
+        Route(f"/api{repository}", info),
+        Route(f"/api{repository}/revision/{{revision}}", info),
+        Route("/api/repos/create", create, methods=["POST"]),
+        Route(f"/api{repository}/branch/{{revision}}", branch, methods=["POST"]),
+        Route(f"/api{repository}/tree/{{revision}}", tree),
+        Route(f"/api{repository}/preupload/{{revision}}", preupload, methods=["POST"]),
+        Route("/datasets/{owner}/{name}.git/info/lfs/objects/batch", batch, methods=["POST"]),
+        Route(f"/api{repository}/commit/{{revision}}", commit, methods=["POST"]),
+        Route(f"{repository}/resolve/{{revision}}/{{path:path}}", resolve, methods=["GET", "HEAD"]),
+    ]
+    objects = [Route("/objects/{oid}", receive, methods=["PUT"]), Route("/objects/{oid}", send)]
+    with http_server(objects) as hub.cdn, http_server(routes) as hub.url:
+        yield hub

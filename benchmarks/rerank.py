@@ -34,8 +34,8 @@ from r1searcher.questions.read import read_question_file
 from r1searcher.report.intervals import interval
 from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.base import Hit, Retriever, hits_of
-from r1searcher.retrieval.links.rerank import text_of
 from r1searcher.retrieval.neural.cross_encoder import CrossEncoder
+from r1searcher.retrieval.neural.text import text_of
 from r1searcher.rewards.metrics import is_yes_no
 
 CANDIDATES = 20

@@ -1,7 +1,7 @@
 """Commands for indexes and retrievers."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -19,6 +19,14 @@ _PLACES = (
     "A folder, an archive (.tar, .tar.gz, .tgz, .tar.zst), or hf://datasets/OWNER/NAME[@REVISION] with the key in "
     "HF_TOKEN."
 )
+
+
+Pooling = Literal["mean", "cls", "last"]
+Vectors = Literal["float32", "float16", "int8"]
+
+
+def _dense(help_: str, *names: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help_, rich_help_panel="Dense index", **more)
 
 
 @_command
@@ -50,18 +58,49 @@ def index_corpus(
         float | None, typer.Option(help="Score the title as a separate field with this boost.")
     ] = None,
     shards: Annotated[int, typer.Option(min=1, help="Number of shards on a server.")] = 1,
+    dense: Annotated[
+        str | None, _dense("Make a dense index with this encoder, a Hugging Face folder or name.", metavar="MODEL")
+    ] = None,
+    pooling: Annotated[
+        Pooling | None, _dense("mean, cls or last. [that of the model's files, or of its family: E5, BGE]")
+    ] = None,
+    query_prefix: Annotated[str | None, _dense("Text before each query. [as pooling]")] = None,
+    passage_prefix: Annotated[str | None, _dense("Text before each passage. [as pooling]")] = None,
+    max_length: Annotated[int | None, _dense("Tokens of a passage that are read. [as pooling, or 512]", min=8)] = None,
+    vectors: Annotated[Vectors, _dense("Numbers of the vectors in the index: float32, float16 or int8.")] = "float16",
+    device: Annotated[str, _dense("Device of the encoder: cpu, cuda, …")] = "cpu",
+    batch_size: Annotated[int, _dense("Passages per forward pass.", min=1)] = 64,
+    trust_remote_code: Annotated[
+        bool, _dense("Run Python code that comes with the encoder.", "--trust-remote-code")
+    ] = False,
 ) -> None:
     """Build a search index from a corpus."""
     from r1searcher.retrieval.indexing import command
-    from r1searcher.retrieval.indexing.base import IndexOptions
+    from r1searcher.retrieval.indexing.base import DenseOptions, IndexOptions
     from r1searcher.retrieval.indexing.manifest import IndexSettings
+    from r1searcher.retrieval.neural.encoder import settings_for
 
-    ranking = IndexSettings(analyzer, k1, b, title_weight)
+    encoder = settings_for(dense, pooling, query_prefix, passage_prefix, max_length) if dense else None
+    options = IndexOptions(
+        settings=IndexSettings(analyzer, k1, b, title_weight),
+        overwrite=overwrite,
+        restart=restart,
+        shards=shards,
+        dense=DenseOptions(
+            encoder=encoder,
+            vectors=vectors,
+            device=device,
+            batch_size=batch_size,
+            trust_remote_code=trust_remote_code,
+        )
+        if encoder
+        else None,
+    )
     command.index_corpus(
         command.IndexRequest(
             source=source,
             to=to,
-            options=IndexOptions(settings=ranking, overwrite=overwrite, restart=restart, shards=shards),
+            options=options,
             format_=format_,
             limit=limit,
             rejects=rejects,

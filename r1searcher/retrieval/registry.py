@@ -28,6 +28,7 @@ RETRIEVERS: Registry[type[EngineSettings]] = Registry(
     "r1searcher.retrievers",
     {
         "bm25": "r1searcher.retrieval.engines.bm25:Settings",
+        "dense": "r1searcher.retrieval.engines.dense:Settings",
         "es": "r1searcher.retrieval.engines.elasticsearch:Settings",
         "opensearch": "r1searcher.retrieval.engines.opensearch:Settings",
         "http": "r1searcher.retrieval.engines.http:Settings",
@@ -117,6 +118,7 @@ def open_retriever(engine: str | EngineSettings) -> Retriever:
     """The retriever of a URL, or of settings (`settings.retrieval.engine`).
 
     - `index/` or `file:index/`: an embedded index;
+    - `dense:index/`: an index of vectors;
     - `es://host:9200/name`, `es+https://…`: Elasticsearch, filled by `r1s index-corpus`;
     - `es://host:9200/name?fields=title,text`: any other index of Elasticsearch;
     - `opensearch://…`, `opensearch+https://…`: the same with OpenSearch;

@@ -20,6 +20,7 @@ from r1searcher.retrieval.links.rerank import Reranker, Settings
 from r1searcher.retrieval.registry import settings_of
 from tests.common.http_server import http_server
 from tests.retrieval.scripted import Scripted
+from tests.retrieval.tiny_models import WORDS, tiny_bert
 
 FOUND = {"q": [("a", 3.0), ("b", 2.0), ("c", 1.0), ("d", 0.5)], "other": [("e", 1.0)], "none": []}
 SCORES = {"a": 0.1, "b": 0.9, "c": 0.9, "d": 0.5, "e": 0.3}
@@ -132,37 +133,10 @@ def test_urls_name_a_model_or_a_server() -> None:
         Reranker(Scripted({}), remote)
 
 
-WORDS = [f"w{n}" for n in range(200)]
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT of random weights with one output, and a tokenizer of whole words."""
-    torch = pytest.importorskip("torch")
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("cross-encoder")
-    vocabulary = {word: n for n, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
-    ).save_pretrained(folder)
-    torch.manual_seed(3)
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=160,
-        num_labels=1,
-        initializer_range=0.5,
-    )
-    BertForSequenceClassification(config).save_pretrained(folder)
-    return folder
+    pytest.importorskip("torch")
+    return tiny_bert(tmp_path_factory.mktemp("cross-encoder"), "BertForSequenceClassification", num_labels=1)
 
 
 @pytest.mark.training
@@ -197,7 +171,7 @@ def test_episodes_at_the_same_time_share_forward_passes(model: Path) -> None:
     async def run() -> tuple[list[list[SearchResult]], list[SearchResult], int]:
         link = Reranker(Scripted(rankings), settings)
         found = await asyncio.gather(*(link.search([query], 5) for query in rankings))
-        passes = link._scorer._shared._encoder.work.passes  # type: ignore[attr-defined]
+        passes = link._scorer.encoder.work.passes  # type: ignore[attr-defined]
         one_by_one = [(await link.search([query], 5))[0] for query in rankings]
         await link.aclose()
         return found, one_by_one, passes

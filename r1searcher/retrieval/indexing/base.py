@@ -3,24 +3,44 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from r1searcher.common.registry import Registry
 from r1searcher.corpora.passage import Passage
 from r1searcher.errors import InputError
-from r1searcher.retrieval.indexing.manifest import IndexSettings, Manifest
+from r1searcher.retrieval.indexing.manifest import IndexSettings
+from r1searcher.retrieval.neural.encoder import EncoderSettings
 from r1searcher.retrieval.registry import kind_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenseOptions:
+    """How the vectors of a dense index are made and stored."""
+
+    encoder: EncoderSettings
+    vectors: Literal["float32", "float16", "int8"] = "float16"
+    device: str = "cpu"
+    batch_size: int = 64
+    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexOptions:
     """How an index is built. `overwrite` replaces a finished one, `restart` discards an interrupted build; `shards` is
-    for engines that have them."""
+    for engines that have them. With `dense` it is an index of vectors, and `settings` do not matter."""
 
     settings: IndexSettings = field(default_factory=IndexSettings)
     overwrite: bool = False
     restart: bool = False
     shards: int = 1
+    dense: DenseOptions | None = None
+
+
+class Indexed(Protocol):
+    """The label of a finished index."""
+
+    @property
+    def passages(self) -> int: ...
 
 
 class Indexer(Protocol):
@@ -35,7 +55,7 @@ class Indexer(Protocol):
         """Raises `InputError` if indexing is not possible; called before large downloads."""
         ...
 
-    def index(self, passages: Iterable[Passage], on_progress: Callable[[int], None]) -> Manifest:
+    def index(self, passages: Iterable[Passage], on_progress: Callable[[int], None]) -> Indexed:
         """Index all passages, in order; `on_progress` gets how many were read so far.
 
         The index can be searched only when it is complete. An interrupted build of the same passages is resumed. Raises
@@ -49,6 +69,7 @@ INDEXERS: Registry[Callable[[str, IndexOptions], Indexer]] = Registry(
     "r1searcher.indexers",
     {
         "bm25": "r1searcher.retrieval.indexing.bm25:Bm25Indexer",
+        "dense": "r1searcher.retrieval.indexing.dense:DenseIndexer",
         "es": "r1searcher.retrieval.indexing.elasticsearch:ElasticsearchIndexer",
         "opensearch": "r1searcher.retrieval.indexing.elasticsearch:ElasticsearchIndexer",
     },
@@ -60,6 +81,9 @@ INDEXERS: Registry[Callable[[str, IndexOptions], Indexer]] = Registry(
 def open_indexer(url: str, options: IndexOptions) -> Indexer:
     """The indexer for a retriever URL. Raises `InputError` for one that cannot be filled."""
     kind = kind_of(url)
+    if options.dense and kind not in ("bm25", "dense"):
+        raise InputError(f"{url} cannot be filled with vectors: give a folder.")
+    kind = "dense" if options.dense else kind
     if kind not in INDEXERS:
         raise InputError(f"{url} cannot be filled: give a folder, es://host:9200/name or opensearch://host:9200/name.")
     return INDEXERS[kind](url, options)

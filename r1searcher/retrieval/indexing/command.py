@@ -14,8 +14,7 @@ from r1searcher.corpora.fetch import cache_folder, fetch
 from r1searcher.corpora.named import CORPORA
 from r1searcher.corpora.readers import Corpus
 from r1searcher.errors import FileError, InputError
-from r1searcher.retrieval.indexing.base import Indexer, IndexOptions, open_indexer
-from r1searcher.retrieval.indexing.manifest import Manifest
+from r1searcher.retrieval.indexing.base import Indexed, Indexer, IndexOptions, open_indexer
 from r1searcher.retrieval.indexing.received import OnProgress
 from r1searcher.retrieval.indexing.transfer import pull, push
 
@@ -54,7 +53,7 @@ def index_corpus(request: IndexRequest) -> None:
     rejects = request.rejects or Path(f"{indexer.folder or request.to.rpartition('/')[2]}.rejects.jsonl")
     _refuse_overlap(source, indexer.folder, rejects)
     corpus = Corpus(source, format_, limit=request.limit, rejects=rejects, bad_allowed=request.bad_rows)
-    if indexer.folder is not None:
+    if indexer.folder is not None and request.options.dense is None:
         _say_disk(corpus, source, indexer.folder, console)
     with _progress(corpus, console) as on_progress:
         manifest = indexer.index(corpus, on_progress)
@@ -175,7 +174,7 @@ def _progress(corpus: Corpus, console: SafeConsole) -> Iterator[Callable[[int], 
         yield on_progress
 
 
-def _say_done(corpus: Corpus, manifest: Manifest, to: str, rejects: Path, console: SafeConsole) -> None:
+def _say_done(corpus: Corpus, manifest: Indexed, to: str, rejects: Path, console: SafeConsole) -> None:
     console.print(f"{to} contains {manifest.passages:,} passages.")
     if corpus.repeated:
         console.print(f"{corpus.repeated:,} duplicate paragraphs of several questions were skipped.")

@@ -181,7 +181,7 @@ def _read(folder: Path) -> ListedFiles | None:
 
 
 def _names(folder: Path) -> Iterator[str]:
-    for place in (folder, folder / ENGINE):
+    for place in filter(Path.is_dir, (folder, folder / ENGINE)):
         for path in sorted(place.iterdir()):
             if path.is_file() and path.suffix != ".lock" and path.name not in _TRANSIENT:
                 yield str(path.relative_to(folder))

@@ -68,6 +68,9 @@ class Manifest:
     @classmethod
     def from_json(cls, row: object, where: str) -> "Manifest":
         """Raises `InputError` for a manifest of another version of this software, or of something else."""
+        if isinstance(row, dict) and row.get("kind") == "dense":
+            folder = Path(where).parent
+            raise InputError(f"{folder} is a dense index: write dense:{folder}")
         format_ = row.get("format") if isinstance(row, dict) else None
         if isinstance(format_, int) and format_ != FORMAT:
             raise InputError(

@@ -24,6 +24,7 @@ from r1searcher.corpora.passage import Passage
 from r1searcher.errors import InputError, RetrieverError
 from r1searcher.retrieval.base import MAX_TOP_K, Health, Hit, Retriever, SearchResult, Span, clean_query, search_all
 from r1searcher.retrieval.links.base import Link, LinkSettings, fingerprint_of
+from r1searcher.retrieval.neural.text import text_of
 
 KEY_VARIABLE = "R1S_RERANK_KEY"
 """Environment variable with the server's key."""
@@ -131,25 +132,26 @@ class _Local:
     """A model in this process."""
 
     def __init__(self, settings: Settings) -> None:
-        from r1searcher.retrieval.neural.cross_encoder import CrossEncoder, SharedCrossEncoder
+        from r1searcher.retrieval.neural.cross_encoder import CrossEncoder
+        from r1searcher.retrieval.neural.shared import Shared
 
-        encoder = CrossEncoder(
+        self.encoder = CrossEncoder(
             settings.model,
             device=settings.device,
             max_length=settings.max_length,
             batch_size=settings.batch_size,
             remote_code=settings.trust_remote_code,
         )
-        self._shared = SharedCrossEncoder(encoder)
+        self._shared = Shared(self.encoder.scores, "cross-encoder")
 
     async def scores(self, query: str, passages: Sequence[Passage]) -> list[float]:
-        scores = await self._shared.scores([(query, text_of(passage)) for passage in passages])
+        scores = await self._shared([(query, text_of(passage)) for passage in passages])
         if not all(map(math.isfinite, scores)):
             raise RetrieverError("the cross-encoder's scores are not finite numbers: another model or device is needed")
         return scores
 
     async def aclose(self) -> None:
-        await self._shared.aclose()
+        self._shared.close()
 
 
 class _Ranked(BaseModel):
@@ -246,8 +248,3 @@ def _by_index(found: Sequence[tuple[int, float]], count: int) -> list[float]:
     if len(found) != count or set(scores) != set(range(count)):
         raise ValueError(f"{len(found)} scores for {count} documents, each of which needs one")
     return [scores[place] for place in range(count)]
-
-
-def text_of(passage: Passage) -> str:
-    """What the model reads of a passage."""
-    return f"{passage.title}\n{passage.text}" if passage.title else passage.text

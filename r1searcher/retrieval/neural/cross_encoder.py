@@ -1,12 +1,12 @@
 """A cross-encoder: one forward pass reads query and passage together and gives a score."""
 
-import asyncio
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from r1searcher.errors import InputError, RetrieverError
+from r1searcher.errors import InputError
+from r1searcher.retrieval.neural.loading import import_torch, load, longest
 
 Pair = tuple[str, str]
 """Query and passage."""
@@ -30,16 +30,13 @@ class CrossEncoder:
     def __init__(
         self, model: str, *, device: str = "cpu", max_length: int = 512, batch_size: int = 64, remote_code: bool = False
     ) -> None:
-        try:
-            import torch
-        except ImportError as error:
-            raise InputError("a cross-encoder needs torch: pip install 'r1searcher[rerank]'") from error
-        self._torch = torch
-        self._tokenizer, loaded = _loaded(model, remote_code)
+        self._torch = import_torch("a cross-encoder", "rerank")
+        self._tokenizer, loaded = load(
+            model, "cross-encoder", "AutoModelForSequenceClassification", remote_code, partial(_check, model)
+        )
         self._model = loaded.to(device).eval()
         self._device = device
-        longest = getattr(loaded.config, "max_position_embeddings", max_length)
-        self._max_length = min(max_length, longest)
+        self._max_length = min(max_length, longest(self._tokenizer, loaded))
         self._batch_size = batch_size
         self.work = Work()
 
@@ -69,65 +66,6 @@ class CrossEncoder:
         return scores
 
 
-def _loaded(model: str, remote_code: bool) -> tuple[Any, Any]:
-    """Tokenizer and model, all of whose weights come from its files: a new head of random weights would rank too."""
-    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        config = AutoConfig.from_pretrained(model, trust_remote_code=remote_code)
-        if config.num_labels not in (1, 2):
-            raise InputError(f"{model} is not a cross-encoder: it has {config.num_labels} outputs, not 1 or 2")
-        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=remote_code)
-        loaded, report = AutoModelForSequenceClassification.from_pretrained(
-            model, trust_remote_code=remote_code, output_loading_info=True
-        )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise InputError(f"the cross-encoder {model} cannot be loaded: {reason}") from error
-    if missing := sorted(report["missing_keys"]):
-        raise InputError(f"{model} is not a cross-encoder: its files have no {missing[0]}")
-    return tokenizer, loaded
-
-
-class SharedCrossEncoder:
-    """Scores pairs of different episodes together: those that arrive during a forward pass wait for the next one."""
-
-    def __init__(self, encoder: CrossEncoder) -> None:
-        self._encoder = encoder
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="cross-encoder")
-        self._waiting: list[tuple[Sequence[Pair], asyncio.Future[list[float]]]] = []
-        self._worker: asyncio.Task[None] | None = None
-
-    async def scores(self, pairs: Sequence[Pair]) -> list[float]:
-        """Raises `RetrieverError` if the model failed, for example for lack of memory."""
-        future: asyncio.Future[list[float]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((pairs, future))
-        if self._worker is None or self._worker.done():
-            self._worker = asyncio.create_task(self._work())
-        return await future
-
-    async def aclose(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
-
-    async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
-        await asyncio.sleep(0)  # those of the same moment go together
-        while self._waiting:
-            batch, self._waiting = self._waiting, []
-            together = [pair for pairs, _ in batch for pair in pairs]
-            try:
-                scores = await loop.run_in_executor(self._thread, self._encoder.scores, together)
-            except Exception as error:
-                failure = RetrieverError(f"the cross-encoder failed: {type(error).__name__}: {error}")
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(failure)
-                continue
-            start = 0
-            for pairs, future in batch:
-                if not future.done():
-                    future.set_result(scores[start : start + len(pairs)])
-                start += len(pairs)
+def _check(model: str, config: Any) -> None:
+    if config.num_labels not in (1, 2):
+        raise InputError(f"{model} is not a cross-encoder: it has {config.num_labels} outputs, not 1 or 2")

@@ -1,0 +1,286 @@
+"""Builds a dense index in a local folder: a vector per passage, and for many passages a graph for approximate search.
+
+    DIR/manifest.json    written last: a folder without it is not an index
+    DIR/checksums.json   sizes, modification times and SHA-256 of the other files
+    DIR/passages.bin     the passages one after the other, as `encode` gives them
+    DIR/ends.bin         where each of them ends there, uint64
+    DIR/vectors.bin      passages x dimensions, of length 1: float32, float16 or int8
+    DIR/scales.bin       for int8, the factor of each row, float32
+    DIR/graph.usearch    an HNSW graph (arXiv 1603.09320) of `GRAPH_FROM` or more passages, with vectors in int8
+
+An index is built in the sibling folder `DIR.building` and renamed when it is complete. An interrupted build resumes
+with the passages that do not have a vector yet.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO, Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from r1searcher.common.files import parse_json, read_text, write_json, writing
+from r1searcher.corpora.passage import Passage
+from r1searcher.errors import InputError
+from r1searcher.retrieval.indexing.base import DenseOptions, IndexOptions
+from r1searcher.retrieval.indexing.folder import check_folder, empty, publish
+from r1searcher.retrieval.indexing.integrity import write_checksums
+from r1searcher.retrieval.indexing.lock import build_lock
+from r1searcher.retrieval.indexing.manifest import MANIFEST, PROGRESS, CorpusHash, encode, validated
+from r1searcher.retrieval.neural.encoder import Encoder, EncoderSettings
+from r1searcher.retrieval.neural.text import text_of
+
+PASSAGES, ENDS, VECTORS, SCALES, GRAPH = "passages.bin", "ends.bin", "vectors.bin", "scales.bin", "graph.usearch"
+
+GRAPH_FROM = 20_000
+"""Passages from which an index has a graph; below, comparing with all of them takes milliseconds."""
+
+KIND = "dense"
+FORMAT = 1
+
+_CHUNK = 1000
+"""Passages that are encoded, and then committed, together."""
+
+_KEPT = "what is committed is kept; run the same command to resume"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenseManifest:
+    """The label of a finished dense index. `weights` identifies those of the encoder, `corpus_sha256` the passages."""
+
+    encoder: EncoderSettings
+    weights: str
+    vectors: Literal["float32", "float16", "int8"]
+    dimensions: Annotated[int, Field(ge=1, le=1 << 16)]
+    passages: Annotated[int, Field(ge=0, lt=1 << 40)]
+    corpus_sha256: str
+    graph: bool
+    kind: Literal["dense"] = "dense"
+    format: int = FORMAT
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the corpus, the encoder and its weights, and the precision, not with the model's folder."""
+        parts = asdict(self) | {"encoder": {**asdict(self.encoder), "model": ""}}
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+    @classmethod
+    def read(cls, folder: Path) -> "DenseManifest":
+        """Raises `InputError` for a folder without a dense index, or one of another version."""
+        path = folder / MANIFEST
+        try:
+            row = parse_json(read_text(path, "the index manifest"))
+        except ValueError as error:
+            raise InputError(f"{path} is damaged ({error}): build the index again with `r1s index-corpus`.") from error
+        if not isinstance(row, dict) or row.get("kind") != KIND:
+            raise InputError(f"{folder} is not a dense index: it is one after `r1s index-corpus … --dense MODEL`.")
+        if row.get("format") != FORMAT:
+            raise InputError(f"{path} is of another version: build the index again with `r1s index-corpus`.")
+        return validated(cls, row, str(path))
+
+
+class DenseIndexer:
+    """A folder, or `dense:FOLDER`, to be filled."""
+
+    def __init__(self, url: str, options: IndexOptions) -> None:
+        self.folder = Path(url.removeprefix("dense:").removeprefix("file:"))
+        if options.dense is None:
+            raise InputError(f"{url}: add --dense MODEL, the encoder of the passages.")
+        self._dense = options.dense
+        self._options = options
+
+    def check(self) -> None:
+        check_folder(self.folder, self._options.overwrite)
+        graph(1)
+
+    def index(self, passages: Iterable[Passage], on_progress: Callable[[int], None]) -> DenseManifest:
+        return build(passages, self.folder, self._dense, self._options, on_progress)
+
+
+def build(
+    passages: Iterable[Passage],
+    path: Path,
+    dense: DenseOptions,
+    options: IndexOptions | None = None,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> DenseManifest:
+    """Encode passages into the folder `path`, which appears only when it is complete.
+
+    An interrupted build of the same passages resumes. Raises `InputError` for a path in use, an encoder that cannot be
+    loaded, or passages other than those of the interrupted build, and `FileError` for a full disk.
+    """
+    options = options or IndexOptions()
+    path = path.resolve() if path.is_symlink() else path
+    check_folder(path, options.overwrite)
+    encoder = Encoder(
+        dense.encoder, device=dense.device, batch_size=dense.batch_size, remote_code=dense.trust_remote_code
+    )
+    building = path.with_name(path.name + ".building")
+    with build_lock(building, path):
+        check_folder(path, options.overwrite)  # another build may have ended in the meantime
+        if options.restart:
+            empty(building)
+        try:
+            manifest = _Build(building, dense, encoder).run(passages, on_progress)
+        except BaseException:
+            if not (building / PROGRESS).exists():
+                shutil.rmtree(building, ignore_errors=True)  # nothing is committed: leave nothing
+            raise
+        publish(building, path, "the finished build is kept; run the same command to resume")
+    return manifest
+
+
+@dataclass(frozen=True, slots=True)
+class _Progress:
+    """`progress.json`: the passages that have a vector, and what the vectors were made with."""
+
+    made_with: dict[str, Any]
+    passages: Annotated[int, Field(ge=0)]
+    sha256: str
+
+
+class _Build:
+    """A build in progress in its own folder. `progress.json` says how much of each file counts."""
+
+    def __init__(self, folder: Path, dense: DenseOptions, encoder: Encoder) -> None:
+        self._folder = folder
+        self._dense = dense
+        self._encoder = encoder
+        self._made_with = {"encoder": asdict(dense.encoder), "weights": encoder.weights, "vectors": dense.vectors}
+        self._names = (PASSAGES, ENDS, VECTORS, *((SCALES,) if dense.vectors == "int8" else ()))
+        self._graph = graph(encoder.dimensions)
+
+    def run(self, passages: Iterable[Passage], on_progress: Callable[[int], None]) -> DenseManifest:
+        rows, corpus = iter(passages), CorpusHash()
+        done = self._resume(rows, corpus, on_progress)
+        with ExitStack() as stack, writing(self._folder, _KEPT):
+            files = {name: stack.enter_context((self._folder / name).open("r+b")) for name in self._names}
+            end = files[PASSAGES].seek(0, os.SEEK_END)
+            for file in files.values():
+                file.seek(0, os.SEEK_END)
+            while chunk := list(islice(rows, _CHUNK)):
+                end = self._add(chunk, done, end, corpus, files)
+                done += len(chunk)
+                self._commit(done, corpus, files)
+                for number in range(done - len(chunk), done):
+                    on_progress(number + 1)
+        if not done:
+            raise InputError("The corpus does not contain a passage: nothing was indexed.")
+        return self._finish(done, corpus)
+
+    def _resume(self, rows: Iterator[Passage], corpus: CorpusHash, on_progress: Callable[[int], None]) -> int:
+        """Reads the passages that have a vector already, verifies that they are the same, and cuts the files there."""
+        path = self._folder / PROGRESS
+        done, end = 0, 0
+        if path.exists():
+            try:
+                progress = validated(_Progress, parse_json(read_text(path, "the record of the build")), str(path))
+            except ValueError as error:
+                raise InputError(f"{path} is damaged: use --restart to start again.") from error
+            while done < progress.passages and (chunk := list(islice(rows, min(_CHUNK, progress.passages - done)))):
+                for passage in chunk:
+                    corpus.add(encoded := encode(passage))
+                    end += len(encoded)
+                done += len(chunk)
+                on_progress(done)
+            if (done, corpus.hexdigest(), self._made_with) != (progress.passages, progress.sha256, progress.made_with):
+                raise InputError(
+                    f"{self._folder} contains an interrupted build of other passages or settings: "
+                    "--restart throws it away and begins again."
+                )
+        dimensions = self._encoder.dimensions
+        width = np.dtype(self._dense.vectors).itemsize * dimensions
+        sizes = {PASSAGES: end, ENDS: 8 * done, VECTORS: width * done, SCALES: 4 * done}
+        with writing(self._folder, _KEPT):
+            for name in self._names:
+                with (self._folder / name).open("ab") as file:
+                    file.truncate(sizes[name])
+        if done:
+            stored = StoredVectors(self._folder, self._dense.vectors, done, dimensions)
+            for start in range(0, done, _CHUNK):
+                block = stored.rows(slice(start, min(start + _CHUNK, done)))
+                self._graph.add(np.arange(start, start + len(block)), block)
+        return done
+
+    def _add(
+        self, chunk: Sequence[Passage], first: int, end: int, corpus: CorpusHash, files: dict[str, IO[bytes]]
+    ) -> int:
+        vectors = self._encoder.passages(list(map(text_of, chunk)))
+        encoded = list(map(encode, chunk))
+        for one in encoded:
+            corpus.add(one)
+        ends = end + np.cumsum(list(map(len, encoded)), dtype=np.uint64)
+        files[PASSAGES].write(b"".join(encoded))
+        files[ENDS].write(ends.astype("<u8").tobytes())
+        stored, scales = packed(vectors, self._dense.vectors)
+        files[VECTORS].write(stored.tobytes())
+        if scales is not None:
+            files[SCALES].write(scales.tobytes())
+        self._graph.add(np.arange(first, first + len(chunk)), vectors)
+        return int(ends[-1])
+
+    def _commit(self, done: int, corpus: CorpusHash, files: dict[str, IO[bytes]]) -> None:
+        for file in files.values():
+            file.flush()
+            os.fsync(file.fileno())
+        progress = {"made_with": self._made_with, "passages": done, "sha256": corpus.hexdigest()}
+        write_json(self._folder / PROGRESS, progress, durable=True, then=_KEPT)
+
+    def _finish(self, done: int, corpus: CorpusHash) -> DenseManifest:
+        manifest = DenseManifest(
+            encoder=self._dense.encoder,
+            weights=self._encoder.weights,
+            vectors=self._dense.vectors,
+            dimensions=self._encoder.dimensions,
+            passages=done,
+            corpus_sha256=corpus.hexdigest(),
+            graph=done >= GRAPH_FROM,
+        )
+        if manifest.graph:
+            with writing(self._folder, _KEPT):
+                self._graph.save(str(self._folder / GRAPH))
+        write_json(self._folder / MANIFEST, asdict(manifest), durable=True, then=_KEPT)
+        write_checksums(self._folder)
+        return manifest
+
+
+def graph(dimensions: int) -> Any:
+    """An empty graph. Raises `InputError` if usearch is not installed."""
+    try:
+        from usearch.index import Index
+    except ImportError as error:
+        raise InputError("dense indexes need usearch: pip install 'r1searcher[dense]'") from error
+    return Index(ndim=dimensions, metric="cos", dtype="i8", connectivity=16, expansion_add=128)
+
+
+def packed(
+    vectors: npt.NDArray[np.float32], kind: Literal["float32", "float16", "int8"]
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32] | None]:
+    """Vectors (rows, dimensions) as they are stored, and for int8 the factor of each row."""
+    if kind != "int8":
+        return vectors.astype(kind), None
+    scales = np.maximum(np.abs(vectors).max(axis=1, keepdims=True), np.finfo(np.float32).tiny) / 127
+    return np.rint(vectors / scales).astype(np.int8), scales[:, 0].astype(np.float32)
+
+
+class StoredVectors:
+    """The vectors of an index, mapped into memory."""
+
+    def __init__(
+        self, folder: Path, kind: Literal["float32", "float16", "int8"], passages: int, dimensions: int
+    ) -> None:
+        self._vectors = np.memmap(folder / VECTORS, kind, "r", shape=(passages, dimensions))
+        self._scales = np.memmap(folder / SCALES, np.float32, "r", shape=(passages,)) if kind == "int8" else None
+
+    def rows(self, which: slice | npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Shape (rows, dimensions), for a range or for ordinals."""
+        rows: npt.NDArray[np.float32] = self._vectors[which].astype(np.float32)
+        return rows if self._scales is None else rows * self._scales[which, None]

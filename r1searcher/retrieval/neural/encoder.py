@@ -1,0 +1,168 @@
+"""An encoder: one vector per text, of length 1, so that inner products are cosines."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from r1searcher.errors import InputError
+from r1searcher.retrieval.neural.loading import import_torch, load, longest
+
+Pooling = Literal["mean", "cls", "last"]
+Vectors = npt.NDArray[np.float32]
+
+_FAMILIES: tuple[tuple[str, Pooling, str, str], ...] = (
+    ("multilingual-e5-large-instruct", "mean", "", ""),
+    ("e5-", "mean", "query: ", "passage: "),
+    ("bge-m3", "cls", "", ""),
+    ("bge-", "cls", "Represent this sentence for searching relevant passages: ", ""),
+)
+"""Part of a model's name, its pooling, and the prefixes of queries and passages in its model card."""
+
+_ENDS = 1 << 20
+"""Bytes at both ends of a file of weights that identify it, together with its size."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderSettings:
+    """How texts become vectors: a Hugging Face folder or name, and what its model card says about its use."""
+
+    model: str
+    pooling: Pooling
+    query_prefix: str = ""
+    passage_prefix: str = ""
+    max_length: int = 512
+
+
+def settings_for(
+    model: str,
+    pooling: Pooling | None = None,
+    query_prefix: str | None = None,
+    passage_prefix: str | None = None,
+    max_length: int | None = None,
+) -> EncoderSettings:
+    """What is None comes from the model's files (for sentence-transformers), otherwise from its family (E5, BGE)."""
+    own = _file(model, "1_Pooling/config.json")
+    found: Pooling | None = None
+    if own is not None:
+        names: dict[str, Pooling] = {
+            "pooling_mode_cls_token": "cls",
+            "pooling_mode_mean_tokens": "mean",
+            "pooling_mode_lasttoken": "last",
+        }
+        found = next((names[key] for key in names if own.get(key) is True), None)
+    prompts = (_file(model, "config_sentence_transformers.json") or {}).get("prompts")
+    prompts = prompts if isinstance(prompts, dict) else {}
+    own_length = (_file(model, "sentence_bert_config.json") or {}).get("max_seq_length")
+    name = Path(model).name.lower()
+    family = next((family for family in _FAMILIES if family[0] in name), ("", "mean", "", ""))
+    prefixes = [
+        given if given is not None else str(prompts.get(role) or usual)
+        for given, role, usual in ((query_prefix, "query", family[2]), (passage_prefix, "document", family[3]))
+    ]
+    return EncoderSettings(
+        model=model,
+        pooling=pooling or found or family[1],
+        query_prefix=prefixes[0],
+        passage_prefix=prefixes[1],
+        max_length=max_length or (own_length if isinstance(own_length, int) and own_length > 0 else 512),
+    )
+
+
+class Encoder:
+    """Raises `InputError` for a model that cannot be loaded, or files without some of its weights."""
+
+    def __init__(
+        self, settings: EncoderSettings, *, device: str = "cpu", batch_size: int = 64, remote_code: bool = False
+    ) -> None:
+        self._torch = import_torch("an encoder", "dense")
+        # Poolers are not used, and many files leave theirs out.
+        self._tokenizer, loaded = load(
+            settings.model, "encoder", "AutoModel", remote_code, lambda config: None, ("pooler.",)
+        )
+        self._model = loaded.to(device).eval()
+        self._device = device
+        self._settings = settings
+        self._max_length = min(settings.max_length, longest(self._tokenizer, loaded))
+        self._batch_size = batch_size
+        self.dimensions = int(loaded.config.hidden_size)
+        self.weights = _weights(settings.model)
+
+    def queries(self, texts: Sequence[str]) -> Vectors:
+        """Shape (texts, dimensions)."""
+        return self._encode([self._settings.query_prefix + text for text in texts])
+
+    def passages(self, texts: Sequence[str]) -> Vectors:
+        """Shape (texts, dimensions)."""
+        return self._encode([self._settings.passage_prefix + text for text in texts])
+
+    def _encode(self, texts: list[str]) -> Vectors:
+        """Texts of similar length share a forward pass, to have little padding."""
+        vectors = np.empty((len(texts), self.dimensions), np.float32)
+        if not texts:
+            return vectors
+        encoded = self._tokenizer(texts, truncation=True, max_length=self._max_length, padding=False)
+        lengths = [len(ids) for ids in encoded["input_ids"]]
+        order = sorted(range(len(texts)), key=lambda place: lengths[place])
+        for start in range(0, len(order), self._batch_size):
+            places = order[start : start + self._batch_size]
+            rows = [{name: values[place] for name, values in encoded.items()} for place in places]
+            padded = self._tokenizer.pad(rows, return_tensors="pt").to(self._device)
+            with self._torch.inference_mode():
+                states = self._model(**padded).last_hidden_state.float()
+                pooled = self._pooled(states, padded["attention_mask"])
+                vectors[places] = self._torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
+        return vectors
+
+    def _pooled(self, states: Any, mask: Any) -> Any:
+        """(rows, tokens, dimensions) -> (rows, dimensions); `mask` (rows, tokens) is 0 for padding, at either end."""
+        if self._settings.pooling == "mean":
+            weights = mask.unsqueeze(-1).to(states.dtype)
+            return (states * weights).sum(1) / weights.sum(1)
+        rows = self._torch.arange(len(states), device=states.device)
+        places = self._torch.arange(mask.shape[1], device=mask.device) * mask
+        if self._settings.pooling == "cls":
+            return states[rows, mask.argmax(1)]
+        return states[rows, places.argmax(1)]
+
+
+def _file(model: str, name: str) -> dict[str, Any] | None:
+    """A JSON file of a model, if it has one."""
+    from transformers.utils import cached_file
+
+    try:
+        path = cached_file(
+            model,
+            name,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+            _raise_exceptions_for_gated_repo=False,
+        )
+        value = json.loads(Path(path).read_text("utf-8")) if path else None
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _weights(model: str) -> str:
+    """A hash that another model, or other weights of the same name, does not have: of each file's size and ends."""
+    from transformers.utils import cached_file
+
+    config = cached_file(model, "config.json")
+    folder = Path(config or model).parent
+    digest = hashlib.sha256()
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}\n".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(_ENDS))
+            file.seek(max(0, size - _ENDS))
+            digest.update(file.read(_ENDS))
+    if digest.digest() == hashlib.sha256().digest():
+        raise InputError(f"{model} has no files of weights")
+    return digest.hexdigest()[:16]

@@ -47,37 +47,32 @@ class Hub:
         name = f"{request.path_params['owner']}/{request.path_params['name']}"
         return self.repositories.get(name, {}).get(request.path_params.get("revision", "main"))
 
-
-@contextmanager
-def running_hub() -> Iterator[Hub]:
-    hub = Hub()
-
-    async def info(request: Request) -> Response:
-        if not hub.noted(request) or hub.files(request) is None:
+    async def info(self, request: Request) -> Response:
+        if not self.noted(request) or self.files(request) is None:
             return Response(status_code=404, headers={"X-Error-Code": "RepoNotFound"})
         return JSONResponse({"id": f"{request.path_params['owner']}/{request.path_params['name']}", "sha": "1" * 40})
 
-    async def create(request: Request) -> Response:
-        assert hub.noted(request)
+    async def create(self, request: Request) -> Response:
+        assert self.noted(request)
         body = await request.json()
         name = f"{body['organization']}/{body['name']}" if body.get("organization") else body["name"]
-        hub.private[name] = body.get("private") is True or body.get("visibility") == "private"
-        hub.repositories.setdefault(name, {"main": {}})
-        return JSONResponse({"url": f"{hub.url}/datasets/{name}"})
+        self.private[name] = body.get("private") is True or body.get("visibility") == "private"
+        self.repositories.setdefault(name, {"main": {}})
+        return JSONResponse({"url": f"{self.url}/datasets/{name}"})
 
-    async def branch(request: Request) -> Response:
-        assert hub.noted(request)
+    async def branch(self, request: Request) -> Response:
+        assert self.noted(request)
         name = f"{request.path_params['owner']}/{request.path_params['name']}"
-        hub.repositories[name].setdefault(request.path_params["revision"], {})
+        self.repositories[name].setdefault(request.path_params["revision"], {})
         return JSONResponse({})
 
-    async def tree(request: Request) -> Response:
-        assert hub.noted(request)
-        files = hub.files(request) or {}
+    async def tree(self, request: Request) -> Response:
+        assert self.noted(request)
+        files = self.files(request) or {}
         return JSONResponse([{"type": "file", "path": path, "size": len(c), "oid": "0"} for path, c in files.items()])
 
-    async def preupload(request: Request) -> Response:
-        assert hub.noted(request)
+    async def preupload(self, request: Request) -> Response:
+        assert self.noted(request)
         wanted = (await request.json())["files"]
         modes = [
             {"path": file["path"], "uploadMode": "regular" if file["path"].endswith(".json") else "lfs"}
@@ -85,18 +80,18 @@ def running_hub() -> Iterator[Hub]:
         ]
         return JSONResponse({"files": [{**mode, "shouldIgnore": False} for mode in modes]})
 
-    async def batch(request: Request) -> Response:
-        assert hub.noted(request)
+    async def batch(self, request: Request) -> Response:
+        assert self.noted(request)
         objects = (await request.json())["objects"]
         answers = [
-            {**one, "authenticated": True, "actions": {"upload": {"href": f"{hub.cdn}/objects/{one['oid']}"}}}
+            {**one, "authenticated": True, "actions": {"upload": {"href": f"{self.cdn}/objects/{one['oid']}"}}}
             for one in objects
         ]
         return JSONResponse({"transfer": "basic", "objects": answers}, media_type="application/vnd.git-lfs+json")
 
-    async def commit(request: Request) -> Response:
-        assert hub.noted(request)
-        files = hub.files(request)
+    async def commit(self, request: Request) -> Response:
+        assert self.noted(request)
+        files = self.files(request)
         assert files is not None
         for line in (await request.body()).decode().splitlines():
             row = json.loads(line)
@@ -104,54 +99,58 @@ def running_hub() -> Iterator[Hub]:
             if row["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif row["key"] == "lfsFile":
-                files[value["path"]] = hub.objects[value["oid"]]
+                files[value["path"]] = self.objects[value["oid"]]
             elif row["key"] == "deletedFile":
                 del files[value["path"]]
         return JSONResponse(
             {
-                "commitUrl": f"{hub.url}{request.url.path.removeprefix('/api').replace('/main', '/1')}",
+                "commitUrl": f"{self.url}{request.url.path.removeprefix('/api').replace('/main', '/1')}",
                 "commitOid": "1" * 40,
             }
         )
 
-    async def resolve(request: Request) -> Response:
-        files = hub.files(request)
+    async def resolve(self, request: Request) -> Response:
+        files = self.files(request)
         path = request.path_params["path"]
-        if not hub.noted(request) or files is None or path not in files:
+        if not self.noted(request) or files is None or path not in files:
             return Response(status_code=404, headers={"X-Error-Code": "EntryNotFound"})
         digest = hashlib.sha256(files[path]).hexdigest()
         headers = {"X-Linked-Etag": f'"{digest}"', "X-Repo-Commit": "1" * 40, "X-Linked-Size": str(len(files[path]))}
         if path.endswith(".json"):
             return Response(files[path], headers={**headers, "ETag": f'"{digest}"'})
-        hub.objects[digest] = files[path]
-        return RedirectResponse(f"{hub.cdn}/objects/{digest}", 302, headers)
+        self.objects[digest] = files[path]
+        return RedirectResponse(f"{self.cdn}/objects/{digest}", 302, headers)
 
-    async def receive(request: Request) -> Response:
-        assert not hub.noted(request, "cdn")
-        hub.objects[request.path_params["oid"]] = await request.body()
+    async def receive(self, request: Request) -> Response:
+        assert not self.noted(request, "cdn")
+        self.objects[request.path_params["oid"]] = await request.body()
         return Response()
 
-    async def send(request: Request) -> Response:
-        hub.noted(request, "cdn")
-        content = hub.objects[request.path_params["oid"]]
+    async def send(self, request: Request) -> Response:
+        self.noted(request, "cdn")
+        content = self.objects[request.path_params["oid"]]
         start = int(request.headers.get("range", "bytes=0-")[6:].split("-")[0])
         rest = content[start:]
         headers = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"} if start else {}
-        hub.sent += len(rest)
+        self.sent += len(rest)
         return Response(rest, 206 if start else 200, headers)
 
+
+@contextmanager
+def running_hub() -> Iterator[Hub]:
+    hub = Hub()
     repository = "/datasets/{owner}/{name}"
     routes = [
-        Route(f"/api{repository}", info),
-        Route(f"/api{repository}/revision/{{revision}}", info),
-        Route("/api/repos/create", create, methods=["POST"]),
-        Route(f"/api{repository}/branch/{{revision}}", branch, methods=["POST"]),
-        Route(f"/api{repository}/tree/{{revision}}", tree),
-        Route(f"/api{repository}/preupload/{{revision}}", preupload, methods=["POST"]),
-        Route("/datasets/{owner}/{name}.git/info/lfs/objects/batch", batch, methods=["POST"]),
-        Route(f"/api{repository}/commit/{{revision}}", commit, methods=["POST"]),
-        Route(f"{repository}/resolve/{{revision}}/{{path:path}}", resolve, methods=["GET", "HEAD"]),
+        Route(f"/api{repository}", hub.info),
+        Route(f"/api{repository}/revision/{{revision}}", hub.info),
+        Route("/api/repos/create", hub.create, methods=["POST"]),
+        Route(f"/api{repository}/branch/{{revision}}", hub.branch, methods=["POST"]),
+        Route(f"/api{repository}/tree/{{revision}}", hub.tree),
+        Route(f"/api{repository}/preupload/{{revision}}", hub.preupload, methods=["POST"]),
+        Route("/datasets/{owner}/{name}.git/info/lfs/objects/batch", hub.batch, methods=["POST"]),
+        Route(f"/api{repository}/commit/{{revision}}", hub.commit, methods=["POST"]),
+        Route(f"{repository}/resolve/{{revision}}/{{path:path}}", hub.resolve, methods=["GET", "HEAD"]),
     ]
-    objects = [Route("/objects/{oid}", receive, methods=["PUT"]), Route("/objects/{oid}", send)]
+    objects = [Route("/objects/{oid}", hub.receive, methods=["PUT"]), Route("/objects/{oid}", hub.send)]
     with http_server(objects) as hub.cdn, http_server(routes) as hub.url:
         yield hub

@@ -148,7 +148,7 @@ def test_many_searches_at_once(server: Server) -> None:
 )
 def test_a_hostile_query_is_only_words(server: Server, query: str) -> None:
     url = server.url("hostile")
-    if server.name("hostile-000001") not in server.request("GET", "/*"):
+    if f"{server.name('hostile')}-000001" not in server.request("GET", "/*"):
         load(passages(20), url)
     assert ids(url, query) == ids(url, query)
     assert ids(url, f"number7 {query}")[0] == "p7"

@@ -11,9 +11,9 @@ from starlette.routing import BaseRoute
 
 
 @contextmanager
-def http_server(routes: Sequence[BaseRoute], host: str = "127.0.0.1") -> Iterator[str]:
+def http_server(routes: Sequence[BaseRoute], host: str = "127.0.0.1", log_level: str = "error") -> Iterator[str]:
     """Its address, on a free port."""
-    config = uvicorn.Config(Starlette(routes=routes), host=host, port=0, log_level="error", access_log=False)
+    config = uvicorn.Config(Starlette(routes=routes), host=host, port=0, log_level=log_level, access_log=False)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

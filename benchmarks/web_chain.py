@@ -166,7 +166,7 @@ def main() -> None:
         serve(options.serve)
         return
     with served(options, 0.0) as address:
-        alone = asyncio.run(run(address, 4, 1))
+        alone = asyncio.run(run(address, 2, 1))
     with served(options, options.failures) as address:
         busy = asyncio.run(run(address, options.episodes, options.in_flight))
     retries = busy.failed / (busy.requests - busy.failed)

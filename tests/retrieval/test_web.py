@@ -174,7 +174,7 @@ def test_searxng_without_an_engine_that_answers_is_an_outage() -> None:
 
 def test_searxng_that_sends_no_json_is_told_how() -> None:
     """Its answer without `json` among its formats, which its default settings do not have."""
-    [result], _ = search("searxng", HTMLResponse("<!doctype html><title>403 Forbidden</title>", 403), "q")
+    [result], _ = search("searxng", lambda: HTMLResponse("<title>403 Forbidden</title>", 403), "q")
     assert "add json to `search.formats`" in str(result.error)
 
 

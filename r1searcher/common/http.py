@@ -34,6 +34,8 @@ from r1searcher.common.terminal import visible
 from r1searcher.errors import InputError, ServiceError
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
 
 T = TypeVar("T")
@@ -204,7 +206,9 @@ class Client:
         self._limits = limits
         self._error = error
         self._free = asyncio.Semaphore(limits.connections)
-        self._http: httpx.AsyncClient | None = None
+        self._trusted: ssl.SSLContext | None = None
+        self._open: list[httpx.AsyncClient] = []
+        self._idle: list[httpx.AsyncClient] = []
 
     async def get(self, url: str, read: Callable[[Any], T]) -> T:
         """The result of `read` on the JSON at `url`, which must be on this client's host."""
@@ -234,15 +238,20 @@ class Client:
         content = None if body is None else json.dumps(body).encode()
         headers = {"Accept": "application/json", **({"Content-Type": "application/json"} if content else {})}
         async with self._free:
-            http = self._http_client()
-            with connected(self._limits.connect, self._limits.total, self.failure):
-                async with asyncio.timeout(self._limits.total):
-                    request = http.build_request(method, url, content=content, headers=headers)
-                    response = await http.send(request, stream=True)
-                    try:
-                        return await self._received(response, accept)
-                    finally:
-                        await response.aclose()
+            # One connection each: a client with many looks at all of them for each request.
+            http = self._idle.pop() if self._idle else self._http_client()
+            try:
+                with connected(self._limits.connect, self._limits.total, self.failure):
+                    async with asyncio.timeout(self._limits.total):
+                        request = http.build_request(method, url, content=content, headers=headers)
+                        response = await http.send(request, stream=True)
+                        try:
+                            return await self._received(response, accept)
+                        finally:
+                            await response.aclose()
+            finally:
+                if not http.is_closed:
+                    self._idle.append(http)
 
     async def _received(self, response: "httpx.Response", accept: Collection[int]) -> Answer:
         status = response.status_code
@@ -275,24 +284,42 @@ class Client:
         return self._error(f"{self.what} {self.shown} {reason}", transient=transient, retry_after=retry_after)
 
     async def aclose(self) -> None:
-        if self._http is not None:
-            await self._http.aclose()
-            self._http = None
+        opened, self._open, self._idle = self._open, [], []
+        for http in opened:
+            await http.aclose()
 
     def _http_client(self) -> "httpx.AsyncClient":
-        if self._http is None:
-            headers = self._key_headers(self._key) if self._key else {}
-            self._http = http_client(self._parts.hostname or "", self._limits, headers)
-        return self._http
+        headers = self._key_headers(self._key) if self._key else {}
+        self._trusted = self._trusted or trusted_certificates()
+        self._open.append(http_client(self._parts.hostname or "", self._limits, headers, self._trusted))
+        return self._open[-1]
 
     def _key_headers(self, key: Key) -> dict[str, str]:
         return {self._key_header: key.value} if self._key_header else {"Authorization": f"Bearer {key.value}"}
 
 
-def http_client(host: str, limits: Limits, headers: Mapping[str, str] | None = None) -> "httpx.AsyncClient":
+def trusted_certificates() -> "ssl.SSLContext":
+    """Those of SSL_CERT_FILE and SSL_CERT_DIR, as usual with httpx. Raises `InputError` if they cannot be read."""
+    import httpx
+
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        raise InputError(
+            f"the certificates of SSL_CERT_FILE or SSL_CERT_DIR cannot be read ({error.strerror})"
+        ) from None
+
+
+def http_client(
+    host: str,
+    limits: Limits,
+    headers: Mapping[str, str] | None = None,
+    trusted: "ssl.SSLContext | None" = None,
+) -> "httpx.AsyncClient":
     """httpx with the settings used everywhere: no redirects, no compression, no proxy for this machine's addresses.
 
-    Raises `InputError` for invalid proxy variables in the environment.
+    `trusted` is for several clients, since reading the certificates takes longer than the rest. Raises `InputError` for
+    invalid proxy variables in the environment.
     """
     import httpx
 
@@ -307,16 +334,13 @@ def http_client(host: str, limits: Limits, headers: Mapping[str, str] | None = N
             timeout=httpx.Timeout(limits.total, connect=limits.connect, pool=None),
             limits=httpx.Limits(max_connections=None, keepalive_expiry=2.0),  # many servers disconnect after five
             mounts=direct,
+            verify=trusted or trusted_certificates(),
             follow_redirects=False,
         )
     except (ValueError, ImportError, httpx.InvalidURL):
         raise InputError(
             "the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names cannot be used: set it to http://host:port, "
             "or unset it"
-        ) from None
-    except OSError as error:
-        raise InputError(
-            f"the certificates of SSL_CERT_FILE or SSL_CERT_DIR cannot be read ({error.strerror})"
         ) from None
 
 

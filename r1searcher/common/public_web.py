@@ -50,7 +50,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchLimits:
-    """Of one page: seconds for everything, bytes after decompression, and concurrent connections of a fetcher."""
+    """Seconds for a page with its redirects, and its bytes after decompression; pages at the same time, others wait."""
 
     total: float = 15.0
     size: int = 2 << 20
@@ -97,16 +97,20 @@ class PublicWeb:
     def __init__(self, limits: FetchLimits | None = None, allowed: Iterable[str] = ()) -> None:
         self._limits = limits or FetchLimits()
         self._allowed = frozenset(allowed)
-        self._pool: httpcore.AsyncConnectionPool | None = None
+        self._free = asyncio.Semaphore(self._limits.connections)
+        self._certificates: ssl.SSLContext | None = None
 
     async def fetch(self, url: str, accept: Iterable[str] = ()) -> Page:
         """The page at a URL. Raises `FetchError`, also for a page of no media type in `accept`, if that is given."""
         import httpcore
 
+        self._certificates = self._certificates or ssl.create_default_context()
         try:
-            async with asyncio.timeout(self._limits.total):
+            # A pool for each page: one with many connections looks at all of them for each request.
+            pool = _pool(self._certificates, self._allowed)
+            async with self._free, asyncio.timeout(self._limits.total), pool:
                 for _ in range(_REDIRECTS + 1):
-                    outcome = await self._get(url, tuple(accept))
+                    outcome = await self._get(pool, url, tuple(accept))
                     if isinstance(outcome, Page):
                         return outcome
                     url = outcome
@@ -118,16 +122,9 @@ class PublicWeb:
         except (httpcore.UnsupportedProtocol, httpcore.LocalProtocolError, ssl.SSLError, UnicodeError) as error:
             raise FetchError(f"it cannot be fetched ({type(error).__name__})") from None
 
-    async def aclose(self) -> None:
-        if self._pool is not None:
-            await self._pool.aclose()
-            self._pool = None
-
-    async def _get(self, url: str, accept: tuple[str, ...]) -> Page | str:
+    async def _get(self, pool: "httpcore.AsyncConnectionPool", url: str, accept: tuple[str, ...]) -> Page | str:
         """The page, or the URL that it redirects to."""
         parts = checked_url(url)
-        if self._pool is None:
-            self._pool = _pool(self._limits, self._allowed)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         host = (parts.hostname or "").encode("idna" if not (parts.hostname or "").isascii() else "ascii")
         name = host.decode()
@@ -145,7 +142,7 @@ class PublicWeb:
             ("Accept", "text/html, application/xhtml+xml, text/plain"),
             ("Accept-Encoding", "gzip"),
         ]
-        async with self._pool.stream("GET", where, headers=headers) as response:
+        async with pool.stream("GET", where, headers=headers) as response:
             fields = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in response.headers}
             if 300 <= response.status < 400 and "location" in fields:
                 try:
@@ -185,7 +182,7 @@ async def _received(pieces: AsyncIterator[bytes], encoding: str, size: int) -> b
     return bytes(content)
 
 
-def _pool(limits: FetchLimits, allowed: frozenset[str]) -> "httpcore.AsyncConnectionPool":
+def _pool(certificates: ssl.SSLContext, allowed: frozenset[str]) -> "httpcore.AsyncConnectionPool":
     import httpcore
 
     class Backend(httpcore.AsyncNetworkBackend):
@@ -210,9 +207,7 @@ def _pool(limits: FetchLimits, allowed: frozenset[str]) -> "httpcore.AsyncConnec
             await self._backend.sleep(seconds)
 
     return httpcore.AsyncConnectionPool(
-        ssl_context=ssl.create_default_context(),
-        max_connections=limits.connections,
-        keepalive_expiry=2.0,
+        ssl_context=certificates,
         network_backend=Backend(),
     )
 

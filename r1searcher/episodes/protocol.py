@@ -85,6 +85,9 @@ class EpisodeProtocol(ABC):
     tags: tuple[str, ...]
     """Every string with a meaning: untrusted text may not contain any. In Unicode's form NFKC."""
 
+    scored_tags: tuple[str, ...] = ()
+    """Strings that only scorers of transcripts look for: untrusted text may not contain any of these either."""
+
     stop_strings: tuple[str, ...]
     """Generation stops after each of these."""
 
@@ -137,13 +140,13 @@ class EpisodeProtocol(ABC):
         return ()
 
     def sanitize(self, text: str, special_tokens: Iterable[str] = ()) -> str:
-        """Untrusted text on one line, without tags of the protocol and the tokenizer's `special_tokens`.
+        """Untrusted text on one line, without tags of the protocol, `scored_tags` and the tokenizer's `special_tokens`.
 
         A tag keeps its name and loses its brackets: "<end>" becomes "(end)". Compatibility forms (full-width brackets,
         say) count as the plain ones, because some tokenizers fold them.
         """
         line = " ".join(text.split())
-        reserved = (*self.tags, *special_tokens)
+        reserved = (*self.tags, *self.scored_tags, *special_tokens)
         folded = " ".join(unicodedata.normalize("NFKC", line).split())  # folding may create new spaces
         if any(tag in folded for tag in reserved):
             line = folded

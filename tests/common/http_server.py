@@ -12,11 +12,12 @@ from starlette.routing import BaseRoute
 
 
 @contextmanager
-def http_server(routes: Sequence[BaseRoute], host: str = "127.0.0.1", certificate: Path | None = None) -> Iterator[str]:
+def http_server(
+    routes: Sequence[BaseRoute], host: str = "127.0.0.1", certificate: Path | None = None, log_level: str = "error"
+) -> Iterator[str]:
     """Its address, on a free port; https with a certificate, a file that has its key too."""
-    config = uvicorn.Config(
-        Starlette(routes=routes), host=host, port=0, log_level="error", access_log=False, ssl_certfile=certificate
-    )
+    app = Starlette(routes=routes)
+    config = uvicorn.Config(app, host=host, port=0, log_level=log_level, access_log=False, ssl_certfile=certificate)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

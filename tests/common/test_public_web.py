@@ -7,7 +7,6 @@ import asyncio
 import gzip
 import socket
 from collections.abc import Iterator
-from contextlib import aclosing
 from ipaddress import ip_address
 from typing import Any
 
@@ -47,8 +46,7 @@ def trap(monkeypatch: pytest.MonkeyPatch) -> Iterator[Trap]:
 
 def fetch(url: str, *allowed: str, **limits: Any) -> public_web.Page:
     async def run() -> public_web.Page:
-        async with aclosing(PublicWeb(FetchLimits(**limits), allowed)) as web:
-            return await web.fetch(url, accept=("text/html", "text/plain"))
+        return await PublicWeb(FetchLimits(**limits), allowed).fetch(url, accept=("text/html", "text/plain"))
 
     return asyncio.run(run())
 

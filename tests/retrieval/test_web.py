@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from r1searcher.errors import FileError, InputError, R1Error, RetrieverError, RunStopped
@@ -170,6 +170,12 @@ def test_searxng_without_an_engine_that_answers_is_an_outage() -> None:
     assert result.error is not None
     assert result.error.transient
     assert "google" in str(result.error)
+
+
+def test_searxng_that_sends_no_json_is_told_how() -> None:
+    """Its answer without `json` among its formats, which its default settings do not have."""
+    [result], _ = search("searxng", lambda: HTMLResponse("<title>403 Forbidden</title>", 403), "q")
+    assert "add json to `search.formats`" in str(result.error)
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)

@@ -41,6 +41,12 @@ class R1Searcher(EpisodeProtocol):
 
     name = "r1-searcher"
     tags: Tags = TAGS
+    scored_tags = (
+        "<search>",
+        "</search>",
+        "<information>",
+        "</information>",
+    )  # by Search-R1's scorers, in documents too
     stop_strings = (TAGS.end_query, TAGS.end_answer, TAGS.documents)
     opening = TAGS.think
 

@@ -214,7 +214,7 @@ class Settings(EngineSettings):
     timeout_s: float = Field(30.0, gt=0, le=86_400)
     """Time limit of one request, in seconds."""
 
-    connections: int = Field(16, ge=1, le=10_000)
+    connections: int = Field(64, ge=1, le=10_000)
     """Maximum concurrent requests; further searches wait."""
 
     @property
@@ -336,6 +336,9 @@ class WebSearch:
         except _Outage as error:
             raise self._client.failure(str(error), transient=True) from None
         except RetrieverError as error:
+            if self._settings.provider == "searxng" and "answered with status 403" in str(error):
+                said = "answered with status 403: add json to `search.formats` in its settings.yml"
+                raise self._client.failure(said) from None
             raise self._without_key(error) from None
 
     def _without_key(self, error: RetrieverError) -> RetrieverError:

@@ -46,8 +46,8 @@ class Settings(LinkSettings):
     tries: int = Field(2, ge=1, le=10)
     """Tries for a page whose server fails."""
 
-    connections: int = Field(64, ge=1, le=10_000)
-    """Maximum concurrent connections; further pages wait."""
+    connections: int = Field(512, ge=1, le=10_000)
+    """Maximum concurrent pages; further ones wait."""
 
     robots: bool = True
     """Leave out pages that their site's robots.txt excludes for r1searcher."""
@@ -98,10 +98,6 @@ class Pages(Link):
     async def health(self) -> Health:
         health = await self._retriever.health()
         return Health(f"{health.name} -> pages", health.passages, fingerprint_of(self._settings, health))
-
-    async def aclose(self) -> None:
-        await super().aclose()
-        await self._web.aclose()
 
     async def _with_pages(self, result: SearchResult) -> SearchResult:
         if result.error is not None or not result.hits:

@@ -55,7 +55,7 @@ class Settings(LinkSettings):
     timeout_s: float = Field(120.0, gt=0, le=86_400)
     """Time limit of one request, in seconds."""
 
-    connections: int = Field(32, ge=1, le=10_000)
+    connections: int = Field(256, ge=1, le=10_000)
     """Maximum concurrent requests; further ones wait."""
 
     @property

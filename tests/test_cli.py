@@ -65,7 +65,8 @@ OPTIONS = {
     "data bootstrap": "--to --questions-to --retriever --model --config --preset --set --data-dir --limit --max-traces "
     "--seed --json",
     "index-corpus": "--to --format --limit --overwrite --restart --rejects --bad-rows"
-    " --analyzer --k1 --b --title-weight --shards",
+    " --analyzer --k1 --b --title-weight --shards --dense --pooling --query-prefix --passage-prefix --max-length"
+    " --vectors --device --batch-size --trust-remote-code",
     "index push": "--overwrite",
     "index pull": "--overwrite",
     "search": "--queries --top-k --explain --json",

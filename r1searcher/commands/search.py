@@ -21,12 +21,25 @@ _PLACES = (
 )
 
 
-Pooling = Literal["mean", "cls", "last"]
-Vectors = Literal["float32", "float16", "int8"]
-
-
 def _dense(help_: str, *names: str, **more: Any) -> Any:
     return typer.Option(*names, help=help_, rich_help_panel="Dense index", **more)
+
+
+_TitleWeight = Annotated[float | None, typer.Option(help="Score the title as a separate field with this boost.")]
+_Pooling = Literal["mean", "cls", "last"]
+_DenseModel = Annotated[
+    str | None, _dense("Make a dense index with this encoder, a Hugging Face folder or name.", metavar="MODEL")
+]
+_PoolingOption = Annotated[
+    _Pooling | None, _dense("mean, cls or last. [that of the model's files, or of its family: E5, BGE]")
+]
+_QueryPrefix = Annotated[str | None, _dense("Text before each query. [as pooling]")]
+_PassagePrefix = Annotated[str | None, _dense("Text before each passage. [as pooling]")]
+_MaxLength = Annotated[int | None, _dense("Tokens of a passage that are read. [as pooling, or 512]", min=8)]
+_Vectors = Annotated[
+    Literal["float32", "float16", "int8"], _dense("Numbers of the vectors in the index: float32, float16 or int8.")
+]
+_RemoteCode = Annotated[bool, _dense("Run Python code that comes with the encoder.", "--trust-remote-code")]
 
 
 @_command
@@ -54,59 +67,52 @@ def index_corpus(
     analyzer: Annotated[str, typer.Option(help="english, or standard for other languages.")] = "english",
     k1: Annotated[float, typer.Option(help="BM25's k1; other values need Elasticsearch or OpenSearch.")] = 1.2,
     b: Annotated[float, typer.Option(help="BM25's b; other values need Elasticsearch or OpenSearch.")] = 0.75,
-    title_weight: Annotated[
-        float | None, typer.Option(help="Score the title as a separate field with this boost.")
-    ] = None,
+    title_weight: _TitleWeight = None,
     shards: Annotated[int, typer.Option(min=1, help="Number of shards on a server.")] = 1,
-    dense: Annotated[
-        str | None, _dense("Make a dense index with this encoder, a Hugging Face folder or name.", metavar="MODEL")
-    ] = None,
-    pooling: Annotated[
-        Pooling | None, _dense("mean, cls or last. [that of the model's files, or of its family: E5, BGE]")
-    ] = None,
-    query_prefix: Annotated[str | None, _dense("Text before each query. [as pooling]")] = None,
-    passage_prefix: Annotated[str | None, _dense("Text before each passage. [as pooling]")] = None,
-    max_length: Annotated[int | None, _dense("Tokens of a passage that are read. [as pooling, or 512]", min=8)] = None,
-    vectors: Annotated[Vectors, _dense("Numbers of the vectors in the index: float32, float16 or int8.")] = "float16",
+    dense: _DenseModel = None,
+    pooling: _PoolingOption = None,
+    query_prefix: _QueryPrefix = None,
+    passage_prefix: _PassagePrefix = None,
+    max_length: _MaxLength = None,
+    vectors: _Vectors = "float16",
     device: Annotated[str, _dense("Device of the encoder: cpu, cuda, …")] = "cpu",
     batch_size: Annotated[int, _dense("Passages per forward pass.", min=1)] = 64,
-    trust_remote_code: Annotated[
-        bool, _dense("Run Python code that comes with the encoder.", "--trust-remote-code")
-    ] = False,
+    trust_remote_code: _RemoteCode = False,
 ) -> None:
     """Build a search index from a corpus."""
     from r1searcher.retrieval.indexing import command
-    from r1searcher.retrieval.indexing.base import DenseOptions, IndexOptions
+    from r1searcher.retrieval.indexing.base import IndexOptions
     from r1searcher.retrieval.indexing.manifest import IndexSettings
-    from r1searcher.retrieval.neural.encoder import settings_for
 
-    encoder = settings_for(dense, pooling, query_prefix, passage_prefix, max_length) if dense else None
     options = IndexOptions(
         settings=IndexSettings(analyzer, k1, b, title_weight),
         overwrite=overwrite,
         restart=restart,
         shards=shards,
-        dense=DenseOptions(
-            encoder=encoder,
-            vectors=vectors,
-            device=device,
-            batch_size=batch_size,
-            trust_remote_code=trust_remote_code,
-        )
-        if encoder
-        else None,
+        dense=_dense_options(
+            dense, pooling, query_prefix, passage_prefix, max_length, (vectors, device, batch_size, trust_remote_code)
+        ),
     )
     command.index_corpus(
         command.IndexRequest(
-            source=source,
-            to=to,
-            options=options,
-            format_=format_,
-            limit=limit,
-            rejects=rejects,
-            bad_rows=bad_rows,
+            source=source, to=to, options=options, format_=format_, limit=limit, rejects=rejects, bad_rows=bad_rows
         )
     )
+
+
+def _dense_options(
+    model: str | None,
+    pooling: _Pooling | None,
+    query_prefix: str | None,
+    passage_prefix: str | None,
+    max_length: int | None,
+    storage: tuple[Any, ...],
+) -> Any:
+    """The options of a dense index; None without a model."""
+    from r1searcher.retrieval.indexing.base import DenseOptions
+    from r1searcher.retrieval.neural.encoder import settings_for
+
+    return model and DenseOptions(settings_for(model, pooling, query_prefix, passage_prefix, max_length), *storage)
 
 
 @_index_command

@@ -13,7 +13,7 @@ from r1searcher.retrieval.neural.encoder import EncoderSettings
 from r1searcher.retrieval.registry import kind_of
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class DenseOptions:
     """How the vectors of a dense index are made and stored."""
 

@@ -155,8 +155,12 @@ def test_an_interrupted_build_resumes_with_the_same_files(
         indexing.build(passages[1:], path, options(model, vectors))
     with pytest.raises(InputError, match="other passages or settings: --restart"):
         indexing.build(passages, path, options(model, vectors, query_prefix="w1 "))
-    with (tmp_path / "index.building" / indexing.VECTORS).open("ab") as file:
-        file.write(b"what was not committed")
+    built = tmp_path / "index.building" / indexing.VECTORS
+    committed = built.read_bytes()
+    built.write_bytes(bytes([committed[0] ^ 1]) + committed[1:])
+    with pytest.raises(InputError, match=r"vectors\.bin is damaged: use --restart"):
+        indexing.build(passages, path, options(model, vectors))
+    built.write_bytes(committed + b"what was not committed")
     encoded: list[int] = []
     encode = Encoder.passages
     monkeypatch.setattr(Encoder, "passages", lambda self, texts: encoded.append(len(texts)) or encode(self, texts))

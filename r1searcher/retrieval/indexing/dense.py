@@ -145,6 +145,7 @@ class _Progress:
     made_with: dict[str, Any]
     passages: Annotated[int, Field(ge=0)]
     sha256: str
+    vectors_sha256: str
 
 
 class _Build:
@@ -157,6 +158,7 @@ class _Build:
         self._made_with = {"encoder": asdict(dense.encoder), "weights": encoder.weights, "vectors": dense.vectors}
         self._names = (PASSAGES, ENDS, VECTORS, *((SCALES,) if dense.vectors == "int8" else ()))
         self._graph = graph(encoder.dimensions)
+        self._stored = hashlib.sha256()
 
     def run(self, passages: Iterable[Passage], on_progress: Callable[[int], None]) -> DenseManifest:
         rows, corpus = iter(passages), CorpusHash()
@@ -196,6 +198,7 @@ class _Build:
                     f"{self._folder} contains an interrupted build of other passages or settings: "
                     "--restart throws it away and begins again."
                 )
+            self._check_stored(progress)
         dimensions = self._encoder.dimensions
         width = np.dtype(self._dense.vectors).itemsize * dimensions
         sizes = {PASSAGES: end, ENDS: 8 * done, VECTORS: width * done, SCALES: 4 * done}
@@ -210,6 +213,16 @@ class _Build:
                 self._graph.add(np.arange(start, start + len(block)), block)
         return done
 
+    def _check_stored(self, progress: _Progress) -> None:
+        """Raises `InputError` if the vectors are not those that were committed."""
+        left = progress.passages * self._encoder.dimensions * np.dtype(self._dense.vectors).itemsize
+        with writing(self._folder, _KEPT), (self._folder / VECTORS).open("rb") as file:
+            while left and (block := file.read(min(left, 1 << 20))):
+                self._stored.update(block)
+                left -= len(block)
+        if left or self._stored.hexdigest() != progress.vectors_sha256:
+            raise InputError(f"{self._folder / VECTORS} is damaged: use --restart to start again.")
+
     def _add(
         self, chunk: Sequence[Passage], first: int, end: int, corpus: CorpusHash, files: dict[str, IO[bytes]]
     ) -> int:
@@ -222,6 +235,7 @@ class _Build:
         files[ENDS].write(ends.astype("<u8").tobytes())
         stored, scales = packed(vectors, self._dense.vectors)
         files[VECTORS].write(stored.tobytes())
+        self._stored.update(stored.tobytes())
         if scales is not None:
             files[SCALES].write(scales.tobytes())
         self._graph.add(np.arange(first, first + len(chunk)), vectors)
@@ -231,8 +245,8 @@ class _Build:
         for file in files.values():
             file.flush()
             os.fsync(file.fileno())
-        progress = {"made_with": self._made_with, "passages": done, "sha256": corpus.hexdigest()}
-        write_json(self._folder / PROGRESS, progress, durable=True, then=_KEPT)
+        progress = _Progress(self._made_with, done, corpus.hexdigest(), self._stored.hexdigest())
+        write_json(self._folder / PROGRESS, asdict(progress), durable=True, then=_KEPT)
 
     def _finish(self, done: int, corpus: CorpusHash) -> DenseManifest:
         manifest = DenseManifest(

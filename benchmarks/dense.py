@@ -1,4 +1,4 @@
-"""Dense retrieval with a real encoder: recall beside BM25, fusion, approximate search, precision, memory.
+"""Dense retrieval with a real encoder: recall compared with BM25, fusion, approximate search, precision, memory.
 
     export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
     python benchmarks/dense.py MODEL CORPUS --questions A.jsonl B.jsonl --work FOLDER [--parts recall fusion …]

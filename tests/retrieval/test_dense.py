@@ -73,6 +73,12 @@ def embedded(model: Path, texts: Iterable[str], pooling: str = "mean") -> np.nda
     return np.stack(rows)
 
 
+@pytest.fixture(scope="module")
+def expected(model: Path, passages: list[Passage]) -> np.ndarray[Any, Any]:
+    """The cosines of `QUERIES` (rows) and passages."""
+    return embedded(model, QUERIES) @ embedded(model, [f"{p.title}\n{p.text}" for p in passages]).T
+
+
 def search(path: Path, queries: Sequence[str], top_k: int, **keys: Any) -> list[list[Hit]]:
     async def run() -> list[list[Hit]]:
         async with aclosing(DenseIndex(path, Settings(url=f"dense:{path}", **keys))) as retriever:
@@ -86,16 +92,15 @@ QUERIES = ["w5 w6 w7", "w100", "w1 w2 w3 w4 w5 w6"]
 
 @pytest.mark.parametrize(("vectors", "error"), [("float32", 2e-6), ("float16", 1e-3), ("int8", 1e-2)])
 def test_an_exact_search_finds_what_is_nearest(
-    vectors: Precision, error: float, model: Path, passages: list[Passage], tmp_path: Path
+    vectors: Precision, error: float, model: Path, passages: list[Passage], expected: Any, tmp_path: Path
 ) -> None:
     indexing.build(passages, tmp_path / "index", options(model, vectors))
-    cosines = embedded(model, QUERIES) @ embedded(model, [f"{p.title}\n{p.text}" for p in passages]).T
-    for hits, expected in zip(search(tmp_path / "index", QUERIES, 20), cosines, strict=True):
-        assert [hit.score for hit in hits] == pytest.approx(np.sort(expected)[::-1][:20], abs=error)
+    for hits, cosines in zip(search(tmp_path / "index", QUERIES, 20), expected, strict=True):
+        assert [hit.score for hit in hits] == pytest.approx(np.sort(cosines)[::-1][:20], abs=error)
         for hit in hits:
             place = int(hit.passage.id[1:])
             assert hit.passage == passages[place]
-            assert hit.score == pytest.approx(expected[place], abs=error)
+            assert hit.score == pytest.approx(cosines[place], abs=error)
 
 
 def test_equal_passages_are_in_corpus_order_in_every_block(

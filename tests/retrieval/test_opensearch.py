@@ -144,6 +144,7 @@ def test_what_is_sent_to_fill_an_index_is_what_opensearch_documents() -> None:
         answers: dict[tuple[str, str], Any] = {
             ("GET", "/"): ROOT,
             ("GET", "/ix-*"): {},
+            ("GET", "/ix-000001/_stats/docs"): {"_shards": {"total": 1, "successful": 1, "failed": 0}},
             ("POST", "/ix-000001/_bulk"): {"errors": False, "items": [{"create": {"status": 201}}]},
             ("POST", "/ix-000001/_refresh"): {"_shards": {"total": 1, "successful": 1, "failed": 0}},
             ("GET", "/ix-000001/_count"): {"count": 1, "_shards": {"total": 1, "failed": 0}},
@@ -163,6 +164,7 @@ def test_what_is_sent_to_fill_an_index_is_what_opensearch_documents() -> None:
         ("GET", "/ix-*"),
         ("GET", "/ix-*"),
         ("PUT", "/ix-000001"),
+        ("GET", "/ix-000001/_stats/docs"),
         ("POST", "/ix-000001/_bulk"),
         ("POST", "/ix-000001/_refresh"),
         ("GET", "/ix-000001/_count"),

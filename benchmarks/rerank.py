@@ -28,7 +28,7 @@ from rich.table import Table
 
 from r1searcher.corpora.passage import Passage
 from r1searcher.corpora.readers import read_passages
-from r1searcher.evaluation.recall import CUTOFFS, first_rank
+from r1searcher.evaluation.recall import CUTOFFS, first_rank, measurable
 from r1searcher.questions.question import Question
 from r1searcher.questions.read import read_question_file
 from r1searcher.report.intervals import interval
@@ -36,7 +36,6 @@ from r1searcher.retrieval import open_retriever
 from r1searcher.retrieval.base import Hit, Retriever, hits_of
 from r1searcher.retrieval.neural.cross_encoder import CrossEncoder
 from r1searcher.retrieval.neural.text import text_of
-from r1searcher.rewards.metrics import is_yes_no
 
 CANDIDATES = 20
 Example = tuple[str, list[str]]
@@ -122,8 +121,7 @@ def batches(model: str, pairs: Sequence[tuple[str, str]]) -> Table:
 
 
 def open_questions(path: Path) -> list[Question]:
-    questions = read_question_file(path, strict=True).questions
-    return [question for question in questions if not all(map(is_yes_no, question.gold_answers))]
+    return measurable(read_question_file(path, strict=True).questions)
 
 
 async def examples(arguments: argparse.Namespace, retriever: Retriever) -> list[Example]:

@@ -251,3 +251,8 @@ MAX_QUERY_CHARS = 4096
 def clean_query(query: str) -> str:
     """A query that every engine accepts: cut to `MAX_QUERY_CHARS`, without lone surrogates, which are not UTF-8."""
     return query[:MAX_QUERY_CHARS].encode("utf-8", "replace").decode()
+
+
+def query_line(query: str) -> str:
+    """A query for a language model: as `clean_query` returns it, on one line."""
+    return " ".join(clean_query(query).split())

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 from typing import Any
 
 import elasticsearch
@@ -71,7 +70,7 @@ class ElasticsearchConnection:
         except (SerializationError, RecursionError):
             raise malformed(self._address, "it is not JSON") from None
         except TransportError as error:
-            raise unreachable(self._address, _short(error)) from None
+            raise unreachable(self._address, str(error.message)) from None
 
     def close(self) -> None:
         self._client.close()
@@ -85,7 +84,3 @@ class ElasticsearchConnection:
         if major <= OLDEST:
             return InputError(f"{older}, and no version before {OLDEST} is supported.")
         return InputError(f"{older}: pip install 'elasticsearch>=8.19,<{major}'.")
-
-
-def _short(error: TransportError) -> str:
-    return re.sub(r"^(<[^>]*>|HTTPS?Connection[^:]*(:? *Pool)?\([^)]*\)): ", "", str(error.message)).split("(Caused")[0]

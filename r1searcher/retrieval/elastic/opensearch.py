@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 from typing import Any
 
 from r1searcher.errors import InputError
@@ -49,7 +48,7 @@ class OpenSearchConnection:
         try:
             return self._transport.perform_request(method, path, params=params, headers=headers, body=content)
         except errors.ConnectionError as error:
-            raise unreachable(self._address, _short(error.error)) from None
+            raise unreachable(self._address, error.error) from None
         except errors.TransportError as error:
             if missing and error.status_code == 404:
                 return {}
@@ -60,8 +59,3 @@ class OpenSearchConnection:
 
     def close(self) -> None:
         self._transport.close()
-
-
-def _short(message: str) -> str:
-    """An error of urllib3, without the description of its connection."""
-    return re.sub(r"^(<[^>]*>|HTTPS?Connection[^:]*\([^)]*\)): ", "", message).split("(Caused")[0]

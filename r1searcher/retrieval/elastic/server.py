@@ -156,7 +156,11 @@ def unusable_certificates(address: Address) -> InputError:
 
 
 def unreachable(address: Address, reason: str) -> RetrieverError:
-    """No response at all. Which exception a client raises for a certificate depends on the version of urllib3."""
+    """No response at all, for a reason in urllib3's words, which begin with a description of the connection.
+
+    Which exception a client raises for a certificate depends on the version of urllib3.
+    """
+    reason = re.sub(r"^(<[^>]*>|HTTPS?Connection[^:]*(:? *Pool)?\([^)]*\)): ", "", reason).split("(Caused")[0]
     reason = without_secrets(address, reason)
     if "CERTIFICATE_VERIFY_FAILED" in reason:
         return RetrieverError(

@@ -24,7 +24,7 @@ from r1searcher.retrieval.base import (
     Retriever,
     SearchResult,
     Span,
-    clean_query,
+    query_line,
 )
 from r1searcher.retrieval.indexing.dense import ENDS, GRAPH, PASSAGES, DenseManifest, StoredVectors, graph
 from r1searcher.retrieval.indexing.integrity import REMEDY, IndexFiles, has_checksums
@@ -123,9 +123,8 @@ class DenseIndex:
         """Raises `IndexDamagedError` if a file was changed: its hits may be wrong."""
         started = time.perf_counter()
         self._require_intact()
-        texts = [" ".join(clean_query(query).split()) for query in queries]
-        asked = [text for text in texts if text and top_k > 0]
-        vectors = await self._encode(asked)
+        texts = [query_line(query) if top_k > 0 else "" for query in queries]
+        vectors = await self._encode([text for text in texts if text])
         loop = asyncio.get_running_loop()
         try:
             calls = [loop.run_in_executor(self._pool, self.nearest, vector, top_k) for vector in vectors]
@@ -133,7 +132,7 @@ class DenseIndex:
         except RuntimeError as error:  # closed
             raise RetrieverError(f"The index {self.path} could not be searched: {error}.") from error
         self._require_intact()
-        hits = [self._hits(*next(found)) if text and top_k > 0 else () for text in texts]
+        hits = [self._hits(*next(found)) if text else () for text in texts]
         spans = (Span("dense", time.perf_counter() - started),)
         return [SearchResult(one, spans=spans) for one in hits]
 

@@ -3,21 +3,23 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from r1searcher.common.registry import Registry
 from r1searcher.corpora.passage import Passage
 from r1searcher.errors import InputError
 from r1searcher.retrieval.indexing.manifest import IndexSettings
-from r1searcher.retrieval.neural.encoder import EncoderSettings
 from r1searcher.retrieval.registry import kind_of
+
+if TYPE_CHECKING:
+    from r1searcher.retrieval.neural.encoder import EncoderSettings  # imports numpy
 
 
 @dataclass(frozen=True, slots=True)
 class DenseOptions:
     """How the vectors of a dense index are made and stored."""
 
-    encoder: EncoderSettings
+    encoder: "EncoderSettings"
     vectors: Literal["float32", "float16", "int8"] = "float16"
     device: str = "cpu"
     batch_size: int = 64

@@ -34,7 +34,7 @@ from r1searcher.retrieval.indexing.base import DenseOptions, IndexOptions
 from r1searcher.retrieval.indexing.folder import check_folder, empty, publish
 from r1searcher.retrieval.indexing.integrity import write_checksums
 from r1searcher.retrieval.indexing.lock import build_lock
-from r1searcher.retrieval.indexing.manifest import MANIFEST, PROGRESS, CorpusHash, encode, validated
+from r1searcher.retrieval.indexing.manifest import MANIFEST, PROGRESS, CorpusHash, encode, manifest_row, validated
 from r1searcher.retrieval.neural.encoder import Encoder, EncoderSettings
 from r1searcher.retrieval.neural.text import text_of
 
@@ -75,11 +75,7 @@ class DenseManifest:
     @classmethod
     def read(cls, folder: Path) -> "DenseManifest":
         """Raises `InputError` for a folder without a dense index, or one of another version."""
-        path = folder / MANIFEST
-        try:
-            row = parse_json(read_text(path, "the index manifest"))
-        except ValueError as error:
-            raise InputError(f"{path} is damaged ({error}): build the index again with `r1s index-corpus`.") from error
+        path, row = folder / MANIFEST, manifest_row(folder)
         if not isinstance(row, dict) or row.get("kind") != KIND:
             raise InputError(f"{folder} is not a dense index: it is one after `r1s index-corpus … --dense MODEL`.")
         if row.get("format") != FORMAT:
@@ -234,8 +230,8 @@ class _Build:
         files[PASSAGES].write(b"".join(encoded))
         files[ENDS].write(ends.astype("<u8").tobytes())
         stored, scales = packed(vectors, self._dense.vectors)
-        files[VECTORS].write(stored.tobytes())
-        self._stored.update(stored.tobytes())
+        files[VECTORS].write(data := stored.tobytes())
+        self._stored.update(data)
         if scales is not None:
             files[SCALES].write(scales.tobytes())
         self._graph.add(np.arange(first, first + len(chunk)), vectors)

@@ -132,17 +132,21 @@ def is_index(path: Path) -> bool:
         return False
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """The manifest of the embedded index in a folder.
+def manifest_row(folder: Path) -> Any:
+    """The JSON of the manifest in a folder.
 
     Raises `InputError` if it is damaged, and `FileError` if it cannot be read.
     """
     path = folder / MANIFEST
     try:
-        row = parse_json(read_text(path, "the index manifest"))
+        return parse_json(read_text(path, "the index manifest"))
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}): build the index again with `r1s index-corpus`.") from error
-    return Manifest.from_json(row, str(path))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of the BM25 index in a folder. Raises what `manifest_row` and `Manifest.from_json` raise."""
+    return Manifest.from_json(manifest_row(folder), str(folder / MANIFEST))
 
 
 def refuse_unreadable(folder: Path) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BeforeValidator, SerializeAsAny, ValidationError
+from pydantic import BeforeValidator, SerializeAsAny, ValidationError, model_validator
 
 from r1searcher.common.records import problem_in
 from r1searcher.corpora.passage import Passage
@@ -78,21 +78,35 @@ Inner = Annotated[SerializeAsAny[EngineSettings], BeforeValidator(_inner)]
 """Another retriever: a URL, or a table with its kind and keys."""
 
 
-class LinkSettings(EngineSettings):
-    """The settings of a link around one other retriever, `of`. A subclass defines `wrap`.
-
-    In a chain, `URL -> NAME` or `URL -> NAME:ARGUMENT`, the link's `url` is "NAME" or "NAME:ARGUMENT".
-    """
-
-    takes_several: ClassVar[bool] = False
-
-    of: Inner
-    """The retriever that this link gets its passages from: a URL, or a table with its kind and keys."""
+class ArgumentSettings(EngineSettings):
+    """The settings of what follows ` -> ` in a chain: its `url` is "NAME" or "NAME:ARGUMENT"."""
 
     @property
     def argument(self) -> str:
         """What follows the name in a chain; empty if nothing does."""
         return self.url.partition(":")[2]
+
+    @classmethod
+    def keys_of(cls, argument: str) -> Mapping[str, Any]:
+        """The keys that an argument is short for. Raises `ValueError` with a sentence."""
+        return {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_argument(cls, table: Any) -> Any:
+        """Keys that are given win against the argument."""
+        url = table.get("url") if isinstance(table, Mapping) else None
+        argument = url.partition(":")[2] if isinstance(url, str) else ""
+        return {**cls.keys_of(argument), **table} if argument else table
+
+
+class LinkSettings(ArgumentSettings):
+    """The settings of a link around one other retriever, `of`. A subclass defines `wrap`."""
+
+    takes_several: ClassVar[bool] = False
+
+    of: Inner
+    """The retriever that this link gets its passages from: a URL, or a table with its kind and keys."""
 
     @property
     def variables(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictStr, ValidationError
 
 from r1searcher.common.terminal import visible
 from r1searcher.corpora.passage import Passage
@@ -50,14 +50,12 @@ class Settings(LinkSettings):
     mode: Literal["record", "replay", "refresh"] = "record"
     """record: ask the search engine for what is not recorded; replay: never ask it; refresh: always ask it."""
 
-    @model_validator(mode="before")
     @classmethod
-    def _argument(cls, table: Any) -> Any:
-        _, _, argument = table.get("url", "").partition(":")
+    def keys_of(cls, argument: str) -> Mapping[str, Any]:
         mode, colon, file = argument.partition(":")
         if colon and mode in ("record", "replay", "refresh"):
-            return {"mode": mode, "file": file, **table}
-        return {"file": argument, **table} if argument else table
+            return {"mode": mode, "file": file}
+        return {"file": argument}
 
     def absolute(self) -> Self:
         return super().absolute().model_copy(update={"file": str(Path(self.file).absolute())})

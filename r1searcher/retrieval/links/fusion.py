@@ -8,7 +8,7 @@
 
 import asyncio
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -16,7 +16,6 @@ from pydantic import Field, model_validator
 from r1searcher.corpora.passage import Passage
 from r1searcher.retrieval.base import (
     MAX_TOP_K,
-    EngineSettings,
     EpisodeContext,
     Health,
     Hit,
@@ -25,12 +24,12 @@ from r1searcher.retrieval.base import (
     bind,
     search_all,
 )
-from r1searcher.retrieval.links.base import Inner, Stopwatch, close_all, fingerprint_of
+from r1searcher.retrieval.links.base import ArgumentSettings, Inner, Stopwatch, close_all, fingerprint_of
 
 _Key = tuple[str, str]
 
 
-class Settings(EngineSettings):
+class Settings(ArgumentSettings):
     """`A + B -> fusion`, or with weights of scores `A + B -> fusion:0.7,0.3`."""
 
     takes_several: ClassVar[bool] = True
@@ -52,18 +51,14 @@ class Settings(EngineSettings):
     candidates: int = Field(50, ge=1, le=MAX_TOP_K)
     """Passages asked of each retriever; at least as many as are requested of the fusion."""
 
-    @model_validator(mode="before")
     @classmethod
-    def _argument(cls, table: Any) -> Any:
+    def keys_of(cls, argument: str) -> Mapping[str, Any]:
         """Weights after the name are short for those of scores."""
-        _, _, argument = table.get("url", "").partition(":")
-        if not argument:
-            return table
         try:
             weights = [float(part) for part in argument.split(",")]
         except ValueError:
             raise ValueError(f"fusion:{argument[:100]} is not fusion:WEIGHT,WEIGHT with numbers") from None
-        return {"method": "scores", "weights": weights, **table}
+        return {"method": "scores", "weights": weights}
 
     @model_validator(mode="after")
     def _one_weight_each(self) -> Self:

@@ -13,7 +13,7 @@ The model runs in this process, or at a URL of one of these protocols:
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 
@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field, FiniteFloat, StrictInt, StrictStr, TypeAd
 from r1searcher.common.http import Client, Key, Limits
 from r1searcher.corpora.passage import Passage
 from r1searcher.errors import InputError, RetrieverError
-from r1searcher.retrieval.base import MAX_TOP_K, Health, Hit, Retriever, SearchResult, Span, clean_query, search_all
+from r1searcher.retrieval.base import MAX_TOP_K, Health, Hit, Retriever, SearchResult, Span, query_line, search_all
 from r1searcher.retrieval.links.base import Link, LinkSettings, fingerprint_of
 from r1searcher.retrieval.neural.text import text_of
 
@@ -67,14 +67,9 @@ class Settings(LinkSettings):
     connections: int = Field(16, ge=1, le=10_000)
     """Maximum concurrent requests; further ones wait."""
 
-    @model_validator(mode="before")
     @classmethod
-    def _argument(cls, table: Any) -> Any:
-        _, _, argument = table.get("url", "").partition(":")
-        if not argument:
-            return table
-        key = "server" if argument.startswith(("http://", "https://")) else "model"
-        return {key: argument, **table}
+    def keys_of(cls, argument: str) -> Mapping[str, Any]:
+        return {"server" if argument.startswith(("http://", "https://")) else "model": argument}
 
     @model_validator(mode="after")
     def _has_one(self) -> Self:
@@ -120,7 +115,7 @@ class Reranker(Link):
         started = time.perf_counter()
         passages = [hit.passage for hit in result.hits]
         try:
-            scores = await self._scorer.scores(" ".join(clean_query(query).split()), passages)
+            scores = await self._scorer.scores(query_line(query), passages)
         except RetrieverError as error:
             return SearchResult(error=error, spans=result.spans)
         hits = [Hit(passage, score) for passage, score in zip(passages, scores, strict=True)]

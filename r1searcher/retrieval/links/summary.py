@@ -18,7 +18,7 @@ from r1searcher.common.http import Limits
 from r1searcher.common.retry import RetryPolicy
 from r1searcher.corpora.passage import Passage
 from r1searcher.errors import RetrieverError
-from r1searcher.retrieval.base import Health, Hit, Retriever, SearchResult, Span, clean_query, search_all
+from r1searcher.retrieval.base import Health, Hit, Retriever, SearchResult, Span, query_line, search_all
 from r1searcher.retrieval.links.base import Link, LinkSettings, fingerprint_of
 
 KEY_VARIABLE = "R1S_SUMMARY_KEY"
@@ -115,7 +115,7 @@ class Summary(Link):
     async def _summary(self, query: str, hit: Hit) -> Hit | None:
         values = {
             "words": str(self._settings.words),
-            "query": " ".join(clean_query(query).split()),
+            "query": query_line(query),
             "title": hit.passage.title,
             "text": " ".join(hit.passage.text.split()[: self._settings.max_document_words]),
         }

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from r1searcher.errors import InputError
-from r1searcher.retrieval.neural.loading import import_torch, load, longest
+from r1searcher.retrieval.neural.loading import forward_passes, import_torch, load, longest
 
 Pair = tuple[str, str]
 """Query and passage."""
@@ -41,20 +41,15 @@ class CrossEncoder:
         self.work = Work()
 
     def scores(self, pairs: Sequence[Pair]) -> list[float]:
-        """One score per pair, in order. Pairs of similar length share a forward pass, to have little padding."""
+        """One score per pair, in order."""
         if not pairs:
             return []
         queries, passages = zip(*pairs, strict=True)
         encoded = self._tokenizer(
             list(queries), list(passages), truncation="longest_first", max_length=self._max_length, padding=False
         )
-        lengths = [len(ids) for ids in encoded["input_ids"]]
-        order = sorted(range(len(pairs)), key=lambda place: lengths[place])
         scores = [0.0] * len(pairs)
-        for start in range(0, len(order), self._batch_size):
-            places = order[start : start + self._batch_size]
-            rows = [{name: values[place] for name, values in encoded.items()} for place in places]
-            padded = self._tokenizer.pad(rows, return_tensors="pt").to(self._device)
+        for places, padded in forward_passes(self._tokenizer, encoded, self._batch_size, self._device):
             with self._torch.inference_mode():
                 logits = self._model(**padded).logits.float()
             found = logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
@@ -62,7 +57,7 @@ class CrossEncoder:
                 scores[place] = score
             self.work.passes += 1
             self.work.tokens += padded["input_ids"].numel()
-            self.work.padding += padded["input_ids"].numel() - sum(lengths[place] for place in places)
+            self.work.padding += padded["input_ids"].numel() - sum(len(encoded["input_ids"][place]) for place in places)
         return scores
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from r1searcher.errors import InputError
-from r1searcher.retrieval.neural.loading import import_torch, load, longest
+from r1searcher.retrieval.neural.loading import forward_passes, import_torch, load, longest
 
 Pooling = Literal["mean", "cls", "last"]
 Vectors = npt.NDArray[np.float32]
@@ -102,17 +102,11 @@ class Encoder:
         return self._encode([self._settings.passage_prefix + text for text in texts])
 
     def _encode(self, texts: list[str]) -> Vectors:
-        """Texts of similar length share a forward pass, to have little padding."""
         vectors = np.empty((len(texts), self.dimensions), np.float32)
         if not texts:
             return vectors
         encoded = self._tokenizer(texts, truncation=True, max_length=self._max_length, padding=False)
-        lengths = [len(ids) for ids in encoded["input_ids"]]
-        order = sorted(range(len(texts)), key=lambda place: lengths[place])
-        for start in range(0, len(order), self._batch_size):
-            places = order[start : start + self._batch_size]
-            rows = [{name: values[place] for name, values in encoded.items()} for place in places]
-            padded = self._tokenizer.pad(rows, return_tensors="pt").to(self._device)
+        for places, padded in forward_passes(self._tokenizer, encoded, self._batch_size, self._device):
             with self._torch.inference_mode():
                 states = self._model(**padded).last_hidden_state.float()
                 pooled = self._pooled(states, padded["attention_mask"])
@@ -124,11 +118,11 @@ class Encoder:
         if self._settings.pooling == "mean":
             weights = mask.unsqueeze(-1).to(states.dtype)
             return (states * weights).sum(1) / weights.sum(1)
-        rows = self._torch.arange(len(states), device=states.device)
-        places = self._torch.arange(mask.shape[1], device=mask.device) * mask
         if self._settings.pooling == "cls":
-            return states[rows, mask.argmax(1)]
-        return states[rows, places.argmax(1)]
+            places = mask.argmax(1)
+        else:
+            places = (self._torch.arange(mask.shape[1], device=mask.device) * mask).argmax(1)
+        return states[self._torch.arange(len(states), device=states.device), places]
 
 
 def _file(model: str, name: str) -> dict[str, Any] | None:

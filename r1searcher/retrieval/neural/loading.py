@@ -1,6 +1,9 @@
-"""Loads a model of transformers whose weights all come from its files: new ones of random values would rank too."""
+"""Loads a model of transformers, and batches what it reads.
 
-from collections.abc import Callable
+All weights must come from the model's files: new ones of random values would rank too.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from r1searcher.errors import InputError
@@ -40,6 +43,21 @@ def load(
     if missing := sorted(name for name in report["missing_keys"] if not name.startswith(ignored)):
         raise InputError(f"{model} is not a {what}: its files have no {missing[0]}")
     return tokenizer, loaded
+
+
+def forward_passes(
+    tokenizer: Any, encoded: Mapping[str, Sequence[Any]], batch_size: int, device: str
+) -> Iterator[tuple[list[int], Any]]:
+    """The rows of a tokenizer's output in batches: the places of a batch's rows, and its padded tensors.
+
+    Rows of similar length share a forward pass, to have little padding.
+    """
+    lengths = [len(ids) for ids in encoded["input_ids"]]
+    order = sorted(range(len(lengths)), key=lambda place: lengths[place])
+    for start in range(0, len(order), batch_size):
+        places = order[start : start + batch_size]
+        rows = [{name: values[place] for name, values in encoded.items()} for place in places]
+        yield places, tokenizer.pad(rows, return_tensors="pt").to(device)
 
 
 def longest(tokenizer: Any, model: Any) -> int:

@@ -1,4 +1,4 @@
-"""Training on one GPU: whether it learns, how far vLLM and trainer are apart, and memory beside the plan.
+"""Training on one GPU: whether it learns, how far vLLM and trainer are apart, and memory as planned.
 
     python benchmarks/gpu.py [--runs weights lora large] [--folder FOLDER]
 
@@ -56,7 +56,7 @@ class CardMemory(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        import pynvml  # type: ignore[import-not-found]  # in the GPU environment
+        import pynvml  # type: ignore[import-not-found]
 
         pynvml.nvmlInit()
         self.nvml, self.card = pynvml, pynvml.nvmlDeviceGetHandleByIndex(0)

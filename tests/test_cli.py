@@ -62,6 +62,7 @@ OPTIONS = {
     "plan": f"{RUN} --nodes --gpus --gpu-memory --json",
     "demo": "--output --seed --contrast --set",
     "data r1-searcher": "--to --from",
+    "simulate prepare": "--to --min-f1 --max-words --limit --balance --seed --json",
     "data bootstrap": "--to --questions-to --retriever --model --config --preset --set --data-dir --limit --max-traces "
     "--seed --json",
     "index-corpus": "--to --format --limit --overwrite --restart --rejects --bad-rows"

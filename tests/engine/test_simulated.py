@@ -1,4 +1,4 @@
-"""Training with a simulated search engine, and the SFT of its model. The model of the engine is a script.
+"""Training with a simulated search engine, and the SFT of its model. The model of the engine is a script."""
 
 import json
 import os

@@ -82,6 +82,39 @@ def bootstrap(
     )
 
 
+@_command
+def traces(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Runs of stage1 or stage2, evaluations, or predictions files."),
+    ],
+    *,
+    to: Annotated[Path, typer.Option(help="File to write the traces to.")],
+    min_f1: Annotated[float, typer.Option(min=0, max=1, help="F1 from which an answer counts as right.")] = 1.0,
+    min_searches: Annotated[int, typer.Option(min=0, help="Searches that an episode has at least.")] = 1,
+    per_question: Annotated[int, typer.Option(min=1, help="Traces per question at most, the shortest ones.")] = 1,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Write at most N traces.")] = None,
+    seed: Annotated[int, typer.Option(help="Random seed of the order.")] = 7,
+    json_: JsonObject = False,
+) -> None:
+    """Keep good episodes as traces: right, in the right format, the shortest of their question. `r1s sft` on them is
+    rejection-sampling fine-tuning."""
+    from r1searcher.traces.episodes import TracesRequest, run_traces
+
+    run_traces(
+        TracesRequest(
+            sources=sources,
+            to=to,
+            min_f1=min_f1,
+            min_searches=min_searches,
+            per_question=per_question,
+            limit=limit,
+            seed=seed,
+            as_json=json_,
+        )
+    )
+
+
 @_simulate_command
 def prepare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs of stage1 or stage2.")],

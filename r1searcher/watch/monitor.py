@@ -19,7 +19,7 @@ class StepMonitor:
     def __init__(self, run: RunFolder, settings: Settings, rules: Mapping[str, Rule] = RULES) -> None:
         self.run, self.settings = run, settings
         self.rules = dict(rules)  # imported now, to report import errors before training
-        self._noticed: set[str] = set()  # rules whose notice was shown
+        self._noticed: set[str] = set()  # rules whose notice was shown and is not over
 
     def step(self, step: int, metrics: Mapping[str, Any]) -> StopDecision | None:
         """Record one step; returns a `StopDecision` if the stage ends with it. Raises `RunStopped` for an alarm."""
@@ -34,7 +34,9 @@ class StepMonitor:
                 raise RunStopped(sentence)
             if isinstance(found, Notice):
                 self._show(name, f"step {step}: {found.message}")
-            elif found is not None and decision is None:
+                continue
+            self._over(name, step)
+            if found is not None and decision is None:
                 decision = StopDecision(reason=found.reason, step=step, detail=found.detail)
         if decision is not None:
             write_json(self.run.ending, decision.model_dump())
@@ -44,6 +46,11 @@ class StepMonitor:
         if name not in self._noticed:
             self._noticed.add(name)
             add_heartbeat(self.run, "trainer", sentence)
+
+    def _over(self, name: str, step: int) -> None:
+        if name in self._noticed:
+            self._noticed.remove(name)
+            add_heartbeat(self.run, "trainer", f"step {step}: {name} is over")
 
     def _ask(self, name: str, rows: Rows) -> Alarm | Notice | Stop | None:
         try:

@@ -36,7 +36,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """The run continues. `message` is shown at the first step at which a rule returns one, and not again."""
+    """The run continues. `message` is shown when a rule begins to return one, and its end when it no longer does."""
 
     message: str
 
@@ -126,6 +126,19 @@ RULES: Registry[Rule] = Registry(
         "rollout_drift": rollout_drift,
         "rollout_staleness": rollout_staleness,
         "thresholds_reached": thresholds_reached,
+        "reward_falling": "r1searcher.watch.health:reward_falling",
+        "searches_falling": "r1searcher.watch.health:searches_falling",
+        "answers_falling": "r1searcher.watch.health:answers_falling",
+        "documents_falling": "r1searcher.watch.health:documents_falling",
+        "never_searches": "r1searcher.watch.health:never_searches",
+        "nothing_to_learn": "r1searcher.watch.health:nothing_to_learn",
+        "episodes_unfinished": "r1searcher.watch.health:episodes_unfinished",
+        "search_limit": "r1searcher.watch.health:search_limit",
+        "malformed_turns": "r1searcher.watch.health:malformed_turns",
+        "unreadable_text": "r1searcher.watch.health:unreadable_text",
+        "length_growing": "r1searcher.watch.health:length_growing",
+        "gradient_jump": "r1searcher.watch.health:gradient_jump",
+        "retriever_slow": "r1searcher.watch.health:retriever_slow",
     },
     Callable,
 )

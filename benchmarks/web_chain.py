@@ -12,7 +12,9 @@ passages as were requested; each passage is the summary of its page, or of its s
 try, which the spans count.
 
 The bar is the throughput that the latencies allow: episodes in flight / (mean seconds of a search alone, without
-failures, x (1 + retries)); retries are the repeated requests per request. Prints Markdown tables.
+failures, x (1 + retries)); retries are the repeated requests per request. The throughput is that of the time in which
+so many episodes are in flight, up to the start of the last one: what follows depends on the length of the run alone.
+Prints Markdown tables.
 """
 
 import argparse
@@ -37,6 +39,7 @@ from r1searcher.corpora.readers import read_passages
 from r1searcher.episodes.loop import EpisodeLimits, EpisodeRequest, run_episode
 from r1searcher.episodes.protocols.r1_searcher import R1_SEARCHER
 from r1searcher.episodes.trajectory import StopReason, Trajectory
+from r1searcher.retrieval.base import Retriever, SearchResult
 from r1searcher.retrieval.links.retry import RetryingRetriever
 from r1searcher.retrieval.registry import settings_of_table
 from tests.episodes.many import Script, ScriptedTurns, Words
@@ -51,10 +54,10 @@ _WITHOUT_PAGE = re.compile(r"(\d+) without a page")
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Times in seconds, CPU seconds of this process."""
+    """Times in seconds, CPU seconds of this process. `rate`: searches per second until the last episode starts."""
 
     searches: int
-    wall: float
+    rate: float
     cpu: float
     latencies: list[float]
     without_page: int
@@ -95,6 +98,19 @@ def passages() -> list[Any]:
     return list(read_passages(DATA / "retrieval/passages.jsonl"))[:PASSAGES]
 
 
+class Timed(RetryingRetriever):
+    """With the time at which each search ended."""
+
+    def __init__(self, retriever: Retriever) -> None:
+        super().__init__(retriever, 60.0, lambda line: None)
+        self.ended: list[float] = []
+
+    async def search(self, queries: Sequence[str], top_k: int) -> list[SearchResult]:
+        results = await super().search(queries, top_k)
+        self.ended.append(time.perf_counter())
+        return results
+
+
 def table_of(address: str) -> dict[str, Any]:
     web = {"kind": "web", "url": "web:serper", "address": f"{address}/search"}
     pages = {"kind": "pages", "of": web, "allow": [address.removeprefix("http://")]}
@@ -112,22 +128,24 @@ async def run(address: str, episodes: int, in_flight: int) -> Round:
     table = table_of(address)
     free, tokenizer = asyncio.Semaphore(in_flight), Words()
     async with aclosing(settings_of_table(table.pop("kind"), table).open()) as chain:
-        retriever = RetryingRetriever(chain, 60.0, lambda line: None)
+        retriever, begun = Timed(chain), [0.0] * episodes
 
         async def episode(number: int) -> Trajectory:
             request = EpisodeRequest(
                 question=f"Number {number}?", prompt="?", protocol=R1_SEARCHER, limits=LIMITS, id=str(number)
             )
             async with free:
+                begun[number] = time.perf_counter()
                 return await run_episode(request, ScriptedTurns(scripts[number], tokenizer), retriever, tokenizer)
 
-        started = time.perf_counter(), time.process_time()
+        before = time.process_time()
         trajectories = await asyncio.gather(*map(episode, range(episodes)))
-        wall, cpu = time.perf_counter() - started[0], time.process_time() - started[1]
+        cpu = time.process_time() - before
+    full = max(begun)
     counts = json.loads(urllib.request.urlopen(f"{address}/counts").read())
     return Round(
         searches=episodes * SEARCHES,
-        wall=wall,
+        rate=sum(ended <= full for ended in retriever.ended) / (full - min(begun)),
         cpu=cpu,
         latencies=[search.seconds for one in trajectories for search in one.searches],
         without_page=require_complete(scripts, trajectories),
@@ -153,7 +171,7 @@ def require_complete(scripts: Sequence[Script], trajectories: Sequence[Trajector
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--episodes", type=int, default=256)
+    parser.add_argument("--episodes", type=int, default=512)
     parser.add_argument("--in-flight", type=int, default=64)
     parser.add_argument("--page-ms", type=float, default=300.0)
     parser.add_argument("--search-ms", type=float, default=200.0)
@@ -182,8 +200,8 @@ def main() -> None:
     print("| possible | ratio | client CPU ms |\n" + "|---" * 12 + "|")
     print(
         f"| {busy.searches:,} | {busy.requests:,} | {busy.failed} | 0 | {busy.without_page} | {alone.mean:.2f} "
-        f"| {busy.mean:.2f} | {statistics.quantiles(busy.latencies, n=20)[-1]:.2f} | {busy.searches / busy.wall:.1f} "
-        f"| {possible:.1f} | {busy.searches / busy.wall / possible:.0%} | {1000 * busy.cpu / busy.searches:.0f} |"
+        f"| {busy.mean:.2f} | {statistics.quantiles(busy.latencies, n=20)[-1]:.2f} | {busy.rate:.1f} "
+        f"| {possible:.1f} | {busy.rate / possible:.0%} | {1000 * busy.cpu / busy.searches:.0f} |"
     )
 
 

@@ -21,7 +21,7 @@ from r1searcher.engine.topology import Topology
 from r1searcher.episodes.protocol import EpisodeProtocol
 from r1searcher.errors import InputError
 from r1searcher.questions.named import Dataset
-from r1searcher.questions.traces import Trace
+from r1searcher.questions.traces import Exchange, Trace
 from r1searcher.retrieval.base import Health
 from r1searcher.runs.folder import RunFolder
 
@@ -53,7 +53,7 @@ class StageInputs:
     topology: Topology | None = None
     train: Dataset | None = None
     held_out: Dataset | None = None
-    traces: Sequence[Trace] = ()
+    traces: Sequence[Trace | Exchange] = ()
     health: Health | None = None
     """What the retriever says about itself."""
 

@@ -1,4 +1,4 @@
-"""Commands that prepare data: `r1s data …`."""
+"""Commands that prepare data: `r1s data …`, `r1s simulate …`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +20,10 @@ from r1searcher.commands.options import (
 app = typer.Typer()
 _data = typer.Typer(no_args_is_help=True, help="Get questions and traces to train on.")
 app.add_typer(_data, name="data", rich_help_panel="Train")
+_simulate = typer.Typer(no_args_is_help=True, help="Train the model of a simulated search engine.")
+app.add_typer(_simulate, name="simulate", rich_help_panel="Train")
 _command = command(_data, "Data")
+_simulate_command = command(_simulate, "Simulate")
 
 
 @_command
@@ -74,6 +77,69 @@ def bootstrap(
             data_dir=data_dir,
             limit=limit,
             max_traces=max_traces,
+            as_json=json_,
+        )
+    )
+
+
+@_command
+def traces(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Runs of stage1 or stage2, evaluations, or predictions files."),
+    ],
+    *,
+    to: Annotated[Path, typer.Option(help="File to write the traces to.")],
+    min_f1: Annotated[float, typer.Option(min=0, max=1, help="F1 from which an answer counts as right.")] = 1.0,
+    min_searches: Annotated[int, typer.Option(min=0, help="Searches that an episode has at least.")] = 1,
+    per_question: Annotated[int, typer.Option(min=1, help="Traces per question at most, the shortest ones.")] = 1,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Write at most N traces.")] = None,
+    seed: Annotated[int, typer.Option(help="Random seed of the order.")] = 7,
+    json_: JsonObject = False,
+) -> None:
+    """Keep good episodes as traces: right, in the right format, the shortest of their question. `r1s sft` on them is
+    rejection-sampling fine-tuning."""
+    from r1searcher.traces.episodes import TracesRequest, run_traces
+
+    run_traces(
+        TracesRequest(
+            sources=sources,
+            to=to,
+            min_f1=min_f1,
+            min_searches=min_searches,
+            per_question=per_question,
+            limit=limit,
+            seed=seed,
+            as_json=json_,
+        )
+    )
+
+
+@_simulate_command
+def prepare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs of stage1 or stage2.")],
+    *,
+    to: Annotated[Path, typer.Option(help="File to write the rows to.")],
+    min_f1: Annotated[float, typer.Option(min=0, max=1, help="F1 from which an answer counts as right.")] = 0.8,
+    max_words: Annotated[int, typer.Option(min=1, help="Words of each document that are kept.")] = 40,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Write at most N rows.")] = None,
+    balance: Annotated[bool, typer.Option(help="Write as many useful as noisy rows.")] = True,
+    seed: Annotated[int, typer.Option(help="Random seed of the choice and the order.")] = 7,
+    json_: JsonObject = False,
+) -> None:
+    """Turn the searches of recorded episodes into prompts and responses from which a simulated search engine learns to
+    write useful or noisy documents."""
+    from r1searcher.traces.simulator import PrepareRequest, run_prepare
+
+    run_prepare(
+        PrepareRequest(
+            runs=runs,
+            to=to,
+            min_f1=min_f1,
+            max_words=max_words,
+            limit=limit,
+            balance=balance,
+            seed=seed,
             as_json=json_,
         )
     )

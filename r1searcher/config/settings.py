@@ -96,7 +96,8 @@ class Data(Section):
     """Folder with the named datasets, instead of the hub."""
 
     traces: str = ""
-    """JSONL file of SFT traces: {"segments": [["prompt" | "model" | "environment", text], …]}."""
+    """JSONL file of SFT traces: {"segments": [["prompt" | "model" | "environment", text], …]}, or of prompts with
+    responses: {"prompt": text, "response": text}."""
 
     limit: int | None = Field(None, ge=1, le=10**9)
     """Use only the first N questions."""

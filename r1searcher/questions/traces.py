@@ -1,10 +1,11 @@
-"""Traces: example episodes for the SFT, one per line of a JSONL file."""
+"""Traces: examples for the SFT, one per line of a JSONL file: an episode, or a prompt and its response."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from r1searcher.common.files import parse_json, read_text, split_lines, write_rows
 from r1searcher.episodes.trajectory import Author
@@ -15,14 +16,34 @@ Trace = tuple[tuple[Author, str], ...]
 """The segments of an example episode: each author with its text. The model learns to write its own segments alone."""
 
 
-class _Row(BaseModel):
-    """A row of a traces file."""
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A user's message and the response that the model learns; `questions.exchange` renders it for a model."""
 
-    segments: tuple[tuple[Author, Annotated[str, AfterValidator(check_characters)]], ...]
+    prompt: str
+    response: str
 
 
-def read_traces(file: Path) -> Iterator[Trace]:
-    """The traces of a file, in its order: mix kinds of traces in the file.
+_Text = Annotated[str, AfterValidator(check_characters)]
+
+
+class _Segments(BaseModel):
+    """A row with an episode."""
+
+    segments: tuple[tuple[Author, _Text], ...]
+
+
+class _Exchange(BaseModel):
+    """A row with a prompt and its response."""
+
+    model_config = ConfigDict(strict=True)
+
+    prompt: Annotated[_Text, Field(min_length=1)]
+    response: Annotated[_Text, Field(min_length=1)]
+
+
+def read_traces(file: Path) -> Iterator[Trace | Exchange]:
+    """The examples of a file, in its order: mix kinds of examples in the file.
 
     Raises `InputError` for a file that cannot be read and for the first line that is not a trace.
     """
@@ -35,12 +56,17 @@ def read_traces(file: Path) -> Iterator[Trace]:
             reason = f" ({error})" if not isinstance(error, ValidationError) else ""
             raise InputError(
                 f"data.traces: {file}:{number} is not a trace{reason}; a row is "
-                '{"segments": [["prompt", "…"], ["model", "…"], ["environment", "…"], …]}'
+                '{"segments": [["prompt", "…"], ["model", "…"], ["environment", "…"], …]} or '
+                '{"prompt": "…", "response": "…"}'
             ) from None
 
 
-def _trace(line: str) -> Trace:
-    segments = _Row.model_validate(parse_json(line)).segments
+def _trace(line: str) -> Trace | Exchange:
+    row = parse_json(line)
+    if isinstance(row, dict) and "segments" not in row:
+        exchange = _Exchange.model_validate(row)
+        return Exchange(exchange.prompt, exchange.response)
+    segments = _Segments.model_validate(row).segments
     if not any(author is Author.MODEL and text for author, text in segments):
         raise ValueError("it has no text of the model")
     if next(author for author, text in segments if text) is Author.MODEL:

@@ -18,10 +18,12 @@ from r1searcher.config.source import SettingsSource
 from r1searcher.engine.launch import prepare_sft, write_sft_launch
 from r1searcher.engine.process import run_engine
 from r1searcher.engine.reserved_tokens import assign_tag_tokens
+from r1searcher.episodes.tokens import load_tokenizer
 from r1searcher.models.demo import model_folder
 from r1searcher.models.folder import local_model
 from r1searcher.planning.derive import complete
-from r1searcher.questions.traces import Trace
+from r1searcher.questions.exchange import ExchangeMaker
+from r1searcher.questions.traces import Exchange, Trace
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import finished_steps, last_metrics
 from r1searcher.runs.resolved import protocol_of
@@ -66,9 +68,20 @@ def _prepare(inputs: StageInputs, run: RunFolder, reasons: Sequence[str]) -> Non
         write_sft_launch(settings, run, local_model(str(model), settings.model.trust_remote_code))
         write_run_metadata(run, settings, None)
         return
-    write_rows(run.questions, ({"segments": trace} for trace in _repeated(inputs.traces, settings)))
-    prepare_sft(settings, run, start_model(settings, run))
+    model = start_model(settings, run)
+    write_rows(run.questions, ({"segments": trace} for trace in _repeated(_rendered(inputs, model), settings)))
+    prepare_sft(settings, run, model)
     write_run_metadata(run, settings, manifest)
+
+
+def _rendered(inputs: StageInputs, model: Path) -> list[Trace]:
+    """The traces, with prompts and responses in the form that the model reads and writes."""
+    if not any(isinstance(trace, Exchange) for trace in inputs.traces):
+        return [trace for trace in inputs.traces if not isinstance(trace, Exchange)]
+    settings = inputs.settings
+    tokenizer = load_tokenizer(model, settings.model.trust_remote_code)
+    render = ExchangeMaker(tokenizer, settings.model.chat_template, protocol_of(settings))
+    return [render(trace) if isinstance(trace, Exchange) else trace for trace in inputs.traces]
 
 
 def _repeated(traces: Sequence[Trace], settings: Settings) -> list[Trace]:

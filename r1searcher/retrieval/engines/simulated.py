@@ -15,9 +15,10 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import resources
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -42,6 +43,9 @@ KEY_VARIABLE = "R1S_SIMULATOR_KEY"
 
 _UNREADABLE = RetryPolicy(tries=3, first_pause=0.0)
 """For a completion without any document: with another seed the model may write one."""
+
+Kind = Literal["useful", "noisy"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _DOCUMENT = re.compile(r"^\W{0,4}(?:document|doc)\W{0,2}(\d{1,3})\W{0,3}[:.)|-]+\s*(.*)", re.IGNORECASE)
 _MAX_DOCUMENT_CHARS = 4000
@@ -105,6 +109,33 @@ class Settings(EngineSettings):
         return SimulatedEngine(self)
 
 
+@cache
+def templates() -> Mapping[Kind, str]:
+    """The texts of the prompts, with placeholders."""
+    folder = resources.files("r1searcher.retrieval.engines") / "prompts"
+    return {kind: (folder / f"{kind}.txt").read_text("utf-8").strip() for kind in KINDS}
+
+
+def prompt_of(kind: Kind, question: str, gold_answers: Sequence[str], query: str, documents: int) -> str:
+    """What the model is asked for a query of an episode with this question."""
+    values = {
+        "documents": str(documents),
+        "question": question,
+        "gold_answers": "; ".join(gold_answers),
+        "query": " ".join(query.split()),
+    }
+    return filled(templates()[kind], values)
+
+
+def completion_of(documents: Sequence[tuple[str, str]]) -> str:
+    """The completion from which `documents_in` reads these (title, text) pairs; it is empty if there are none."""
+    lines: list[str] = []
+    for title, text in documents:
+        head, body = (" ".join(part.split()) for part in (title.replace("|", " "), text))
+        lines.append(f"Document {len(lines) + 1}: {head} | {body}")
+    return "\n".join(lines)
+
+
 def noise(settings: Settings, step: int | None) -> float:
     """The share of noisy searches in a step, from 1; after the last step it stays that of the last one."""
     if step is None:
@@ -145,8 +176,6 @@ class SimulatedEngine:
             limits=Limits(settings.timeout_s, size=4 << 20, connections=settings.connections),
             error=RetrieverError,
         )
-        folder = resources.files("r1searcher.retrieval.engines") / "prompts"
-        self._prompts = {name: (folder / f"{name}.txt").read_text("utf-8").strip() for name in ("useful", "noisy")}
 
     def for_episode(self, episode: EpisodeContext) -> "SimulatedEngine":
         bound = copy.copy(self)
@@ -165,7 +194,7 @@ class SimulatedEngine:
         await self._server.models()
         own = self._settings.model_dump(mode="json", exclude={"url", "timeout_s", "connections"})
         name = f"{self._settings.model} at {self._server.client.shown}"
-        return Health(name, None, hashlib.sha256(json.dumps([own, self._prompts], sort_keys=True).encode()).hexdigest())
+        return Health(name, None, hashlib.sha256(json.dumps([own, templates()], sort_keys=True).encode()).hexdigest())
 
     async def aclose(self) -> None:
         await self._server.aclose()
@@ -174,14 +203,8 @@ class SimulatedEngine:
         text = clean_query(query)
         if not text.strip():
             return SearchResult()
-        kind = "noisy" if is_noisy(self._settings, episode) else "useful"
-        values = {
-            "documents": str(top_k),
-            "question": episode.question,
-            "gold_answers": "; ".join(episode.gold_answers),
-            "query": " ".join(text.split()),
-        }
-        prompt = filled(self._prompts[kind], values)
+        kind: Kind = "noisy" if is_noisy(self._settings, episode) else "useful"
+        prompt = prompt_of(kind, episode.question, episode.gold_answers, text, top_k)
         tries = 0
 
         async def attempt() -> tuple[Hit, ...]:

@@ -1,0 +1,86 @@
+"""Stage 1 with each kind of chain. A simulated search engine and an index of somebody else have tests of their own
+(`test_simulated.py`, `test_foreign_index.py`), and `test_training.py` learns with fusion and a recording."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import pytest
+
+from r1searcher.common.files import read_rows
+from r1searcher.corpora.passage import Passage
+from r1searcher.runs.records import trajectory_rows
+from tests.engine.toy import TOWNS, World, towns_and_regions
+from tests.retrieval.local_web import local_web
+from tests.retrieval.tiny_models import tiny_bert
+
+pytestmark = [pytest.mark.training, pytest.mark.long]
+pytest.importorskip("openrlhf")
+pytest.importorskip("vllm")
+
+STEPS = 2
+WORDS = [*TOWNS, "is", "in", "."]
+PASSAGES = [Passage(town, town, f"{town} is in {region}.") for town, region in towns_and_regions().items()]
+
+Table = dict[str, Any]
+
+
+@contextmanager
+def dense(world: World) -> Iterator[Table]:
+    from r1searcher.retrieval.indexing.base import DenseOptions
+    from r1searcher.retrieval.indexing.dense import build
+    from r1searcher.retrieval.neural.encoder import settings_for
+
+    pytest.importorskip("usearch", reason="needs the extra [dense]")
+    encoder = tiny_bert(world.folder / "encoder", "BertModel", words=WORDS)
+    build(PASSAGES, world.folder / "dense", DenseOptions(encoder=settings_for(str(encoder), max_length=64)))
+    yield {"kind": "dense", "url": f"dense:{world.folder / 'dense'}"}
+
+
+@contextmanager
+def hybrid(world: World) -> Iterator[Table]:
+    """Fusion by scores, and a cross-encoder."""
+    with dense(world) as vectors:
+        model = tiny_bert(world.folder / "cross", "BertForSequenceClassification", words=WORDS, num_labels=1)
+        fused = {"kind": "fusion", "of": [str(world.folder / "index"), vectors], "method": "scores"}
+        yield {"kind": "rerank", "model": str(model), "candidates": 4, "of": fused}
+
+
+@contextmanager
+def web(world: World) -> Iterator[Table]:
+    """A search endpoint, its pages and their summaries, recorded."""
+    pytest.importorskip("trafilatura", reason="needs the extra [web]")
+    with local_web(PASSAGES) as (served, address):
+        yield served.settings(address, str(world.folder / "web.sqlite"))
+    assert all(served.requests.values()), served.requests
+
+
+@pytest.mark.parametrize(
+    ("chain", "links"),
+    [
+        (dense, ["dense"]),
+        (hybrid, ["bm25", "dense", "fusion", "rerank"]),
+        (web, ["serper", "pages", "summary", "cache"]),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_stage_1_trains(
+    world: World,
+    chain: Callable[[World], AbstractContextManager[Table]],
+    links: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SERPER_API_KEY", "none")
+    name = chain.__name__
+    with chain(world) as table:
+        run = world.with_retrieval(name, table).stage1(name, "--steps", str(STEPS))
+    assert [row["step"] for row in read_rows(run.metrics)] == [1, 2]
+    seen: set[tuple[str, ...]] = set()
+    found = 0
+    for step in range(1, STEPS + 1):
+        for episode in trajectory_rows(run.trajectories(step)):
+            for searched in episode["searches"]:
+                seen.add(tuple(span["link"] for span in searched["spans"]))
+                found += len(searched["hits"])
+    print(seen, json.loads(run.manifest.read_text("utf-8"))["index"], found)

@@ -6,13 +6,16 @@ Real parts throughout: the commands, Ray, vLLM, DeepSpeed, OpenRLHF, the index. 
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import time
+from contextlib import closing
 
 import pytest
 
 from r1searcher.common.files import read_rows
 from r1searcher.engine.openrlhf.checkpoints import checkpoint_step
+from r1searcher.retrieval.base import clean_query
 from r1searcher.rewards.measures import EM, F1, FORMAT, MEASURES, RETRIEVAL, SEARCHES
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import trajectory_rows
@@ -62,10 +65,15 @@ def test_the_engine_learns_to_search(world):
 
     questions, to = str(world.folder / "questions.jsonl"), world.folder / "evaluated-chain"
     world.run("evaluate", str(run.path), "--dataset", questions, "--limit", "4", "--to", str(to))
-    evaluated = json.loads((to / "metrics.json").read_text("utf-8"))
+    evaluated = json.loads((to / "report.json").read_text("utf-8"))["manifest"]["retriever"]
     index = json.loads(run.manifest.read_text("utf-8"))["index"]
-    assert index["name"].endswith(f" -> rrf -> cache:{recording}")
-    print(index, evaluated)
+    assert index["name"] == f"{fused['of'][0]} + {fused['of'][1]} -> rrf -> cache:{recording}"
+    assert evaluated.items() >= index.items()
+    assert (evaluated["kind"], evaluated["of"]["kind"]) == ("cache", "fusion")
+    with closing(sqlite3.connect(recording)) as file:
+        recorded = {query for (query,) in file.execute("SELECT query FROM searches")}
+    searched = {s["query"] for n in range(1, 10) for e in trajectory_rows(run.trajectories(n)) for s in e["searches"]}
+    assert recorded >= {clean_query(query) for query in searched}
 
 
 @pytest.mark.long

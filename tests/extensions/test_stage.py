@@ -14,7 +14,6 @@ import tomli_w
 from r1searcher.common.files import read_rows
 from r1searcher.episodes.protocol import Document, EpisodeProtocol, Query
 from r1searcher.episodes.trajectory import Author
-from r1searcher.runs.records import trajectory_rows
 from tests import extension
 from tests.engine import toy
 from tests.extensions import test_protocol, test_retriever, test_reward
@@ -57,7 +56,7 @@ def test_sft_and_a_stage_learn_search_and_judge_with_them(
     run = world.stage1("stage1", "--steps", "1")
 
     [metrics] = read_rows(run.metrics)
-    episodes = list(trajectory_rows(run.trajectories(1)))
+    episodes = [row for file in sorted(run.trajectories(1).iterdir()) for row in read_rows(file)]
     assert len(episodes) == 64
     assert {row["protocol"] for row in episodes} == {"brackets"}
     assert sum(bool(row["searches"]) for row in episodes) / 64 == pytest.approx(metrics["retrieval"])

@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, settings
 from tests.shared_data import SHARED_VARIABLE
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test needs the hub, and none waits for it
+if "PYTEST_XDIST_WORKER" in os.environ:  # threads of torch that share a core with another process wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

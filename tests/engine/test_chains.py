@@ -85,4 +85,4 @@ def test_stage_1_trains(
     passed = [[span["link"].partition(" (")[0] for span in searched["spans"]] for searched in searches]
     assert links in passed
     assert all(one == links or (one == ["cache"] and table["kind"] == "cache") for one in passed)
-    assert any(searched["hits"] for searched in searches)
+    assert chain is web or all(searched["hits"] for searched in searches), "only a summary can be of no help"

@@ -1,5 +1,6 @@
 VENV ?= .venv
 DEVICE ?= cpu
+PROCESSES ?= 2
 BIN = $(VENV)/bin
 
 .PHONY: help install test test-long test-elasticsearch test-light check-light check-gpu demo check lint layers docs pin clean
@@ -9,8 +10,8 @@ help:               ## list the targets
 install:            ## install the environment with all versions pinned; does nothing if it is up to date
 	@scripts/install-training $(DEVICE) $(VENV)
 
-test: install       ## run the test suite
-	$(BIN)/python -m pytest
+test: install       ## run the test suite in PROCESSES processes, 2 by default
+	$(BIN)/python -m pytest --numprocesses=$(PROCESSES) --no-loadscope-reorder
 
 test-light:         ## run the tests that do not need torch
 	@scripts/install-light check && .venv-check/bin/python -m pytest -m "not (training or long or packaging or elasticsearch)"

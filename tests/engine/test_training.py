@@ -6,17 +6,20 @@ Real parts throughout: the commands, Ray, vLLM, DeepSpeed, OpenRLHF, the index. 
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import time
+from contextlib import closing
 
 import pytest
 
 from r1searcher.common.files import read_rows
 from r1searcher.engine.openrlhf.checkpoints import checkpoint_step
+from r1searcher.retrieval.base import clean_query
 from r1searcher.rewards.measures import EM, F1, FORMAT, MEASURES, RETRIEVAL, SEARCHES
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import trajectory_rows
-from tests.engine.toy import HANG, one_thread
+from tests.engine.toy import HANG, TOWNS, one_thread
 from tests.processes import with_variable
 
 pytestmark = pytest.mark.training
@@ -28,6 +31,10 @@ SAMPLES = 64
 
 
 def test_the_engine_learns_to_search(world):
+    """With a chain: two rankings are fused, and recorded by all processes."""
+    recording = world.folder / "searches.sqlite"
+    fused = {"kind": "fusion", "of": [str(world.folder / "index")] * 2}
+    world = world.with_retrieval("chain", {"kind": "cache", "file": str(recording), "of": fused})
     run = world.stage1("learns", "--steps", "9")
     rows = list(read_rows(run.metrics))
     assert [row["step"] for row in rows] == list(range(1, 10))
@@ -42,6 +49,9 @@ def test_the_engine_learns_to_search(world):
         assert {(episode["step"], episode["epoch"]) for episode in episodes} == {(step, 1)}
         assert {episode["weights_step"] for episode in episodes} == {step - 1}
         assert sum(bool(e["searches"]) for e in episodes) / SAMPLES == pytest.approx(row["retrieval"])
+        for searched in (searched for episode in episodes for searched in episode["searches"]):
+            assert [span["link"] for span in searched["spans"]][-1] in ("fusion", "cache")
+            assert searched["hits"] or searched["query"].strip() not in TOWNS
     assert (run.model / "model.safetensors").exists()
 
     world.run("report", str(run.path))
@@ -52,6 +62,18 @@ def test_the_engine_learns_to_search(world):
         assert logged.keys() >= {m.name for m in MEASURES.values() if m.compute}
         for m in (EM, F1, FORMAT, RETRIEVAL, SEARCHES):
             assert report["steps"][name][m.name]["value"] == pytest.approx(logged[m.name], abs=1e-5)
+
+    questions, to = str(world.folder / "questions.jsonl"), world.folder / "evaluated-chain"
+    world.run("evaluate", str(run.path), "--dataset", questions, "--limit", "4", "--to", str(to))
+    evaluated = json.loads((to / "report.json").read_text("utf-8"))["manifest"]["retriever"]
+    index = json.loads(run.manifest.read_text("utf-8"))["index"]
+    assert index["name"] == f"{fused['of'][0]} + {fused['of'][1]} -> rrf -> cache:{recording}"
+    assert evaluated.items() >= index.items()
+    assert (evaluated["kind"], evaluated["of"]["kind"]) == ("cache", "fusion")
+    with closing(sqlite3.connect(recording)) as file:
+        recorded = {query for (query,) in file.execute("SELECT query FROM searches")}
+    searched = {s["query"] for n in range(1, 10) for e in trajectory_rows(run.trajectories(n)) for s in e["searches"]}
+    assert recorded >= {clean_query(query) for query in searched}
 
 
 @pytest.mark.long

@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,6 +110,13 @@ class World:
 
     def folder_of(self, name: str) -> RunFolder:
         return RunFolder(self.folder / "runs" / name)
+
+    def with_retrieval(self, name: str, table: dict[str, Any]) -> "World":
+        """The same world, with another retriever in its settings."""
+        settings = {**tomllib.loads(self.settings.read_text("utf-8")), "retrieval": table}
+        file = self.folder / f"{name}.toml"
+        file.write_text(tomli_w.dumps(settings))
+        return World(self.folder, file)
 
     def stage_words(self, name: str, *more: str, stage: str = "stage1") -> tuple[str, ...]:
         """The command of a stage that starts with the model of the run "sft"."""

@@ -4,20 +4,17 @@ import importlib.util
 import io
 import json
 import tomllib
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-import tomli_w
 
 from r1searcher.common import terminal
 from r1searcher.common.files import read_rows
 from r1searcher.demo.world import make_world
 from r1searcher.episodes.contract import check_protocol
-from r1searcher.episodes.protocol import Document, EpisodeProtocol, Query
-from r1searcher.episodes.trajectory import Author, StopReason
-from r1searcher.runs.folder import RunFolder
+from r1searcher.episodes.protocol import EpisodeProtocol, Query
+from r1searcher.episodes.trajectory import StopReason
 from tests import extension
 from tests.evaluation.conftest import index, questions, serve, tokenizer_folder  # noqa: F401  # fixtures
 from tests.extension import finished
@@ -166,60 +163,3 @@ def test_the_demo_writes_traces_in_it(protocol: EpisodeProtocol, tmp_path: Path)
         assert protocol.read_turn(texts[-1]) is StopReason.ANSWERED
     make_world(world, 7, terminal.console(file=io.StringIO()))
     assert "[found]" not in (world / "traces.jsonl").read_text("utf-8"), "a world of another protocol is replaced"
-
-
-@pytest.mark.training
-def test_sft_and_a_stage_learn_and_judge_with_it(package: Path, protocol: EpisodeProtocol, tmp_path: Path) -> None:
-    pytest.importorskip("openrlhf")
-    pytest.importorskip("vllm")
-    from tests.engine import toy
-
-    world = toy.make_world(tmp_path / "world", protocol.tags)
-    toy.write_rows(
-        world.folder / "traces.jsonl", [traced(protocol, *pair) for pair in toy.towns_and_regions().items()] * 40
-    )
-    settings = tomllib.loads(world.settings.read_text("utf-8"))
-    settings["episode"] |= {"protocol": "brackets", "max_new_tokens": 24}
-    settings["reward"] = {"format_rules": ["no_thought"]}
-    world.settings.write_text(tomli_w.dumps(settings))
-
-    finished(extension.r1s(["sft", str(world.settings), "--name", "sft"], package))
-    start = ["--from", str(world.folder / "runs" / "sft"), "--steps", "1"]
-    finished(extension.r1s(["stage1", str(world.settings), "--name", "stage1", *start], package))
-
-    run = RunFolder(world.folder / "runs" / "stage1")
-    [metrics] = read_rows(run.metrics)
-    episodes = [row for file in sorted(run.path.glob("trajectories/**/*.jsonl")) for row in read_rows(file)]
-    assert len(episodes) == 64
-    assert {row["protocol"] for row in episodes} == {"brackets"}
-    assert sum(bool(row["searches"]) for row in episodes) / 64 == pytest.approx(metrics["retrieval"])
-    assert metrics["retrieval"] > 0, "traces of an SFT with this protocol teach a model to search"
-    assert 0 < metrics["format/no_thought"] <= 1
-    for row in episodes:
-        assert protocol.opening == ""
-        assert row["segments"][0]["text"].endswith(f"{row['question']}")
-        for search, turn in zip(row["searches"], turns(row), strict=False):
-            assert protocol.read_turn(turn) == Query(search["query"])
-    found = Counter(segment["author"] for row in episodes for segment in row["segments"])
-    assert found["environment"] > 0
-
-
-def traced(protocol: EpisodeProtocol, town: str, region: str) -> dict[str, Any]:
-    """A trace that searches for the town and answers with its region."""
-    document = protocol.render([Document(town, f"{town} is in {region}.")])
-    segments = [
-        (Author.PROMPT, f"Where is {town}?"),
-        (Author.MODEL, protocol.write_query("", town)),
-        (Author.ENVIRONMENT, document),
-        (Author.MODEL, protocol.write_answer("", region)),
-    ]
-    return {"segments": segments}
-
-
-def turns(row: dict[str, Any]) -> list[str]:
-    """What the model said, up to each turn's stop string."""
-    return [
-        segment["text"][: len(segment["text"]) - segment.get("overhang", 0)]
-        for segment in row["segments"]
-        if segment["author"] == "model"
-    ]

@@ -1,7 +1,6 @@
 """A retriever of somebody else, exactly as CONTRIBUTING.md has it, in every command that takes one."""
 
 import json
-import re
 import subprocess
 import tomllib
 from collections.abc import Callable
@@ -11,9 +10,7 @@ from typing import Any
 import pytest
 
 from r1searcher.common.files import read_rows
-from r1searcher.runs.records import trajectory_rows
 from tests import extension
-from tests.engine.toy import World, make_world, towns_and_regions, trace, write_rows
 from tests.evaluation.conftest import CAPITALS, searcher, serve, tokenizer_folder  # noqa: F401  # fixtures
 from tests.retrieval.serving import post, serving
 
@@ -126,38 +123,3 @@ def test_a_wrong_key_is_reported_as_other_settings_are(corpus: Path, evaluate: E
     done = evaluate("--set", "retrieval.kind=mime")
     assert done.returncode == 2
     assert "retrieval.kind = 'mime': there is no retriever 'mime' (did you mean 'mine'?)" in done.stderr
-
-
-@pytest.fixture
-def toy_world(tmp_path: Path) -> World:
-    pytest.importorskip("openrlhf")
-    pytest.importorskip("vllm")
-    world = make_world(tmp_path / "world")
-    pairs = sorted(towns_and_regions().items())
-    write_rows(world.folder / "traces.jsonl", [trace(*pairs[number % len(pairs)], 0) for number in range(320)])
-    world.run("sft", str(world.settings), "--name", "sft")
-    return world
-
-
-@pytest.mark.training
-def test_stage_1(package: Path, toy_world: World) -> None:
-    rows = [
-        {"id": town, "title": town, "text": f"{town} is in {region}."} for town, region in towns_and_regions().items()
-    ]
-    file = write(toy_world.folder / "passages.jsonl", rows)
-    start = str(toy_world.folder_of("sft").path)
-    words = ("--from", start, "--name", "mine", "--steps", "1", "--retriever", f"mine:{file}")
-    toy_world.run("stage1", str(toy_world.settings), *words)
-    run = toy_world.folder_of("mine")
-    assert json.loads(run.manifest.read_text())["index"]["name"] == str(file)
-    searches = [search for row in trajectory_rows(run.trajectories(1)) for search in row["searches"]]
-    assert searches, "each trace of the SFT searches"
-    for search in searches:  # the model invents queries too: each has what the class finds for it
-        asked = words_of(search["query"])
-        scores = [len(asked & words_of(row["text"])) for row in rows]
-        expected = [rows[scores.index(max(scores))]["title"]] if max(scores) else []
-        assert [hit["title"] for hit in search["hits"]] == expected
-
-
-def words_of(text: str) -> set[str]:
-    return set(re.findall(r"\w+", text.lower()))

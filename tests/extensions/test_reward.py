@@ -11,7 +11,6 @@ import pytest
 from r1searcher.common.files import read_rows
 from r1searcher.rewards.contract import check_reward_part
 from tests import extension
-from tests.engine.toy import make_world
 from tests.evaluation.conftest import index, questions, searcher, serve, tokenizer_folder  # noqa: F401  # fixtures
 from tests.rewards.test_contract import TRAJECTORIES
 from tests.shared_data import DATA
@@ -148,22 +147,3 @@ def test_a_part_that_fails_is_named(tmp_path: Path, part: str, said: str) -> Non
     assert done.returncode == 1
     assert said in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
-
-
-@pytest.mark.training
-def test_stage_1_trains_on_it(package: Path, tmp_path: Path) -> None:
-    pytest.importorskip("openrlhf")
-    pytest.importorskip("vllm")
-    world = make_world(tmp_path / "world")
-    with world.settings.open("a") as settings:
-        settings.write("\n" + BLOCKS["settings.toml"])
-    world.run("stage1", str(world.settings), "--name", "mine", "--steps", "1")
-    run = world.folder_of("mine")
-    (metrics,) = read_rows(run.metrics)
-    assert 0 <= metrics["reward/short_answer"] <= 0.5
-    rows = [row for file in sorted(run.trajectories(1).iterdir()) for row in read_rows(file)]
-    assert rows
-    for row in rows:
-        assert row["parts"].keys() == {"f1", "short_answer"}
-        assert row["reward"] == pytest.approx(sum(row["parts"].values()))
-        assert row["parts"]["short_answer"] in (0.0, 0.5)

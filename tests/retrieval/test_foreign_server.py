@@ -34,22 +34,24 @@ DOCUMENTS: dict[str, Any] = {
 QUERY = "?fields=headline,doc.body"
 
 
-@pytest.fixture(params=["node", "node8"])
-def place(request: pytest.FixtureRequest) -> Server:
-    found: Server = request.getfixturevalue(request.param)
-    return found
-
-
-@pytest.fixture(params=["es", "opensearch"])
-def url(request: pytest.FixtureRequest, place: Server) -> Iterator[str]:
-    """The URL of the documents above, with either client."""
-    if request.param == "opensearch":
+@pytest.fixture(params=[("node", "es"), ("node8", "es"), ("node", "opensearch")], ids="-".join)
+def place(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """Either version with its client, and the client of OpenSearch, which sends the same to both."""
+    node, scheme = request.param
+    if scheme == "opensearch":
         pytest.importorskip("opensearchpy", reason="needs the extra [opensearch]")
-    place.scheme = request.param
+    found: Server = request.getfixturevalue(node)
+    found.scheme = scheme
+    yield found
+    found.scheme = "es"
+
+
+@pytest.fixture
+def url(place: Server) -> str:
+    """The URL of the documents above."""
     if place.name("other") not in place.request("GET", "/*"):
         place.fill("other", MAPPING, DOCUMENTS)
-    yield place.url("other")
-    place.scheme = "es"
+    return place.url("other")
 
 
 def health(url: str) -> Health:

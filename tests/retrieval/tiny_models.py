@@ -1,5 +1,6 @@
 """Models of random weights, small enough for every test run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +8,13 @@ WORDS = [f"w{n}" for n in range(200)]
 """The words of their vocabulary."""
 
 
-def tiny_bert(folder: Path, kind: str, seed: int = 3, **config: Any) -> Path:
+def tiny_bert(folder: Path, kind: str, seed: int = 3, words: Sequence[str] = WORDS, **config: Any) -> Path:
     """A BERT of two layers of the class `kind`, with a tokenizer of whole words, as a Hugging Face folder."""
     import torch
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-    vocabulary = {word: n for n, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
+    vocabulary = {word: n for n, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))

@@ -25,6 +25,8 @@ from r1searcher.retrieval.links.base import Link, LinkSettings, fingerprint_of
 
 KINDS = ("text/html", "application/xhtml+xml", "text/plain")
 _REMEMBERED = 2000
+_SHORT = 1 << 15
+"""Bytes of a page whose text is extracted at once: a thread that competes for the interpreter would cost more."""
 
 _T = TypeVar("_T")
 
@@ -144,8 +146,8 @@ class _Reader:
             page = await self._retries.acall(lambda: self._web.fetch(url, KINDS))
         except FetchError:
             return None
-        text = await asyncio.to_thread(main_text, page)
-        return text or None
+        short = len(page.content) <= _SHORT
+        return (main_text(page) if short else await asyncio.to_thread(main_text, page)) or None
 
     async def _allowed(self, url: str) -> bool:
         parts = urlsplit(url)

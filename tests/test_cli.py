@@ -62,6 +62,8 @@ OPTIONS = {
     "plan": f"{RUN} --nodes --gpus --gpu-memory --json",
     "demo": "--output --seed --contrast --set",
     "data r1-searcher": "--to --from",
+    "data split": "--part --to --data-dir --limit --seed --json",
+    "data merge": "--to --each --data-dir --limit --seed --json",
     "data traces": "--to --min-f1 --min-searches --per-question --limit --seed --json",
     "simulate prepare": "--to --min-f1 --max-words --limit --balance --seed --json",
     "data bootstrap": "--to --questions-to --retriever --model --config --preset --set --data-dir --limit --max-traces "

@@ -25,6 +25,8 @@ app.add_typer(_simulate, name="simulate", rich_help_panel="Train")
 _command = command(_data, "Data")
 _simulate_command = command(_simulate, "Simulate")
 
+DataSeed = Annotated[int, typer.Option(help="Random seed of the choice and the order.")]
+
 
 @_command
 def r1_searcher(
@@ -112,6 +114,47 @@ def traces(
             seed=seed,
             as_json=json_,
         )
+    )
+
+
+@_command
+def split(
+    questions: Annotated[str, typer.Argument(help=DATASETS)],
+    *,
+    part: Annotated[
+        list[str],
+        typer.Option(help="NAME=0.1, NAME=200, or NAME for all that the other parts leave. Repeatable."),
+    ],
+    to: Annotated[Path, typer.Option(help="New folder to write a file per part to.")],
+    data_dir: DataDir = None,
+    limit: Limit = None,
+    seed: DataSeed = 7,
+    json_: JsonObject = False,
+) -> None:
+    """Split questions into parts, such as training and held-out ones; equal questions stay in one part."""
+    from r1searcher.questions.parts import SplitRequest, run_split
+
+    run_split(
+        SplitRequest(questions=questions, parts=part, to=to, data_dir=data_dir, limit=limit, seed=seed, as_json=json_)
+    )
+
+
+@_command
+def merge(
+    questions: Annotated[list[str], typer.Argument(metavar="QUESTIONS...", help=DATASETS)],
+    *,
+    to: Annotated[Path, typer.Option(help="File to write the questions to.")],
+    each: Annotated[int | None, typer.Option(min=1, metavar="N", help="Take at most N questions of each.")] = None,
+    data_dir: DataDir = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Write at most N questions.")] = None,
+    seed: DataSeed = 7,
+    json_: JsonObject = False,
+) -> None:
+    """Merge questions into one file in a random order, without repeated ones."""
+    from r1searcher.questions.parts import MergeRequest, run_merge
+
+    run_merge(
+        MergeRequest(questions=questions, to=to, each=each, data_dir=data_dir, limit=limit, seed=seed, as_json=json_)
     )
 
 

@@ -137,6 +137,9 @@ READERS: dict[str, tuple[str, ...]] = {
     "data.train": (*STAGE, "--name", "new", "--data", "{}"),
     "data.held_out": (*STAGE, "--name", "new", "--set", "data.held_out={}", "--set", "rl.questions_per_step=1000"),
     "questions of bootstrap": ("data", "bootstrap", "{}", *BOOTSTRAP),
+    "questions of split": ("data", "split", "{}", "--part", "a=1", "--to", "new"),
+    "questions of merge": ("data", "merge", "{}", "--to", "new.jsonl"),
+    "questions of select": ("data", "select", "{}", "--to", "new", "--model", *EVALUATE[1:]),
     "data.traces": ("sft", "settings.toml", "--name", "new", "--set", "data.traces={}"),
 }
 """Commands that read a file from outside; {} is its path."""

@@ -64,6 +64,8 @@ OPTIONS = {
     "data r1-searcher": "--to --from",
     "data split": "--part --to --data-dir --limit --seed --json",
     "data merge": "--to --each --data-dir --limit --seed --json",
+    "data select": f"{MODEL} --model --to --samples --easy-below --hard-above --min-f1 --temperature --data-dir --limit"
+    " --concurrency --json",
     "data traces": "--to --min-f1 --min-searches --per-question --limit --seed --json",
     "simulate prepare": "--to --min-f1 --max-words --limit --balance --seed --json",
     "data bootstrap": "--to --questions-to --retriever --model --config --preset --set --data-dir --limit --max-traces "

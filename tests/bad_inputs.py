@@ -163,6 +163,9 @@ PATHS: dict[str, tuple[str, ...]] = {
 }
 """Commands that read from a given path."""
 
+ASKED = ("recall", "evaluate", "questions of split", "questions of merge")
+"""Commands that take any rows with questions and answers."""
+
 FINE = {
     ("queries", "device"),
     ("prompt", "no name"),
@@ -173,7 +176,7 @@ FINE = {
     ("index-corpus", "pipe"),  # waits for its writer, like every command that reads a pipe
     ("index-corpus", "CSV"),
     *((name, "no name") for name in ("data.held_out",)),
-    *((name, shape) for name in ("recall", "evaluate") for shape in ("CSV", "trajectory of the wrong shape")),
+    *((name, shape) for name in ASKED for shape in ("CSV", "trajectory of the wrong shape")),
 }
 """Products that are not bad input, or that another test covers."""
 

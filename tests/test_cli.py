@@ -84,6 +84,8 @@ OPTIONS = {
     "score": "--json --judge --judge-model --dataset --reward",
     "compare": "--json --dataset",
     "report": "--step --to",
+    "runs": "--json",
+    "rescore": "--recipe --step --examples --json",
 }
 
 

@@ -109,19 +109,20 @@ def compare(
 
 @_command
 def report(
-    folder: Annotated[Path, typer.Argument(help="Folder of a run or of an evaluation.")],
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER...", help="A run or an evaluation; several for one page of all.")
+    ],
+    *,
     step: Annotated[
         list[int] | None,
-        typer.Option(
-            min=1, help="Step of a run whose trajectories are included. Repeatable. [the first and the last step]"
-        ),
+        typer.Option(min=1, help="Step of a run whose trajectories are included. Repeatable. [all, of long runs some]"),
     ] = None,
     to: Annotated[Path | None, typer.Option(help="Output folder. [FOLDER]")] = None,
 ) -> None:
-    """Write report.html, report.md and report.json of a run or an evaluation."""
+    """Write report.html, report.md and report.json of runs or evaluations; of several, side by side."""
     from r1searcher.evaluation.reports import run_report
 
-    run_report(folder, step or [], to)
+    run_report(folders, step or [], to)
 
 
 @_command

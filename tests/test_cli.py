@@ -84,6 +84,7 @@ OPTIONS = {
     "score": "--json --judge --judge-model --dataset --reward",
     "compare": "--json --dataset",
     "report": "--step --to",
+    "show": "--step --words",
     "runs": "--json",
     "rescore": "--recipe --step --examples --json",
 }

@@ -126,6 +126,19 @@ def report(
 
 
 @_command
+def show(
+    folder: Annotated[Path, typer.Argument(help="A run or an evaluation.")],
+    *,
+    step: Annotated[list[int] | None, typer.Option(min=1, help="Step of a run. Repeatable. [all]")] = None,
+    words: Annotated[str, typer.Option(help="Only questions with these words.")] = "",
+) -> None:
+    """Read the episodes of a run or an evaluation in the terminal, and compare the samples of a question."""
+    from r1searcher.evaluation.show import ShowRequest, run_show
+
+    run_show(ShowRequest(folder=folder, steps=step or [], words=words))
+
+
+@_command
 def runs(
     folder: Annotated[Path, typer.Argument(help="Folder that the runs are in, at any depth up to 5.")] = Path("runs"),
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object per run.")] = False,

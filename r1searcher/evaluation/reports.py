@@ -27,20 +27,21 @@ def run_report(folders: Sequence[Path], steps: Sequence[int], to: Path | None) -
     without `to`.
     """
     if len(folders) == 1:
-        report = write_report(to or folders[0], _read(folders[0], steps))
+        report = write_report(to or folders[0], read_folder(folders[0], steps))
     elif to is None:
         raise InputError("a report of several folders needs a place of its own: give one with --to")
     else:
         names = [str(folder) for folder in folders]
         if len(set(names)) < len(names):
             raise InputError("a folder is given twice: give different ones")
-        reports = {name: report_of(_read(folder, steps)) for name, folder in zip(names, folders, strict=True)}
+        reports = {name: report_of(read_folder(folder, steps)) for name, folder in zip(names, folders, strict=True)}
         report = write_files(to, side_by_side(reports))
     print_summaries(report.summaries)
     terminal.console(stderr=True).print(f"report: {(to or folders[0]) / 'report.html'}", soft_wrap=True)
 
 
-def _read(folder: Path, steps: Sequence[int]) -> Records:
+def read_folder(folder: Path, steps: Sequence[int]) -> Records:
+    """The records of a run, of its `steps` if there are any, or of an evaluation. Raises `InputError`."""
     if not (folder / "manifest.json").is_file():
         raise InputError(f"{folder} is not a run or an evaluation: it has no manifest.json")
     manifest = read_record(folder / "manifest.json", Record, DAMAGED).model_dump()  # in the order of the file

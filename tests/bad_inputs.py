@@ -137,6 +137,9 @@ READERS: dict[str, tuple[str, ...]] = {
     "data.train": (*STAGE, "--name", "new", "--data", "{}"),
     "data.held_out": (*STAGE, "--name", "new", "--set", "data.held_out={}", "--set", "rl.questions_per_step=1000"),
     "questions of bootstrap": ("data", "bootstrap", "{}", *BOOTSTRAP),
+    "questions of split": ("data", "split", "{}", "--part", "a=1", "--to", "new"),
+    "questions of merge": ("data", "merge", "{}", "--to", "new.jsonl"),
+    "questions of select": ("data", "select", "{}", "--to", "new", "--model", *EVALUATE[1:]),
     "data.traces": ("sft", "settings.toml", "--name", "new", "--set", "data.traces={}"),
 }
 """Commands that read a file from outside; {} is its path."""
@@ -160,6 +163,9 @@ PATHS: dict[str, tuple[str, ...]] = {
 }
 """Commands that read from a given path."""
 
+ASKED = ("recall", "evaluate", "questions of split", "questions of merge")
+"""Commands that take any rows with questions and answers."""
+
 FINE = {
     ("queries", "device"),
     ("prompt", "no name"),
@@ -170,7 +176,7 @@ FINE = {
     ("index-corpus", "pipe"),  # waits for its writer, like every command that reads a pipe
     ("index-corpus", "CSV"),
     *((name, "no name") for name in ("data.held_out",)),
-    *((name, shape) for name in ("recall", "evaluate") for shape in ("CSV", "trajectory of the wrong shape")),
+    *((name, shape) for name in ASKED for shape in ("CSV", "trajectory of the wrong shape")),
 }
 """Products that are not bad input, or that another test covers."""
 

@@ -63,6 +63,10 @@ OPTIONS = {
     "plan": f"{RUN} --nodes --gpus --gpu-memory --json",
     "demo": "--output --seed --contrast --set",
     "data r1-searcher": "--to --from",
+    "data split": "--part --to --data-dir --limit --seed --json",
+    "data merge": "--to --each --data-dir --limit --seed --json",
+    "data select": f"{MODEL} --model --to --samples --easy-below --hard-above --min-f1 --temperature --data-dir --limit"
+    " --concurrency --json",
     "data traces": "--to --min-f1 --min-searches --per-question --limit --seed --json",
     "simulate prepare": "--to --min-f1 --max-words --limit --balance --seed --json",
     "data bootstrap": "--to --questions-to --retriever --model --config --preset --set --data-dir --limit --max-traces "
@@ -81,6 +85,9 @@ OPTIONS = {
     "score": "--json --judge --judge-model --dataset --reward",
     "compare": "--json --dataset",
     "report": "--step --to",
+    "show": "--step --words",
+    "runs": "--json",
+    "rescore": "--recipe --step --examples --json",
 }
 
 

@@ -109,16 +109,58 @@ def compare(
 
 @_command
 def report(
-    folder: Annotated[Path, typer.Argument(help="Folder of a run or of an evaluation.")],
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER...", help="A run or an evaluation; several for one page of all.")
+    ],
+    *,
     step: Annotated[
         list[int] | None,
-        typer.Option(
-            min=1, help="Step of a run whose trajectories are included. Repeatable. [the first and the last step]"
-        ),
+        typer.Option(min=1, help="Step of a run whose trajectories are included. Repeatable. [all, of long runs some]"),
     ] = None,
     to: Annotated[Path | None, typer.Option(help="Output folder. [FOLDER]")] = None,
 ) -> None:
-    """Write report.html, report.md and report.json of a run or an evaluation."""
+    """Write report.html, report.md and report.json of runs or evaluations; of several, side by side."""
     from r1searcher.evaluation.reports import run_report
 
-    run_report(folder, step or [], to)
+    run_report(folders, step or [], to)
+
+
+@_command
+def show(
+    folder: Annotated[Path, typer.Argument(help="A run or an evaluation.")],
+    *,
+    step: Annotated[list[int] | None, typer.Option(min=1, help="Step of a run. Repeatable. [all]")] = None,
+    words: Annotated[str, typer.Option(help="Only questions with these words.")] = "",
+) -> None:
+    """Read the episodes of a run or an evaluation in the terminal, and compare the samples of a question."""
+    from r1searcher.evaluation.show import ShowRequest, run_show
+
+    run_show(ShowRequest(folder=folder, steps=step or [], words=words))
+
+
+@_command
+def runs(
+    folder: Annotated[Path, typer.Argument(help="Folder that the runs are in, at any depth up to 5.")] = Path("runs"),
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object per run.")] = False,
+) -> None:
+    """List runs with their stage, state, step and last metrics."""
+    from r1searcher.report.runs import run_list
+
+    run_list(folder, json_)
+
+
+@_command
+def rescore(
+    run: Annotated[Path, typer.Argument(help="Folder of a run of stage1 or stage2.")],
+    *,
+    recipe: Annotated[
+        str, typer.Option(help="A recipe (for the run's stage, if it has it), RECIPE:stage1, or a reward part.")
+    ],
+    step: Annotated[list[int] | None, typer.Option(min=1, help="Step to score. Repeatable. [all]")] = None,
+    examples: Annotated[int, typer.Option(min=0, metavar="N", help="Show the N episodes that change most.")] = 5,
+    json_: JsonObject = False,
+) -> None:
+    """Score a run's stored episodes with another reward, and show what would change."""
+    from r1searcher.report.rescore import RescoreRequest, run_rescore
+
+    run_rescore(RescoreRequest(run=run, recipe=recipe, steps=step or [], examples=examples, as_json=json_))

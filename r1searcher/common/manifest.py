@@ -48,3 +48,15 @@ def resumes(
             f"{kind.another.format(folder=file.parent)}"
         )
     return True
+
+
+def manifest_file(file: Path) -> Path:
+    """The manifest of a JSONL file: `train.manifest.json` for `train.jsonl`."""
+    return file.with_name(f"{file.name.removesuffix('.jsonl')}.manifest.json")
+
+
+def require_new(*paths: Path) -> None:
+    """Raises `InputError` if one of the paths of `--to` exists: data that was made before is never overwritten."""
+    for path in paths:
+        if path.exists():
+            raise InputError(f"{path} exists: remove it, or choose another place with --to")

@@ -30,9 +30,6 @@ PARENT_PIPE = "R1S_PARENT_PIPE"
 ALL_LOGITS = "R1S_ALL_LOGITS"
 """Set where logits of all tokens are computed, not only of those that predict a trained token."""
 
-LAUNCH = "R1S_LAUNCH"
-"""Identifies every process of one launch, regardless of its parent."""
-
 
 def run_of_this_process() -> RunFolder:
     """The run of this process. Raises `R1Error` in a process that was not started for one."""

@@ -25,6 +25,7 @@ from r1searcher.engine.openrlhf.checkpoints import checkpoint_step, rewind
 from r1searcher.engine.openrlhf.versions import require_training_packages
 from r1searcher.errors import R1Error, RunStopped
 from r1searcher.runs.folder import RunFolder
+from r1searcher.runs.processes import LAUNCH, processes_of
 from r1searcher.runs.records import LaunchNote, StopDecision, finished_steps, read_ending
 
 PATIENCE_TO_END = 20.0
@@ -91,7 +92,7 @@ def _started(run: RunFolder, log: BinaryIO) -> Iterator["subprocess.Popen[bytes]
 
 
 def _variables(launch: str, ray_folder: Path) -> Mapping[str, str]:
-    return {environment.LAUNCH: launch, environment.PARENT_PIPE: "1", environment.RAY_FOLDER: str(ray_folder)}
+    return {LAUNCH: launch, environment.PARENT_PIPE: "1", environment.RAY_FOLDER: str(ray_folder)}
 
 
 def _follow(
@@ -139,20 +140,11 @@ def _end(child: "subprocess.Popen[bytes]", launch: str) -> None:
 
 
 def _kill_all(launch: str) -> None:
-    while pids := list(_processes(launch)):
+    while pids := list(processes_of(launch)):
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.1)
-
-
-def _processes(launch: str) -> Iterator[int]:
-    wanted = f"{environment.LAUNCH}={launch}".encode()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            with contextlib.suppress(OSError):  # it has ended, or we may not read it
-                if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                    yield int(entry.name)
 
 
 @contextlib.contextmanager

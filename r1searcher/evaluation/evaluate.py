@@ -5,7 +5,7 @@ Episodes are written as they end. Running the same command again runs the missin
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from r1searcher.common.http import shown_url
 from r1searcher.common.terminal import SafeConsole, label
 from r1searcher.common.versions import versions
 from r1searcher.episodes.prompt import prompt_text
+from r1searcher.episodes.trajectory import Trajectory
 from r1searcher.errors import InputError
 from r1searcher.evaluation.engines import completions_client
 from r1searcher.evaluation.folder import EvaluationFolder, Row, default_folder
@@ -161,7 +162,7 @@ def _all_rows(plan: Plan, folder: EvaluationFolder, console: SafeConsole) -> lis
         if len(missing) < len(episodes):
             there = len(episodes) - len(missing)
             console.print(f"{there} of {len(episodes)} episodes are already done; running the others")
-        asyncio.run(_run(plan, missing, folder, console))
+        asyncio.run(run_episodes(plan, missing, folder, console, len(missing)))
     rows = folder.ordered([dataset.name for dataset in plan.datasets])
     if request.judge:
         rows = _judged(rows, Judge(request.judge, folder.verdicts), console)
@@ -169,12 +170,19 @@ def _all_rows(plan: Plan, folder: EvaluationFolder, console: SafeConsole) -> lis
     return rows
 
 
-async def _run(plan: Plan, episodes: Sequence[RolloutRequest], folder: EvaluationFolder, console: SafeConsole) -> None:
-    """Run the episodes and append a row for each as it ends."""
+async def run_episodes(
+    plan: Plan,
+    episodes: Iterable[RolloutRequest],
+    folder: EvaluationFolder,
+    console: SafeConsole,
+    most: int,
+    finished: Callable[[RolloutRequest, Trajectory], None] = lambda episode, trajectory: None,
+) -> None:
+    """Run the episodes, at most `most`, and append a row for each as it ends, then call `finished`."""
     request, target, settings = plan.request, plan.target, plan.target.settings
     reward = reward_of(settings)
     async with AsyncExitStack() as stack:
-        shown = stack.enter_context(_Progress(f"starting {shown_url(target.model)}", len(episodes), console))
+        shown = stack.enter_context(_Progress(f"starting {shown_url(target.model)}", most, console))
         engine = await open_engine(stack, request, target)
         retriever = retriever_of(settings, console.print)
         stack.push_async_callback(retriever.aclose)
@@ -192,6 +200,7 @@ async def _run(plan: Plan, episodes: Sequence[RolloutRequest], folder: Evaluatio
                 parts=dict(earned.parts),
             )
             folder.append(row)
+            finished(episode, trajectory)
             shown.add(score(answer_of_trajectory(trajectory), trajectory.gold_answers).em)
 
 

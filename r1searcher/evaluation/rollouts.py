@@ -31,13 +31,15 @@ class RolloutRequest:
 
 
 async def roll_out(
-    tasks: Sequence[RolloutRequest],
+    tasks: Iterable[RolloutRequest],
     engine: InferenceEngine,
     retriever: Retriever,
     make_request: Callable[[Question], EpisodeRequest],
     concurrency: int = 64,
 ) -> AsyncGenerator[tuple[RolloutRequest, Trajectory, float], None]:
     """Run all tasks, at most `concurrency` at a time, and yield each with its seconds as it ends, in any order.
+
+    A task is taken from `tasks` only when there is room for it.
 
     The first failure ends everything: what was yielded before is complete, and episodes that are running are canceled.
     """

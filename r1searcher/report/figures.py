@@ -9,30 +9,82 @@ from r1searcher.report.scoring import MetricSummary
 from r1searcher.report.tables import name_of
 from r1searcher.rewards.measures import View, shown_in
 
+Runs = Mapping[str, Sequence[Mapping[str, float]]]
+"""Rows of metrics by the name of their run."""
 
-def curves(metrics: Sequence[Mapping[str, float]]) -> str:
-    """A small learning curve for each measure of the steps of a run; nothing for an evaluation."""
-    figures = ""
-    for m in shown_in(View.CURVE):
-        points = [(row["step"], row[m.name]) for row in metrics if m.name in row]
-        if points:
-            figures += _curve(m.heading, points)
-    return figures
+NOT_PLOTTED = ("step", "time")
+
+FAMILIES = {
+    "reward/": "reward parts",
+    "format/": "rules broken",
+    "stop/": "stop reasons",
+    "timing/": "seconds",
+    "rollout/": "rollouts",
+    "": "others",
+}
+"""Beginnings of keys, and what the curves of such keys show."""
 
 
-def _curve(label: str, points: Sequence[tuple[float, float]]) -> str:
+def curves(runs: Runs) -> str:
+    """A small learning curve for each measure of the steps of runs; nothing for an evaluation."""
+    return "".join(_curve(m.heading, points, 1.0) for m in shown_in(View.CURVE) if any(points := _points(runs, m.name)))
+
+
+def every_curve(runs: Runs) -> str:
+    """Collapsed curves of every other number that was logged, by family; those that are always 0 are only named."""
+    plotted = {*NOT_PLOTTED, *(m.name for m in shown_in(View.CURVE))}
+    keys = sorted({key for rows in runs.values() for row in rows for key in row if key not in plotted})
+    families: dict[str, list[str]] = {beginning: [] for beginning in FAMILIES}
+    for key in keys:
+        families[next(beginning for beginning in FAMILIES if key.startswith(beginning))].append(key)
+    shown = ""
+    for beginning, members in families.items():
+        found = {key: _points(runs, key) for key in members}
+        zero = [key for key, lines in found.items() if not any(value for line in lines for _, value in line)]
+        figures = "".join(_curve(key.removeprefix(beginning), found[key]) for key in members if key not in zero)
+        named = f"<p>always 0: {escape(', '.join(key.removeprefix(beginning) for key in zero))}</p>" if zero else ""
+        if members:
+            shown += f"<details><summary>Every step: {FAMILIES[beginning]}</summary>{figures}{named}</details>"
+    return shown
+
+
+def legend(runs: Runs) -> str:
+    """Which color is which run; nothing for one."""
+    if len(runs) < 2:
+        return ""
+    names = "".join(f'<span class="run{n % COLORS}">{escape(name)}</span>' for n, name in enumerate(runs))
+    return f'<p class="facts legend">{names}</p>'
+
+
+COLORS = 6
+"""Colors of runs in `page.css`."""
+
+
+def _points(runs: Runs, key: str) -> list[list[tuple[float, float]]]:
+    """A line per run: (step, value) of the steps that have the key."""
+    return [[(row["step"], row[key]) for row in rows if key in row] for rows in runs.values()]
+
+
+def _curve(label: str, lines: Sequence[Sequence[tuple[float, float]]], top: float = 0.0) -> str:
+    """A figure with a line per run. Its scale has 0 and, if it is given, `top`."""
+    points = [point for line in lines for point in line]
     values = [value for _, value in points]
-    low, high = min(0.0, *values), max(1.0, *values)
-    first, last = points[0][0], points[-1][0]
-    across, up = 196 / max(1.0, last - first), 90 / (high - low)
-    line = " ".join(f"{34 + across * (step - first):.1f},{104 - up * (value - low):.1f}" for step, value in points)
+    low, high = min(0.0, *values), max(top, 0.0, *values)
+    first, last = min(step for step, _ in points), max(step for step, _ in points)
+    across, up = 196 / max(1.0, last - first), 90 / ((high - low) or 1.0)
+    drawn = ""
+    for number, line in enumerate(lines):
+        at = " ".join(f"{34 + across * (step - first):.1f},{104 - up * (value - low):.1f}" for step, value in line)
+        drawn += f'<polyline class="curve run{number % COLORS}" points="{at}"/>'
     texts = [(30, 18, "end", f"{high:.3g}"), (30, 108, "end", f"{low:.3g}")]
     texts += [(34, 120, "start", f"{first:g}"), (230, 120, "end", f"{last:g}")]
+    digits = ".2f" if top else ".3g"
+    ends = "; ".join(f"{line[0][1]:{digits}} to {line[-1][1]:{digits}}" for line in lines if line)
     return (
         f'<figure><svg width="240" height="124" role="img" aria-label="{escape(label)} per step">'
         + "".join(f'<text x="{x}" y="{y}" text-anchor="{anchor}">{text}</text>' for x, y, anchor, text in texts)
-        + f'<line class="axis" x1="34" x2="230" y1="104" y2="104"/><polyline class="curve" points="{line}"/></svg>'
-        f"<figcaption>{escape(label)}: {values[0]:.2f} to {values[-1]:.2f}</figcaption></figure>"
+        + f'<line class="axis" x1="34" x2="230" y1="104" y2="104"/>{drawn}</svg>'
+        f"<figcaption>{escape(label)}: {ends}</figcaption></figure>"
     )
 
 

@@ -1,8 +1,7 @@
 """`report.html`: one file with tables, plots and every trajectory.
 
-The page loads nothing from outside and works from `file://`. Text of models and passages is JSON in a data block
-with every `<` escaped, and becomes text nodes; a content security policy allows only this page's own script, by its
-hash.
+The page loads nothing from outside and works from `file://`. Text of models and passages is compressed in data blocks
+(`packed`) and becomes text nodes; a content security policy allows only this page's own script, by its hash.
 """
 
 import base64
@@ -13,19 +12,20 @@ from html import escape
 from importlib import resources
 from typing import Any
 
-from r1searcher.report.contents import Report, Row
-from r1searcher.report.figures import curves, interval_plot, searches_plot
+from r1searcher.report.contents import Records, Report, Row
+from r1searcher.report.figures import curves, every_curve, interval_plot, legend, searches_plot
+from r1searcher.report.packed import CHUNK, chunks, pack
 from r1searcher.report.predictions import Prediction
 from r1searcher.report.scoring import MetricSummary, Scored
 from r1searcher.report.tables import counts, metrics_of, name_of, step_cells
-from r1searcher.rewards.measures import COVER_EM, EM, F1, View, shown_in
+from r1searcher.rewards.measures import COVER_EM, EM, F1, REWARD, View, shown_in
 
 
 def render_page(report: Report) -> str:
     """The complete page."""
     records = report.records
     rows = zip(records.trajectories, report.predictions, report.scored, strict=True)
-    trajectories = [_entry(records.group_of(row), row, prediction, scored) for row, prediction, scored in rows]
+    trajectories = [_entry(records, row, prediction, scored) for row, prediction, scored in rows]
     script, style = _file("page.js"), _file("page.css")
     return _filled(
         _file("page.html"),
@@ -37,11 +37,20 @@ def render_page(report: Report) -> str:
             "title": escape(records.title),
             "style": style,
             "script": script,
-            "tables": _table(report.summaries) + _steps(records.metrics),
-            "plots": curves(records.metrics) + interval_plot(report.summaries) + searches_plot(trajectories),
+            "notes": "".join(f"<li>{escape(note)}</li>" for note in records.notes),
+            "tables": _table(report.summaries) + "".join(_steps(name, rows) for name, rows in records.curves.items()),
+            "plots": legend(records.curves)
+            + curves(records.curves)
+            + interval_plot(report.summaries)
+            + searches_plot(trajectories)
+            + every_curve(records.curves),
             "manifest": escape(json.dumps(records.manifest, indent=2, ensure_ascii=False)),
             "group": records.grouped_by,
-            "data": _data(trajectories),
+            "data": pack(trajectories),
+            "chunk_size": str(CHUNK),
+            "chunks": "\n".join(
+                f'<script type="text/plain" class="chunk">{chunk}</script>' for chunk in chunks(records.trajectories)
+            ),
         },
     )
 
@@ -60,18 +69,14 @@ def _filled(template: str, values: Mapping[str, str]) -> str:
     return pieces[0][0] + "".join(values[name] + rest for name, rest in pieces[1:])
 
 
-def _data(value: Any) -> str:
-    """JSON that cannot end its script element or start a comment in it."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-
-
-def _entry(group: str, row: Row, prediction: Prediction, scored: Scored) -> dict[str, Any]:
-    """The fields of a trajectory that the page's script reads."""
+def _entry(records: Records, row: Row, prediction: Prediction, scored: Scored) -> dict[str, Any]:
+    """The fields of a trajectory that the page's script reads, without its segments. `earned` is the reward, if any."""
     measures = scored.measures
     verdict = "right" if measures[EM.name] else "covered" if measures[COVER_EM.name] else "wrong"
     return {
-        "group": group,
+        "group": records.group_of(row),
+        "samples": records.samples_of(row),
+        "earned": round(float(row[REWARD.name]), 3) if isinstance(row.get(REWARD.name), (int, float)) else None,
         "question": prediction.question,
         "gold_answers": list(prediction.gold_answers),
         "answer": prediction.answer,
@@ -82,7 +87,6 @@ def _entry(group: str, row: Row, prediction: Prediction, scored: Scored) -> dict
         "measures": {m.name: round(measures[m.name], 3) for m in shown_in(View.PAGE) if m.name in measures},
         "parts": {name: round(float(value), 3) for name, value in dict(row.get("parts", {})).items()},
         "broken": [name.removeprefix("format/") for name in measures if name.startswith("format/")],
-        "segments": [[s["author"], s["text"], len(s["token_ids"])] for s in row["segments"]],
     }
 
 
@@ -96,11 +100,12 @@ def _table(summaries: Mapping[str, MetricSummary]) -> str:
     return f"<table><tr><th></th>{head}</tr>{body}</table><ul>{warnings}</ul>"
 
 
-def _steps(metrics: Sequence[Mapping[str, float]]) -> str:
+def _steps(run: str, metrics: Sequence[Mapping[str, float]]) -> str:
     """The metrics of every step of a run, collapsed; nothing for an evaluation."""
     if not metrics:
         return ""
     headings, rows = step_cells(metrics)
     head = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
     body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<details><summary>Every step</summary><table><tr>{head}</tr>{body}</table></details>"
+    named = f"Every step of {escape(run)}" if run else "Every step"
+    return f"<details><summary>{named}</summary><table><tr>{head}</tr>{body}</table></details>"

@@ -68,13 +68,15 @@ def as_markdown(report: Report) -> str:
     for metric in metrics_of(summaries):
         cells = [_cell(summaries[name].metrics.get(metric)) for name in names]
         lines.append(f"| {name_of(metric)} | " + " | ".join(cells) + " |")
-    lines.append("")
+    lines += ["", *(f"- {' '.join(note.split())}" for note in report.records.notes)]
     for name in names:
         lines += [f"- {name}: {line}" for line in counts(summaries[name])]
-    if report.records.metrics:
-        headings, rows = step_cells(report.records.metrics)
-        head, *body = [f"| {' | '.join(map(_cell_text, row))} |" for row in (headings, *rows)]
-        lines += ["", "## Steps", "", head, "|" + "---:|" * len(headings), *body]
+    for name, metrics in report.records.curves.items():
+        if metrics:
+            headings, rows = step_cells(metrics)
+            head, *body = [f"| {' | '.join(map(_cell_text, row))} |" for row in (headings, *rows)]
+            title = f"## Steps of {' '.join(name.split())}" if name else "## Steps"
+            lines += ["", title, "", head, "|" + "---:|" * len(headings), *body]
     manifest = json.dumps(report.records.manifest, indent=2, ensure_ascii=False)
     return "\n".join([*lines, "", "## Made with", "", "```json", manifest, "```", ""])
 

@@ -100,15 +100,15 @@ def recipe_parts(recipe: str, stage: RewardedStage | None = None) -> tuple[Part,
     return stages[stage]
 
 
-def reward_parts(name: str) -> tuple[Part, ...]:
+def reward_parts(name: str, option: str = "--reward") -> tuple[Part, ...]:
     """What one name means: a recipe's last stage, "RECIPE:stage1" or "RECIPE:stage2", or a single part.
 
-    Raises `InputError` for any other name.
+    Raises `InputError` for any other name, given with `option`.
     """
     recipe, colon, stage = name.partition(":")
     if recipe in RECIPES:
         if colon and stage not in get_args(RewardedStage):
-            raise InputError(f"--reward {name[:100]}: {stage[:100]!r} is not a stage; give stage1 or stage2")
+            raise InputError(f"{option} {name[:100]}: {stage[:100]!r} is not a stage; give stage1 or stage2")
         return recipe_parts(recipe, cast(RewardedStage, stage) if colon else None)
     if name in PARTS:
         return (Part(name),)
@@ -116,7 +116,7 @@ def reward_parts(name: str) -> tuple[Part, ...]:
     close = difflib.get_close_matches(name, known, 1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     raise InputError(
-        f"--reward {name[:100]!r} is not a recipe or a reward part{hint}; choose one of {', '.join(known)}"
+        f"{option} {name[:100]!r} is not a recipe or a reward part{hint}; choose one of {', '.join(known)}"
     )
 
 

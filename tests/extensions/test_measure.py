@@ -1,7 +1,6 @@
 """A measure of somebody else, exactly as CONTRIBUTING.md has it, wherever measures are shown."""
 
 import json
-import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 from tests import extension
 from tests.evaluation.conftest import index, questions, searcher, serve, tokenizer_folder  # noqa: F401  # fixtures
 from tests.extension import finished
+from tests.report.pages import trajectories_in
 
 BLOCKS = extension.blocks("Add a measure")
 NAME, LABEL = "answer_words", "words in the answer"
@@ -68,9 +68,7 @@ def package(tmp_path: Path) -> Path:
 def page(folder: Path) -> tuple[str, list[dict[str, Any]]]:
     """The page of a report, and the trajectories on it."""
     text = (folder / "report.html").read_text("utf-8")
-    found = re.search(r'id="data">(.*?)</script>', text, re.DOTALL)
-    assert found
-    return text, json.loads(found[1])
+    return text, trajectories_in(text)
 
 
 def test_a_run_shows_it_in_live_view_curves_held_out_metrics_table_and_page(package: Path, tmp_path: Path) -> None:

@@ -32,7 +32,14 @@ class Browser:
             return json.loads(response.read())["value"]
 
     def open(self, file: Path) -> None:
+        """Opens a report and waits until it is readable."""
         self.call("POST", "/url", {"url": file.resolve().as_uri()})
+        self.wait("document.documentElement.dataset.ready !== undefined")
+
+    def wait(self, condition: str) -> None:
+        """Until a JavaScript expression is true."""
+        done = f"return new Promise((done) => setInterval(() => ({condition}) && done(true), 5))"
+        assert self.run(done)
 
     def run(self, script: str, *arguments: Any) -> Any:
         """The value that a script returns in the page."""

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from r1searcher.errors import InputError
 from r1searcher.evaluation.predictions import from_text
 from r1searcher.evaluation.reports import records_of
-from r1searcher.report.contents import Records, report_of
+from r1searcher.report.contents import Records, report_of, side_by_side
 from r1searcher.report.page import render_page
 from r1searcher.runs.records import to_row
 from tests.report.browser import CHROMIUM, DRIVER, Browser, headless
@@ -57,7 +58,8 @@ def rows() -> list[dict[str, Any]]:
 
 def test_hostile_text_adds_no_element_to_the_page() -> None:
     page = page_of(rows(), model=HOSTILE).lower()
-    assert page.count("<script") == page.count("</script") == 2
+    assert page.count("<script") == page.count("</script") == 3
+    assert "onerror" not in page.partition("<script")[0].replace("&lt;img src=x onerror", "")
     assert "<img" not in page
     assert "<!--" not in page
 
@@ -96,6 +98,7 @@ def choose(browser: Browser, filter_: str, value: str) -> list[str]:
 
 def read(browser: Browser, number: int) -> str:
     browser.run(f"document.querySelectorAll('#list button')[{number}].click()")
+    browser.wait(f"document.getElementById('reading').dataset.row === '{number}'")
     return browser.run("return document.getElementById('reading').innerText")
 
 
@@ -142,6 +145,7 @@ def test_nothing_is_loaded_from_outside(browser: Browser) -> None:
         ("searches", "2", ["What is wrong?"]),
         ("stop", "eos_without_answer", ["What is cut?"]),
         ("words", "WRONG", ["What is wrong?"]),
+        ("broken", "unfinished", ["What is cut?"]),
     ],
 )
 def test_filters(browser: Browser, filter_: str, value: str, shown: list[str]) -> None:
@@ -179,6 +183,76 @@ def test_the_page_of_a_run_has_curves_and_its_steps_as_a_filter(browser: Browser
     assert f"{HOSTILE} part".replace("\u2028", "") in browser.run(
         "return [...document.querySelectorAll('th')].map((cell) => cell.textContent).join()"
     ).replace("\u2028", "")
+
+
+def run_records(name: str, *rewards: float) -> Records:
+    """A run of two steps, in each of which one question has samples with these rewards."""
+    text = "So {0}. </think> <answer> {0} </answer>"
+    trajectories = [
+        {"id": "q", "step": step, "reward": reward, **to_row(from_text("Where?", ("Oslo",), text.format(f"{name}{n}")))}
+        for step in (1, 2)
+        for n, reward in enumerate(rewards)
+    ]
+    metrics = [{"step": step, "reward": step / 4, "kl": step / 1e3, "format/long_answer": 0.0} for step in (1, 2)]
+    return Records(
+        title=name, manifest={"name": name}, trajectories=trajectories, grouped_by="step", metrics=metrics, notes=["hm"]
+    )
+
+
+def test_every_number_of_the_metrics_has_a_curve_and_zeros_are_named() -> None:
+    page = render_page(report_of(run_records("a", 1.0)))
+    assert 'aria-label="kl per step"' in page
+    assert "kl: 0.001 to 0.002" in page
+    assert "always 0: long_answer" in page
+    assert "<li>hm</li>" in page
+
+
+@needs_browser
+def test_the_samples_of_a_question_are_side_by_side_by_their_reward(browser: Browser, tmp_path: Path) -> None:
+    file = tmp_path / "run.html"
+    file.write_text(render_page(report_of(run_records("Lima", 0.5, 1.0, 0.0))), encoding="utf-8")
+    browser.open(file)
+    assert "3 samples:" in read(browser, 4)
+    browser.run("document.getElementById('side').click()")
+    browser.wait("document.querySelectorAll('.columns > section').length === 3")
+    columns = browser.run("return [...document.querySelectorAll('.columns > section')].map((c) => c.innerText)")
+    assert [text.split("answer: ")[1].split()[0] for text in columns] == ["Lima1", "Lima0", "Lima2"]
+    assert all("step 2" in text for text in columns)
+    browser.run("document.querySelectorAll('.samples button')[2].click()")
+    browser.wait("document.getElementById('reading').dataset.row === '5'")
+
+
+@needs_browser
+def test_two_runs_are_on_one_page_with_the_samples_of_both_in_a_group(browser: Browser, tmp_path: Path) -> None:
+    reports = {name: report_of(run_records(name, 1.0)) for name in ("a", HOSTILE)}
+    file = tmp_path / "both.html"
+    file.write_text(render_page(side_by_side(reports)), encoding="utf-8")
+    browser.open(file)
+    assert len(choose(browser, "group", "a: step 1")) == 1
+    assert len(choose(browser, "group", f"{HOSTILE}: step 1")) == 1
+    choose(browser, "group", "")
+    assert "2 samples:" in read(browser, 0)
+    lines = browser.run("return document.querySelectorAll('svg[aria-label=\"reward per step\"] polyline').length")
+    assert lines == 2
+    assert browser.run("return [typeof window.owned, document.querySelectorAll('img, iframe, object').length]") == [
+        "undefined",
+        0,
+    ]
+
+
+def test_a_run_and_an_evaluation_are_not_put_side_by_side() -> None:
+    with pytest.raises(InputError, match="folders of one kind"):
+        side_by_side({"a": report_of(run_records("a", 1.0)), "b": report_of(records_of({"model": "m"}, rows()))})
+
+
+def test_a_page_holds_equal_texts_once_per_chunk() -> None:
+    long = "".join(str(number * 7919 % 1009) for number in range(20_000))
+    texts = [f"{long} {number}" for number in range(2)]
+    sizes = [
+        len(page_of([to_row(from_text(texts[number % kinds], ("Oslo",), "So"), dataset="d") for number in range(32)]))
+        for kinds in (1, 2)
+    ]
+    assert sizes[1] < 2.5 * sizes[0]
 
 
 @needs_browser

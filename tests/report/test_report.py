@@ -17,6 +17,7 @@ from r1searcher.report.tables import as_markdown
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import to_row, trajectory_files
 from r1searcher.stages.prepare import manifest_of, write_run_metadata
+from tests.report.pages import trajectories_in
 
 SEARCH = (
     "I look. <|begin_of_query|> capital<|end_of_query|>\n\n"
@@ -49,26 +50,29 @@ def a_run(folder: Path, stage: str = "stage1", steps: int = 3, **reward: Any) ->
 def contents(folder: Path) -> tuple[dict[str, Any], str, list[dict[str, Any]]]:
     """report.json, report.md, and the trajectories of report.html."""
     page = (folder / "report.html").read_text("utf-8")
-    found = re.search(r'id="data">(.*?)</script>', page, re.DOTALL)
-    assert found
     report = json.loads((folder / "report.json").read_text("utf-8"))
-    return report, (folder / "report.md").read_text("utf-8"), json.loads(found[1])
+    return report, (folder / "report.md").read_text("utf-8"), trajectories_in(page)
 
 
-def test_a_runs_report_has_the_curves_of_all_steps_and_the_episodes_of_the_first_and_the_last(tmp_path: Path) -> None:
+def test_a_runs_report_has_the_curves_and_the_episodes_of_all_steps(tmp_path: Path) -> None:
     run = a_run(tmp_path / "run")
-    run_report(run.path, [], None)
+    run_report([run.path], [], None)
     report, markdown, trajectories = contents(run.path)
     assert [row["step"] for row in report["metrics"]] == [1, 2, 3]
-    assert {name: group["em"]["value"] for name, group in report["steps"].items()} == {"step 1": 0.25, "step 3": 0.75}
+    assert {name: group["em"]["value"] for name, group in report["steps"].items()} == {
+        "step 1": 0.25,
+        "step 2": 0.5,
+        "step 3": 0.75,
+    }
     assert report["steps"]["step 1"]["pass@4"]["value"] == 1
     assert report["manifest"]["stage"] == "stage1"
     assert [(t["group"], t["verdict"]) for t in trajectories] == [
         *[("step 1", "right"), *[("step 1", "wrong")] * 3],
+        *[*[("step 2", "right")] * 2, *[("step 2", "wrong")] * 2],
         *[*[("step 3", "right")] * 3, ("step 3", "wrong")],
     ]
     assert trajectories[0]["parts"] == {"retrieval": 0.5}
-    assert "| EM, R1-Searcher | 0.250 [0.250, 0.250] | 0.750 [0.750, 0.750] |" in markdown
+    assert "| EM, R1-Searcher | 0.250 [0.250, 0.250] | 0.500 [0.500, 0.500] | 0.750 [0.750, 0.750] |" in markdown
     [last] = [line for line in markdown.splitlines() if line.startswith("| 3 |")]
     assert last.split(" | ")[1] == "0.750"
     page = (run.path / "report.html").read_text("utf-8")
@@ -80,25 +84,52 @@ def test_a_runs_report_has_the_curves_of_all_steps_and_the_episodes_of_the_first
 def test_steps_and_folder_can_be_chosen(tmp_path: Path) -> None:
     run = a_run(tmp_path / "run")
     before = sorted(run.path.rglob("*"))
-    run_report(run.path, [2], tmp_path / "to")
+    run_report([run.path], [2], tmp_path / "to")
     assert list(contents(tmp_path / "to")[0]["steps"]) == ["step 2"]
     assert sorted(run.path.rglob("*")) == before
     with pytest.raises(InputError, match="no trajectories of step 4: it has steps 1 to 3"):
-        run_report(run.path, [4], None)
+        run_report([run.path], [4], None)
+
+
+def test_a_long_runs_report_has_some_of_its_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("r1searcher.report.run.MOST", 12)
+    run = a_run(tmp_path / "run", steps=9)  # of 4 trajectories each
+    run_report([run.path], [], None)
+    report, markdown, trajectories = contents(run.path)
+    assert list(report["steps"]) == ["step 1", "step 5", "step 9"]
+    assert len(trajectories) == 12
+    assert "- trajectories of 3 of 9 steps" in markdown
+
+
+def test_two_runs_have_one_report_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    folders = [a_run(tmp_path / name, steps=1).path for name in ("a", "b")]
+    with pytest.raises(InputError, match="give one with --to"):
+        run_report(folders, [], None)
+    with pytest.raises(InputError, match="given twice"):
+        run_report([folders[0]] * 2, [], tmp_path / "to")
+    run_report(folders, [], tmp_path / "to")
+    report, markdown, trajectories = contents(tmp_path / "to")
+    groups = [f"{folder}: step 1" for folder in folders]
+    assert list(report["steps"]) == groups
+    assert list(report["runs"]) == list(map(str, folders))
+    assert [t["group"] for t in trajectories] == [group for group in groups for _ in range(4)]
+    assert len({t["samples"] for t in trajectories}) == 1
+    assert f"## Steps of {folders[1]}" in markdown
+    assert sorted(path.name for path in folders[0].iterdir() if "report" in path.name) == []
 
 
 def test_what_cannot_be_reported_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"is not a run or an evaluation: it has no manifest\.json"):
-        run_report(tmp_path, [], None)
+        run_report([tmp_path], [], None)
     with pytest.raises(InputError, match="SFT runs no episodes"):
-        run_report(a_run(tmp_path / "sft", "sft", steps=0).path, [], None)
+        run_report([a_run(tmp_path / "sft", "sft", steps=0).path], [], None)
     with pytest.raises(InputError, match="no step was recorded yet"):
-        run_report(a_run(tmp_path / "new", steps=0).path, [], None)
+        run_report([a_run(tmp_path / "new", steps=0).path], [], None)
     write_json(tmp_path / "e" / "manifest.json", {"model": "m", "datasets": {"d": {}}})
     with pytest.raises(InputError, match="leave out --step"):
-        run_report(tmp_path / "e", [1], None)
+        run_report([tmp_path / "e"], [1], None)
     with pytest.raises(InputError, match="no episodes yet"):
-        run_report(tmp_path / "e", [], None)
+        run_report([tmp_path / "e"], [], None)
 
 
 def test_the_format_is_judged_as_the_run_judged_it(tmp_path: Path) -> None:
@@ -108,7 +139,7 @@ def test_the_format_is_judged_as_the_run_judged_it(tmp_path: Path) -> None:
         run = a_run(tmp_path / name, steps=0, **reward)
         append_row(run.trajectories(1) / "a.jsonl", episode(text))
         append_row(run.trajectories(1) / "a.jsonl", episode("hm"))
-        run_report(run.path, [], None)
+        run_report([run.path], [], None)
         found[name] = contents(run.path)[0]["steps"]["step 1"]["broken_rules"]
     assert found["short"] == {**found["usual"], "long_answer": 1}
 
@@ -126,7 +157,7 @@ def test_a_damaged_row_is_named(field: str, value: Any, problem: str, tmp_path: 
     [file] = trajectory_files(run.trajectories(1))
     append_row(file, {**episode(RIGHT), field: value})
     with pytest.raises(InputError, match=re.escape(f"{file}: row 5 is damaged ({problem}")):
-        run_report(run.path, [], None)
+        run_report([run.path], [], None)
     assert not (run.path / "report.html").exists()
 
 
@@ -134,7 +165,7 @@ def test_fields_of_other_types_that_no_report_needs_do_no_harm(tmp_path: Path) -
     run = a_run(tmp_path / "run", steps=1)
     [file] = trajectory_files(run.trajectories(1))
     append_row(file, {**episode(RIGHT), "dataset": 3, "data_source": [], "id": {}, "judge": {}, "reward": "x"})
-    run_report(run.path, [], None)
+    run_report([run.path], [], None)
     assert contents(run.path)[0]["steps"]["step 1"]["predictions"] == 5
 
 
@@ -151,7 +182,7 @@ def test_the_report_of_a_folder_is_that_of_its_records(tmp_path: Path) -> None:
     with (tmp_path / "predictions.jsonl").open("a") as handle:
         handle.write('{"dataset": "a", "ind')  # an evaluation that is running, or was killed
     size = (tmp_path / "predictions.jsonl").stat().st_size
-    run_report(tmp_path, [], None)
+    run_report([tmp_path], [], None)
     report, markdown, trajectories = contents(tmp_path)
     assert (tmp_path / "predictions.jsonl").stat().st_size == size
     expected = report_of(records_of(manifest, rows))

@@ -1,14 +1,21 @@
 "use strict";
 // Text of models and passages only ever becomes text nodes: no innerHTML, no attributes made of it.
-const rows = JSON.parse(document.getElementById("data").textContent);
 const list = document.getElementById("list");
 const reading = document.getElementById("reading");
+const packed = document.getElementById("data");
+const blocks = document.querySelectorAll("script.chunk");
+const size = Number(packed.dataset.chunk);
 const filters = {
-  right: (row) => row.verdict,
-  searches: (row) => String(row.searches),
-  stop: (row) => row.stop,
-  group: (row) => row.group,
+  right: (row) => [row.verdict],
+  searches: (row) => [String(row.searches)],
+  stop: (row) => [row.stop],
+  broken: (row) => (row.broken.length ? row.broken : ["right"]),
+  group: (row) => [row.group],
 };
+let rows = [];
+let buttons = [];
+let shown = -1;
+let side = false;
 
 function element(tag, properties = {}, ...children) {
   const node = Object.assign(document.createElement(tag), properties);
@@ -16,44 +23,71 @@ function element(tag, properties = {}, ...children) {
   return node;
 }
 
-for (const [id, valueOf] of Object.entries(filters)) {
-  const counts = new Map();
-  for (const row of rows) counts.set(valueOf(row), (counts.get(valueOf(row)) ?? 0) + 1);
-  const values = [...counts.keys()].sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
-  const select = document.getElementById(id);
-  select.append(element("option", { value: "", textContent: `any (${rows.length})` }));
-  for (const value of values) {
-    select.append(element("option", { value, textContent: `${value} (${counts.get(value)})` }));
-  }
-  select.addEventListener("change", filter);
+async function unpack(text) {
+  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
 }
-document.getElementById("words").addEventListener("input", filter);
 
-const buttons = rows.map((row, index) => {
-  const dot = element("span", { className: `dot ${row.verdict}` });
-  const small = element("small", { textContent: `${row.searches} searches · ${row.stop} · F1 ${row.f1.toFixed(2)}` });
-  const button = element("button", { type: "button" }, dot, row.question, document.createElement("br"), small);
-  button.addEventListener("click", () => {
-    show(index);
-    reading.scrollIntoView();
+const chunks = new Map();
+async function segments(index) {
+  // A chunk is read when one of its trajectories is shown; the last ones are kept.
+  const number = Math.floor(index / size);
+  if (!chunks.has(number)) {
+    if (chunks.size > 16) chunks.delete(chunks.keys().next().value);
+    chunks.set(number, unpack(blocks[number].textContent));
+  }
+  const { texts, rows: inside } = await chunks.get(number);
+  return inside[index % size].map(([author, text, tokens]) => [author, texts[text], tokens]);
+}
+
+function choices() {
+  for (const [id, valuesOf] of Object.entries(filters)) {
+    const counts = new Map();
+    for (const row of rows) for (const value of valuesOf(row)) counts.set(value, (counts.get(value) ?? 0) + 1);
+    const values = [...counts.keys()].sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
+    const select = document.getElementById(id);
+    select.append(element("option", { value: "", textContent: `any (${rows.length})` }));
+    for (const value of values) {
+      select.append(element("option", { value, textContent: `${value} (${counts.get(value)})` }));
+    }
+    select.addEventListener("change", filter);
+  }
+  document.getElementById("words").addEventListener("input", filter);
+}
+
+function summary(row) {
+  const earned = row.earned === null ? "" : `reward ${row.earned} · `;
+  return `${earned}${row.searches} searches · ${row.stop} · F1 ${row.f1.toFixed(2)}`;
+}
+
+function listed() {
+  const all = document.createDocumentFragment();
+  buttons = rows.map((row, index) => {
+    const dot = element("span", { className: `dot ${row.verdict}` });
+    const small = element("small", { textContent: summary(row) });
+    const button = element("button", { type: "button" }, dot, row.question, document.createElement("br"), small);
+    button.addEventListener("click", () => {
+      show(index);
+      reading.scrollIntoView();
+    });
+    all.append(element("li", {}, button));
+    return button;
   });
-  list.append(element("li", {}, button));
-  return button;
-});
+  list.append(all);
+}
 
 function filter() {
   const words = document.getElementById("words").value.toLowerCase();
-  let shown = 0;
+  const wanted = Object.keys(filters).map((id) => [id, document.getElementById(id).value]);
+  let fitting = 0;
   rows.forEach((row, index) => {
     const fits =
-      Object.entries(filters).every(([id, valueOf]) => {
-        const wanted = document.getElementById(id).value;
-        return wanted === "" || wanted === valueOf(row);
-      }) && row.question.toLowerCase().includes(words);
+      wanted.every(([id, value]) => value === "" || filters[id](row).includes(value)) &&
+      row.question.toLowerCase().includes(words);
     buttons[index].parentElement.hidden = !fits;
-    shown += fits;
+    fitting += fits;
   });
-  document.getElementById("count").textContent = `${shown} of ${rows.length} trajectories`;
+  document.getElementById("count").textContent = `${fitting} of ${rows.length} trajectories`;
 }
 
 function marked(text, gold_answers) {
@@ -72,11 +106,9 @@ const AUTHORS = {
   environment: "found by the search: not trained",
 };
 
-function show(index) {
-  const row = rows[index];
-  for (const button of buttons) button.removeAttribute("aria-current");
-  buttons[index].setAttribute("aria-current", "true");
-  const facts = [
+function facts(row) {
+  const said = [
+    ...(row.earned === null ? [] : [`reward ${row.earned}`]),
     `gold: ${row.gold_answers.join(" | ")}`,
     `answer: ${row.answer ?? "none"}`,
     `stopped: ${row.stop}`,
@@ -84,17 +116,68 @@ function show(index) {
     ...Object.entries(row.parts).map(([name, value]) => `reward ${name} ${value}`),
     ...(row.broken.length ? [`format broken: ${row.broken.join(", ")}`] : []),
   ];
-  reading.replaceChildren(
-    element("h2", { textContent: row.question }),
-    element("p", { className: "facts" }, ...facts.map((fact) => element("span", { textContent: fact }))),
-    ...row.segments.map(([author, text, tokens]) => {
-      const label = element("small", { textContent: tokens ? `${AUTHORS[author]}, ${tokens} tokens` : AUTHORS[author] });
-      const body = author === "environment" ? marked(text, row.gold_answers) : [text];
-      return element("div", { className: `segment ${author}` }, label, ...body);
-    }),
-  );
+  return element("p", { className: "facts" }, ...said.map((fact) => element("span", { textContent: fact })));
 }
 
-filter();
-if (rows.length) show(0);
-document.documentElement.dataset.ready = String(Math.round(performance.now()));
+function written(row, parts) {
+  return parts.map(([author, text, tokens]) => {
+    const label = element("small", { textContent: tokens ? `${AUTHORS[author]}, ${tokens} tokens` : AUTHORS[author] });
+    const body = author === "environment" ? marked(text, row.gold_answers) : [text];
+    return element("div", { className: `segment ${author}` }, label, ...body);
+  });
+}
+
+function samples(row, index) {
+  // The samples of this question, the highest reward (or F1) first: why did one earn more than another?
+  const worth = (other) => rows[other].earned ?? rows[other].f1;
+  const alike = [...rows.keys()].filter((other) => rows[other].samples === row.samples);
+  const group = alike.sort((a, b) => worth(b) - worth(a));
+  const pieces = group.map((other) => {
+    const dot = element("span", { className: `dot ${rows[other].verdict}` });
+    const button = element("button", { type: "button" }, dot, String(worth(other)));
+    if (other === index) button.setAttribute("aria-current", "true");
+    button.addEventListener("click", () => show(other));
+    return button;
+  });
+  const box = element("input", { type: "checkbox", id: "side", checked: side });
+  box.addEventListener("change", () => {
+    side = box.checked;
+    show(index);
+  });
+  const label = element("label", {}, box, " side by side");
+  const line = element("div", { className: "samples" }, `${group.length} samples:`, ...pieces, label);
+  return [group, group.length > 1 ? [line] : []];
+}
+
+async function show(index) {
+  const row = rows[index];
+  if (shown >= 0) buttons[shown].removeAttribute("aria-current");
+  buttons[index].setAttribute("aria-current", "true");
+  shown = index;
+  const [group, line] = samples(row, index);
+  const several = side && group.length > 1;
+  const body = several
+    ? [element("div", { className: "columns" }, ...(await Promise.all(group.map(column))))]
+    : [facts(row), ...written(row, await segments(index))];
+  if (shown !== index) return; // another one was chosen while this one was read
+  reading.classList.toggle("wide", several);
+  reading.replaceChildren(element("h2", { textContent: row.question }), ...line, ...body);
+  reading.dataset.row = String(index);
+}
+
+async function column(index) {
+  const parts = (await segments(index)).filter(([author]) => author !== "prompt");
+  const group = element("small", { textContent: rows[index].group });
+  return element("section", {}, group, facts(rows[index]), ...written(rows[index], parts));
+}
+
+async function start() {
+  rows = await unpack(packed.textContent);
+  choices();
+  listed();
+  filter();
+  if (rows.length) await show(0);
+  document.documentElement.dataset.ready = String(Math.round(performance.now()));
+}
+
+start();

@@ -283,7 +283,7 @@ def graph(dimensions: int) -> Any:
         from usearch.index import Index
     except ImportError as error:
         raise InputError("dense indexes need usearch: pip install 'r1searcher[dense]'") from error
-    return Index(ndim=dimensions, metric="cos", dtype="i8", connectivity=16, expansion_add=128)
+    return Index(ndim=dimensions, metric="cos", dtype="i8", connectivity=32, expansion_add=256)
 
 
 def packed(

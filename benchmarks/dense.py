@@ -3,9 +3,9 @@
     export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
     python benchmarks/dense.py MODEL CORPUS --questions A.jsonl B.jsonl --work FOLDER [--parts recall fusion …]
 
-MODEL is a Hugging Face folder (all-MiniLM-L6-v2, for example). Vectors are kept in FOLDER in parts of 1,024 texts, so
-that an interrupted run continues: use another folder for another model or corpus. `--bfloat16` encodes in that
-precision, which is faster on a CPU with AMX.
+MODEL is a Hugging Face folder (all-MiniLM-L6-v2, for example). FOLDER keeps the vectors in parts of 1,024 texts, so that
+an interrupted run continues, and the indexes of `speed`: use another folder for another model, corpus or version.
+`--bfloat16` encodes in that precision, which is faster on a CPU with AMX.
 
 - recall: share of questions with a gold answer in the first k passages of BM25, of the encoder (compared with every
   passage), and of both with equal weights in reciprocal rank fusion;
@@ -55,6 +55,7 @@ from r1searcher.retrieval.engines.dense import DenseIndex, Settings
 from r1searcher.retrieval.indexing import bm25
 from r1searcher.retrieval.indexing.base import DenseOptions
 from r1searcher.retrieval.indexing.dense import VECTORS, _Build, graph
+from r1searcher.retrieval.indexing.manifest import is_index
 from r1searcher.retrieval.links.fusion import Fusion
 from r1searcher.retrieval.links.fusion import Settings as FusionSettings
 from r1searcher.retrieval.neural.encoder import Encoder, settings_for
@@ -65,6 +66,9 @@ Ranking = Sequence[tuple[Hit, ...]]
 
 CANDIDATES = 64
 """Passages of a graph that are ordered by their float32 vectors."""
+
+TURN = 50
+"""Questions that each way to search answers in a row."""
 
 DEPTH = 100
 """Passages of each ranking that are fused."""
@@ -329,7 +333,8 @@ class Bench:
         indexes: dict[str, DenseIndex] = {}
         for precision in ("float32", "float16", "int8"):
             path = self._work / f"index-{precision}"
-            self.build(path, iter(passages), iter(np.split(vectors, range(1000, len(vectors), 1000))), precision)
+            if not is_index(path):
+                self.build(path, iter(passages), iter(np.split(vectors, range(1000, len(vectors), 1000))), precision)
             indexes |= {f"exact, {precision}": self.open(path, exact=True), f"graph, {precision}": self.open(path)}
         taken, found = _timed(
             {
@@ -479,14 +484,16 @@ def _recall(truth: Sequence[set[int]], found: Sequence[Any]) -> float:
 
 
 def _timed(ways: dict[str, Callable[[Vectors], Any]], asked: Vectors) -> tuple[dict[str, float], dict[str, list[Any]]]:
-    """The median seconds of each way, which take turns question by question, and what each found."""
+    """The median seconds of each way, and what each found. They take turns every `TURN` questions: after each question,
+    an exact search would have emptied the processor's caches for the next way."""
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     found: dict[str, list[Any]] = {way: [] for way in ways}
-    for query in asked:
+    for start in range(0, len(asked), TURN):
         for way, search in ways.items():
-            started = time.perf_counter()
-            found[way].append(search(query))
-            seconds[way].append(time.perf_counter() - started)
+            for query in asked[start : start + TURN]:
+                started = time.perf_counter()
+                found[way].append(search(query))
+                seconds[way].append(time.perf_counter() - started)
     return {way: statistics.median(taken) for way, taken in seconds.items()}, found
 
 

@@ -58,7 +58,7 @@ class Settings(EngineSettings):
     exact: bool = False
     """Compare with every passage, also where the index has a graph for approximate search."""
 
-    expansion: int = Field(128, ge=1, le=100_000)
+    expansion: int = Field(96, ge=1, le=100_000)
     """Passages of the graph that are visited at least; with more, more of the nearest ones are found."""
 
     device: str = "cpu"

@@ -3,8 +3,8 @@
     export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
     python benchmarks/dense.py MODEL CORPUS --questions A.jsonl B.jsonl --work FOLDER [--parts recall fusion …]
 
-MODEL is a Hugging Face folder (all-MiniLM-L6-v2, for example). FOLDER keeps the vectors in parts of 1,024 texts, so that
-an interrupted run continues, and the indexes of `speed`: use another folder for another model, corpus or version.
+MODEL is a Hugging Face folder (all-MiniLM-L6-v2, for example). FOLDER keeps the vectors in parts of 1,024 texts, so
+that an interrupted run continues, and the indexes of `speed`: use another folder for another model, corpus or version.
 `--bfloat16` encodes in that precision, which is faster on a CPU with AMX.
 
 - recall: share of questions with a gold answer in the first k passages of BM25, of the encoder (compared with every

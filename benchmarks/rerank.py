@@ -10,8 +10,9 @@ first 20 by BM25:
 - a sentence of a passage, and the rest of this passage; `--sentences` of them.
 
 The loss is the cross-entropy of the right passage among those of the example. The table compares BM25 with the reranked
-first 20 on --held (share of questions with a gold answer in the first k, 95 % intervals of the paired difference), then
-one pair at a time with all pairs in batches. With FOLDER already there, training is left out.
+first 20 on --held: share of questions with a gold answer in the first k, mean reciprocal rank (MRR) among the 20, 95 %
+intervals of the paired difference. Then one pair at a time is compared with all pairs in batches. With FOLDER already
+there, training is left out.
 """
 
 import argparse
@@ -83,11 +84,13 @@ def compared(held: Sequence[Question], found: Sequence[Sequence[Hit]], reranked:
         [first_rank(question.gold_answers, hits) for question, hits in zip(held, ranking, strict=True)]
         for ranking in (found, reranked)
     )
-    for k in CUTOFFS:
-        old, new = ([float(rank is not None and rank <= k) for rank in ranks] for ranks in (before, after))
+    measures = {str(k): lambda rank, k=k: float(rank is not None and rank <= k) for k in CUTOFFS}
+    measures["MRR"] = lambda rank: 1 / rank if rank else 0.0
+    for name, measure in measures.items():
+        old, new = (list(map(measure, ranks)) for ranks in (before, after))
         gain = interval([b - a for a, b in zip(old, new, strict=True)])
         table.add_row(
-            str(k),
+            name,
             f"{sum(old) / len(old):.3f}",
             f"{sum(new) / len(new):.3f}",
             f"{gain.value:+.3f}",

@@ -484,7 +484,7 @@ def _recall(truth: Sequence[set[int]], found: Sequence[Any]) -> float:
 
 
 def _timed(ways: dict[str, Callable[[Vectors], Any]], asked: Vectors) -> tuple[dict[str, float], dict[str, list[Any]]]:
-    """The median seconds of each way, and what each found. They take turns every `TURN` questions: after each question,
+    """The median seconds of each way, and what each found. They alternate every `TURN` questions: after each question,
     an exact search would have emptied the processor's caches for the next way."""
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     found: dict[str, list[Any]] = {way: [] for way in ways}

@@ -51,7 +51,8 @@ _DECIMALS = 6
 
 
 class Settings(EngineSettings):
-    """`dense:FOLDER`: a folder that `r1s index-corpus … --dense MODEL` created (`pip install 'r1searcher[dense]'`)."""
+    """`dense:index/`, or the folder alone, created by `r1s index-corpus … --dense MODEL` (`pip install
+    'r1searcher[dense]'`)."""
 
     kind: Literal["dense"] = "dense"
 

@@ -75,7 +75,7 @@ DEPTH = 100
 
 PARTS = ("recall", "fusion", "speed", "memory")
 PART = 1024
-EXPANSIONS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+EXPANSIONS = (64, 80, 96, 112, 128, 160, 192, 256, 384, 512)
 ENOUGH = 0.98
 """Recall@10 at which graphs are compared."""
 

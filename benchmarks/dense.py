@@ -19,7 +19,8 @@ that an interrupted run continues, and the indexes of `speed`: use another folde
   ordered by float32. Each is timed at the smallest expansion of `EXPANSIONS` with recall@10 of at least .98. Then each
   is mapped into memory by a process of its own, which searches for all questions;
 - memory: `--scale` vectors, real ones with noise, built and searched in processes of their own. Peak RSS (VmHWM) counts
-  the pages of mapped files; anonymous memory (RssAnon) does not.
+  the pages of mapped files; anonymous memory (RssAnon) does not. The graph is built with expansion 32, which makes the
+  build several times faster and does not change its memory.
 """
 
 import argparse
@@ -311,12 +312,16 @@ class Bench:
         vectors = self.vectors("sentences", [sentence.text for sentence in sentences], self.encoder.passages)
         return [*self._passages, *sentences], np.concatenate([self.of_passages(), vectors])
 
-    def build(self, path: Path, passages: Iterator[Passage], blocks: Iterator[Vectors], precision: Any) -> None:
+    def build(
+        self, path: Path, passages: Iterator[Passage], blocks: Iterator[Vectors], precision: Any, expansion: int = 0
+    ) -> None:
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir()
         known = Known(blocks, self.encoder.dimensions, self.encoder.weights)
         options = DenseOptions(encoder=self._settings, vectors=precision)
-        _Build(path, options, known).run(passages, lambda done: None)  # type: ignore[arg-type]
+        build = _Build(path, options, known)  # type: ignore[arg-type]
+        build._graph.expansion_add = expansion or build._graph.expansion_add
+        build.run(passages, lambda done: None)
 
     def open(self, path: Path, *, exact: bool = False) -> DenseIndex:
         return DenseIndex(path, Settings(url=f"dense:{path}", exact=exact))
@@ -444,7 +449,7 @@ class Bench:
                     rows = rows + draw.normal(0, 0.02, rows.shape).astype(np.float32)
                     yield rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
-            self.build(path, (Passage(str(number), "", "text") for number in range(scale)), blocks(), "float16")
+            self.build(path, (Passage(str(number), "", "text") for number in range(scale)), blocks(), "float16", 32)
         else:
             asked = np.concatenate([self.of_questions(name) for name in self._sets])
             index = self.open(path)

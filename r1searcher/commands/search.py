@@ -28,7 +28,11 @@ def _dense(help_: str, *names: str, **more: Any) -> Any:
 _TitleWeight = Annotated[float | None, typer.Option(help="Score the title as a separate field with this boost.")]
 _Pooling = Literal["mean", "cls", "last"]
 _DenseModel = Annotated[
-    str | None, _dense("Make a dense index with this encoder, a Hugging Face folder or name.", metavar="MODEL")
+    str | None,
+    _dense(
+        "Make vectors with this encoder, a Hugging Face folder or name: a dense index, or vectors in Elasticsearch.",
+        metavar="MODEL",
+    ),
 ]
 _PoolingOption = Annotated[
     _Pooling | None, _dense("mean, cls or last. [that of the model's files, or of its family: E5, BGE]")

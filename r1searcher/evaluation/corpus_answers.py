@@ -18,7 +18,7 @@ from r1searcher.corpora.readers import Corpus
 from r1searcher.questions.question import Question
 from r1searcher.retrieval.engines.bm25 import EmbeddedIndex
 from r1searcher.retrieval.indexing.command import fetched
-from r1searcher.retrieval.indexing.manifest import folder_of, is_index
+from r1searcher.retrieval.indexing.manifest import folder_of, is_index, kind_of_index
 from r1searcher.rewards.metrics import has_words, normalize
 
 _EVERY_ROW = 1 << 62
@@ -107,7 +107,12 @@ class _Source(NamedTuple):
 
 
 def _opened(source: str, console: SafeConsole) -> _Source:
-    if is_index(folder := Path(folder_of(source))):
+    if is_index(folder := Path(folder_of(source.removeprefix("dense:")))):
+        if kind_of_index(folder) == "dense":
+            from r1searcher.retrieval.indexing.dense import passages_of  # imports numpy
+
+            stored = passages_of(folder)
+            return _Source(stored, len(stored), lambda read: read, lambda: 0)
         index = EmbeddedIndex(folder)
         return _Source(index.passages(), index.manifest.passages, lambda read: read, lambda: 0)
     named = CORPORA.get(source)

@@ -13,6 +13,7 @@ Another package adds an engine with an entry point:
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -22,6 +23,7 @@ from r1searcher.common.records import problem_in
 from r1searcher.common.registry import Registry
 from r1searcher.errors import InputError
 from r1searcher.retrieval.base import EngineSettings, Retriever
+from r1searcher.retrieval.indexing.manifest import folder_of, kind_of_index
 
 RETRIEVERS: Registry[type[EngineSettings]] = Registry(
     "retriever",
@@ -65,13 +67,15 @@ def kind_of(url: str) -> str:
 
 
 def settings_of(url: str) -> EngineSettings:
-    """The settings that a retriever URL abbreviates.
+    """The settings that a retriever URL abbreviates. A folder is of the engine that made the index in it.
 
     Raises `InputError` for an unknown form, and for an engine that needs more settings than a URL.
     """
     if _ARROW in url:
         return _chain(url)
     kind = kind_of(url)
+    if kind == "bm25" and kind_of_index(folder := Path(folder_of(url))) == "dense":
+        kind, url = "dense", f"dense:{folder}"
     try:
         return settings_of_table(kind, {"url": url})
     except ValidationError as error:
@@ -117,8 +121,8 @@ def settings_of_table(kind: str, table: Mapping[str, Any]) -> EngineSettings:
 def open_retriever(engine: str | EngineSettings) -> Retriever:
     """The retriever of a URL, or of settings (`settings.retrieval.engine`).
 
-    - `index/` or `file:index/`: an embedded index;
-    - `dense:index/`: an index of vectors;
+    - `index/` or `file:index/`: an index in a folder, of BM25 or of vectors;
+    - `dense:index/`: an index of vectors, whose settings may be given in a table;
     - `es://host:9200/name`, `es+https://…`: Elasticsearch, filled by `r1s index-corpus`;
     - `es://host:9200/name?fields=title,text`: any other index of Elasticsearch;
     - `opensearch://…`, `opensearch+https://…`: the same with OpenSearch;

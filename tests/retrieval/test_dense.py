@@ -13,11 +13,16 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
+from r1searcher.common import terminal
 from r1searcher.corpora.passage import Passage
 from r1searcher.errors import InputError
+from r1searcher.evaluation.corpus_answers import search_corpus
+from r1searcher.questions.question import Question
 from r1searcher.retrieval import open_retriever
-from r1searcher.retrieval.base import Hit, IndexDamagedError, hits_of
+from r1searcher.retrieval.base import Hit, IndexDamagedError, NoLookupError, hits_of, passage_of
 from r1searcher.retrieval.contract import check_retriever
+from r1searcher.retrieval.indexing.bm25 import build as build_bm25
+from r1searcher.retrieval.registry import settings_of, settings_of_table
 from tests.retrieval.test_commands import r1s
 from tests.retrieval.tiny_models import WORDS, tiny_bert
 
@@ -265,12 +270,79 @@ def test_the_command_makes_an_index_that_search_finds(model: Path, passages: lis
     code, _, said = r1s("index-corpus", corpus, "--to", to, "--dense", model, "--vectors", "int8")
     assert code == 0, said
     assert "contains 60 passages" in said
+    assert "pooling mean, prefixes none, at most 512 tokens" in said
+    assert json.loads((to / "manifest.json").read_text())["prefixes"] == "none"
     code, found, said = r1s("search", f"dense:{to}", f"w1 w2 {passages[9].text}", "--json")
     assert code == 0, said
     assert json.loads(found)[0] == ["p9", pytest.approx(1, abs=0.01)]
-    code, _, said = r1s("search", to, "w1")
-    assert code == 2
-    assert f"write dense:{to}" in said
+    code, same, said = r1s("search", to, f"w1 w2 {passages[9].text}", "--json")
+    assert (code, same) == (0, found), said
+
+
+def test_a_folder_is_of_the_engine_that_made_the_index_in_it(index: Path, tmp_path: Path) -> None:
+    made = build_bm25([Passage("1", "", "w1")], tmp_path / "bm25")
+    assert made.passages == 1
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "manifest.json").write_text("{")
+    for url, kind in (
+        (str(index), "dense"),
+        (f"file:{index}", "dense"),
+        (str(tmp_path / "bm25"), "bm25"),
+        (str(tmp_path / "none"), "bm25"),
+        (str(tmp_path / "damaged"), "bm25"),
+    ):
+        assert settings_of(url).kind == kind, url
+    assert (
+        settings_of(f"{index} + {tmp_path / 'bm25'} -> fusion").shown
+        == f"dense:{index} + {tmp_path / 'bm25'} -> fusion"
+    )
+    with pytest.raises(InputError, match=f"write dense:{index}"):
+        settings_of_table("bm25", {"url": str(index)}).open()
+
+
+def test_passages_are_found_by_their_id(model: Path, tmp_path: Path) -> None:
+    ids = [*map(str, range(300)), "7", "https://example.org/å b?x=1#y", "The capital OF", "é" * 9_000, "\0"]
+    passages = [Passage(id_, f"at {place}", "w1") for place, id_ in enumerate(ids)]
+    indexing.build(passages, tmp_path / "index", options(model))
+
+    async def titles(path: Path, wanted: Sequence[str]) -> list[str | None]:
+        async with aclosing(open_retriever(str(path))) as retriever:
+            found = [await passage_of(retriever, id_) for id_ in wanted]
+        return [passage and passage.title for passage in found]
+
+    assert asyncio.run(titles(tmp_path / "index", ids)) == [f"at {ids.index(id_)}" for id_ in ids]
+    assert asyncio.run(titles(tmp_path / "index", ["300", "", "the capital of", "\ud800"])) == [None] * 4
+    (tmp_path / "index" / indexing.IDS).unlink()
+    (tmp_path / "index" / "checksums.json").unlink()
+    with pytest.raises(NoLookupError):
+        asyncio.run(titles(tmp_path / "index", ["7"]))
+
+
+def test_ids_with_the_same_hash_are_told_apart(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexing, "_hash_of", lambda id_: len(id_))
+    indexing.build([Passage(id_, id_, "w1") for id_ in ("a", "bb", "c", "dd", "e")], tmp_path / "index", options(model))
+    stored = indexing.passages_of(tmp_path / "index")
+    assert [passage.id for passage in stored] == ["a", "bb", "c", "dd", "e"]
+    assert [stored.with_id(id_) and id_ for id_ in ("a", "c", "e", "bb", "dd", "x", "xx", "xxx")] == [
+        *("a", "c", "e", "bb", "dd"),
+        *(None, None, None),
+    ]
+
+
+def test_the_exhaustive_pass_of_recall_reads_a_dense_index(index: Path, passages: list[Passage]) -> None:
+    questions = [Question("1", "?", (passages[40].text,)), Question("2", "?", ("nowhere",))]
+    for source in (str(index), f"dense:{index}"):
+        answers = search_corpus(source, questions, terminal.console(stderr=True))
+        assert (answers.passages, answers.first) == (500, ("p40", None))
+
+
+def test_prefixes_are_named_by_their_family(model: Path) -> None:
+    assert [settings_for(f"none/{name}").prefixes for name in ("e5-base-v2", "bge-base-en-v1.5", "bge-m3", "x")] == [
+        *("e5", "bge", "none", "none")
+    ]
+    own = settings_for(str(model), query_prefix="ask: ")
+    assert own.prefixes == "other"
+    assert "prefixes other ('ask: ' for queries, '' for passages)" in own.summary
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,10 @@ def test_the_keys_of_a_url_are_settings(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("es://h/x?field=title", r"after \? come fields, id, template, not 'field'"),
+        ("es://h/x?field=title", r"after \? come fields, id, template, search, not 'field'"),
+        ("opensearch://h/x?search=knn", r"after \? come fields, id, template, not 'search'"),
+        ("es://h/x?fields=a&search=knn", "knn searches an index of `r1s index-corpus`"),
+        ("es://h/x?search=vectors", "search"),
         ("es://h/x?fields=a&fields=b", "fields is given twice"),
         ("es://h/x?fields=", "must be different names of fields"),
         ("es://h/x?fields=a,a", "must be different names of fields"),

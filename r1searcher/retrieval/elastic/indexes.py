@@ -5,7 +5,8 @@ moved to it, in one step, when the counts agree: a half-filled index is never se
 the mapping's `_meta`; an unfinished one has its progress there.
 
 Documents: `_id` and `ordinal` are the index in the corpus, so that equal scores are in corpus order and nothing can be
-indexed twice; `id`, `title` and `text` are the passage.
+indexed twice; `id`, `title` and `text` are the passage. An index with vectors has them in `vector`, and what they were
+made with in `_meta`.
 """
 
 import re
@@ -20,6 +21,9 @@ from r1searcher.corpora.passage import Passage
 from r1searcher.errors import InputError
 from r1searcher.retrieval.elastic.server import Address, Connection, no_such_index, read
 from r1searcher.retrieval.indexing.manifest import Manifest
+
+VECTOR = "vector"
+"""The field of vectors, of length 1."""
 
 META = "r1searcher"
 """Key of this software in a mapping's `_meta`."""
@@ -101,14 +105,15 @@ class States(RootModel[dict[str, State]]):
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """The manifest of a finished index, with what determines how to query it: its number of shards, and whether a
-    passage can be looked up by its id."""
+    """The manifest of a finished index, with what determines how to query it: its number of shards, whether a passage
+    can be looked up by its id, and what its vectors were made with, None without vectors."""
 
     index: str
     manifest: Manifest
     shards: int
     score_factor: float
     has_ids: bool
+    vectors: Any = None
 
     @property
     def search_options(self) -> Mapping[str, Any]:
@@ -173,6 +178,7 @@ def read_label(connection: Connection, address: Address) -> Label:
         state.settings.index.number_of_shards,
         state.score_factor(read_manifest.settings.k1),
         _is_searchable(state.mappings.properties.get("id")),
+        (state.ours or {}).get("vectors"),
     )
 
 

@@ -46,19 +46,23 @@ class OwnIndex(ElasticIndex[_Hit]):
 
     def _queries(self, texts: Sequence[str], top_k: int) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
         label = self._label()
-        return label.search_options, [_body(_query(label, text), top_k) for text in texts]
+        return label.search_options, [body({"query": _query(label, text)}, top_k) for text in texts]
 
     def _lookup(self, id_: str) -> Mapping[str, Any]:
         if not self._label().has_ids:
             raise NoLookupError
-        return _body({"constant_score": {"filter": {"term": {"id": id_}}}}, 1)
+        return body({"query": {"constant_score": {"filter": {"term": {"id": id_}}}}}, 1)
 
     def _passages(self, hits: Sequence[_Hit]) -> list[Hit]:
         found = []
         for hit in hits:
             label = self._labels.get(hit.index) or self._reload()  # the alias was moved in the meantime
-            found.append(Hit(hit.source.passage, hit.sort[0] / label.score_factor))
+            found.append(Hit(hit.source.passage, self._score(label, hit.sort[0])))
         return found
+
+    def _score(self, label: Label, value: float) -> float:
+        """A score of the server as the embedded index gives it."""
+        return value / label.score_factor
 
 
 def _query(label: Label, text: str) -> Mapping[str, Any]:
@@ -69,10 +73,10 @@ def _query(label: Label, text: str) -> Mapping[str, Any]:
     return {"bool": {"should": should}}
 
 
-def _body(query: Mapping[str, Any], size: int) -> Mapping[str, Any]:
+def body(search: Mapping[str, Any], size: int) -> Mapping[str, Any]:
     return {
+        **search,
         "size": size,
-        "query": query,
         "sort": [{"_score": "desc"}, {"ordinal": "asc"}],
         "_source": ["id", "title", "text"],
         "track_total_hits": False,

@@ -6,32 +6,37 @@
 import asyncio
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from r1searcher.corpora.passage import Passage
 from r1searcher.errors import InputError, RetrieverError
 from r1searcher.retrieval.base import (
     EngineSettings,
     Health,
     Hit,
     IndexDamagedError,
+    NoLookupError,
     Retriever,
     SearchResult,
     Span,
     query_line,
 )
-from r1searcher.retrieval.indexing.dense import ENDS, GRAPH, PASSAGES, DenseManifest, StoredVectors, graph
+from r1searcher.retrieval.indexing.dense import GRAPH, DenseManifest, StoredPassages, StoredVectors, graph
 from r1searcher.retrieval.indexing.integrity import REMEDY, IndexFiles, has_checksums
-from r1searcher.retrieval.indexing.manifest import decode, is_index, refuse_unreadable
+from r1searcher.retrieval.indexing.manifest import is_index, refuse_unreadable
 from r1searcher.retrieval.links.reopening import ReopeningRetriever
 from r1searcher.retrieval.neural.encoder import Encoder, Vectors
 from r1searcher.retrieval.neural.shared import Shared
+
+_T = TypeVar("_T")
 
 Ordinals = npt.NDArray[np.int64]
 
@@ -46,14 +51,15 @@ _DECIMALS = 6
 
 
 class Settings(EngineSettings):
-    """`dense:FOLDER`: a folder that `r1s index-corpus … --dense MODEL` created (`pip install 'r1searcher[dense]'`)."""
+    """`dense:index/`, or the folder alone, created by `r1s index-corpus … --dense MODEL` (`pip install
+    'r1searcher[dense]'`)."""
 
     kind: Literal["dense"] = "dense"
 
     exact: bool = False
     """Compare with every passage, also where the index has a graph for approximate search."""
 
-    expansion: int = Field(128, ge=1, le=100_000)
+    expansion: int = Field(96, ge=1, le=100_000)
     """Passages of the graph that are visited at least; with more, more of the nearest ones are found."""
 
     device: str = "cpu"
@@ -99,8 +105,7 @@ class DenseIndex:
         self.path = path
         self.manifest = manifest = DenseManifest.read(path)
         self._files = IndexFiles(path, thorough)
-        self._ends = np.memmap(path / ENDS, "<u8", "r", shape=(manifest.passages,))
-        self._passages = np.memmap(path / PASSAGES, np.uint8, "r")
+        self._passages = StoredPassages(path, manifest.passages)
         self._vectors = StoredVectors(path, manifest.vectors, manifest.passages, manifest.dimensions)
         self._graph = None if settings.exact or not manifest.graph else _opened(path, manifest, settings.expansion)
         encoder = Encoder(
@@ -125,16 +130,29 @@ class DenseIndex:
         self._require_intact()
         texts = [query_line(query) if top_k > 0 else "" for query in queries]
         vectors = await self._encode([text for text in texts if text])
+        found = iter(await self._in_threads([partial(self._hits, vector, top_k) for vector in vectors]))
+        hits = [next(found) if text else () for text in texts]
+        spans = (Span("dense", time.perf_counter() - started),)
+        return [SearchResult(one, spans=spans) for one in hits]
+
+    async def passage(self, id_: str) -> Passage | None:
+        """Raises `NoLookupError` for an index that was built without ids; also `IndexDamagedError`, like `search`."""
+        self._require_intact()
+        try:
+            [found] = await self._in_threads([partial(self._passages.with_id, id_)])
+        except FileNotFoundError:
+            raise NoLookupError from None
+        return found
+
+    async def _in_threads(self, calls: Sequence[Callable[[], _T]]) -> list[_T]:
+        """What the calls return, if the files are the same after it."""
         loop = asyncio.get_running_loop()
         try:
-            calls = [loop.run_in_executor(self._pool, self.nearest, vector, top_k) for vector in vectors]
-            found = iter(await asyncio.gather(*calls))
+            found = await asyncio.gather(*(loop.run_in_executor(self._pool, call) for call in calls))
         except RuntimeError as error:  # closed
             raise RetrieverError(f"The index {self.path} could not be searched: {error}.") from error
         self._require_intact()
-        hits = [self._hits(*next(found)) if text else () for text in texts]
-        spans = (Span("dense", time.perf_counter() - started),)
-        return [SearchResult(one, spans=spans) for one in hits]
+        return found
 
     def nearest(self, vector: Vectors, top_k: int) -> tuple[Ordinals, Vectors]:
         """Ordinals and cosines of the passages nearest to a vector of length 1, best first, in this thread."""
@@ -142,23 +160,22 @@ class DenseIndex:
             return self._exact(vector, top_k)
         count = min(self.manifest.passages, max(_CANDIDATES * top_k, 64))
         candidates = np.sort(self._graph.search(vector, count, threads=1).keys.astype(np.int64))
-        return _best(candidates, self._vectors.rows(candidates) @ vector, top_k)
+        return _best(candidates, self._vectors.cosines(candidates, vector), top_k)
 
     def _exact(self, vector: Vectors, top_k: int) -> tuple[Ordinals, Vectors]:
         ordinals, scores = np.empty(0, np.int64), np.empty(0, np.float32)
         for start in range(0, self.manifest.passages, _BLOCK):
-            rows = self._vectors.rows(slice(start, start + _BLOCK))
-            here = np.arange(start, start + len(rows))
-            best, cosines = _best(here, rows @ vector, top_k)
+            here = self._vectors.cosines(slice(start, start + _BLOCK), vector)
+            best, cosines = _best(np.arange(start, start + len(here)), here, top_k)
             ordinals, scores = np.concatenate([ordinals, best]), np.concatenate([scores, cosines])
         return _best(ordinals, scores, top_k)
 
-    def _hits(self, ordinals: Ordinals, scores: Vectors) -> tuple[Hit, ...]:
-        hits = []
-        for ordinal, score in zip(ordinals.tolist(), scores.tolist(), strict=True):
-            start = int(self._ends[ordinal - 1]) if ordinal else 0
-            hits.append(Hit(decode(self._passages[start : int(self._ends[ordinal])].tobytes()), score))
-        return tuple(hits)
+    def _hits(self, vector: Vectors, top_k: int) -> tuple[Hit, ...]:
+        ordinals, scores = self.nearest(vector, top_k)
+        return tuple(
+            Hit(self._passages[ordinal], score)
+            for ordinal, score in zip(ordinals.tolist(), scores.tolist(), strict=True)
+        )
 
     def _require_intact(self) -> None:
         if (name := self._files.changed()) is not None:

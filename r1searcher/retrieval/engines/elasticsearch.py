@@ -16,11 +16,11 @@ from r1searcher.retrieval.base import EngineSettings, Retriever
 from r1searcher.retrieval.batching import Batcher
 from r1searcher.retrieval.elastic.server import CONNECTIONS, ELASTICSEARCH, Address
 
-_KEYS = ("fields", "id", "template")
-
 
 class ElasticSettings(EngineSettings):
     """An index of Elasticsearch or OpenSearch. `?fields=…&id=…&template=…` in its URL are the keys of these names."""
+
+    keys_in_urls: ClassVar[tuple[str, ...]] = ("fields", "id", "template")
 
     fields: tuple[str, ...] = Field((), strict=False, max_length=32)
     """Of an index that `r1s` did not fill: the field of titles, then those of texts; or one of texts alone."""
@@ -46,10 +46,9 @@ class ElasticSettings(EngineSettings):
             return table
         found: dict[str, Any] = {}
         for name, _, value in (pair.partition("=") for pair in query.split("&")):
-            if name not in _KEYS:
-                raise InputError(
-                    f"{shown_url(table['url'])}: after ? come {', '.join(_KEYS)}, not {visible(name[:80])!r}"
-                )
+            if name not in cls.keys_in_urls:
+                keys = ", ".join(cls.keys_in_urls)
+                raise InputError(f"{shown_url(table['url'])}: after ? come {keys}, not {visible(name[:80])!r}")
             if name in found or name in table:
                 raise InputError(f"{shown_url(table['url'])}: {name} is given twice")
             found[name] = unquote(value)
@@ -88,8 +87,37 @@ class ElasticSettings(EngineSettings):
 
 class Settings(ElasticSettings):
     """`es://host:9200/name` or `es+https://host:9200/name`, filled by `r1s index-corpus`; with
-    `?fields=title,text` any other index."""
+    `?fields=title,text` any other index, with `?search=knn` the vectors of one that was filled with `--dense`."""
 
     environment: ClassVar[tuple[str, ...]] = ELASTICSEARCH.environment
+    keys_in_urls: ClassVar[tuple[str, ...]] = (*ElasticSettings.keys_in_urls, "search")
 
     kind: Literal["es"] = "es"
+
+    search: Literal["bm25", "knn"] = "bm25"
+    """bm25: by terms; knn: by the vectors of an index that was filled with `--dense`."""
+
+    candidates: int = Field(128, ge=1, le=10_000)
+    """For knn: passages of each shard's graph that are compared; with more, more of the nearest ones are found."""
+
+    device: str = "cpu"
+    """For knn: device of the encoder: cpu, cuda, cuda:1, …"""
+
+    trust_remote_code: bool = False
+    """For knn: run Python code that comes with the encoder. Leave this off unless you wrote or read that code."""
+
+    @model_validator(mode="after")
+    def vectors_are_ours(self) -> Self:
+        if self.fields and self.search == "knn":
+            raise PydanticCustomError("search", "knn searches an index of `r1s index-corpus`, which has no keys fields")
+        return self
+
+    def open(self) -> Retriever:
+        if self.search == "bm25":
+            return super().open()
+        from r1searcher.retrieval.elastic.vectors import VectorIndex
+
+        index = VectorIndex(
+            Address.parse(self.url), self.timeout_s, self.candidates, self.device, self.trust_remote_code
+        )
+        return Batcher(index, CONNECTIONS)

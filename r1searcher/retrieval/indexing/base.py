@@ -29,7 +29,8 @@ class DenseOptions:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexOptions:
     """How an index is built. `overwrite` replaces a finished one, `restart` discards an interrupted build; `shards` is
-    for engines that have them. With `dense` it is an index of vectors, and `settings` do not matter."""
+    for engines that have them. With `dense`, a folder gets an index of vectors, for which `settings` do not matter, and
+    Elasticsearch an index of terms and vectors."""
 
     settings: IndexSettings = field(default_factory=IndexSettings)
     overwrite: bool = False
@@ -83,9 +84,9 @@ INDEXERS: Registry[Callable[[str, IndexOptions], Indexer]] = Registry(
 def open_indexer(url: str, options: IndexOptions) -> Indexer:
     """The indexer for a retriever URL. Raises `InputError` for one that cannot be filled."""
     kind = kind_of(url)
-    if options.dense and kind not in ("bm25", "dense"):
-        raise InputError(f"{url} cannot be filled with vectors: give a folder.")
-    kind = "dense" if options.dense else kind
+    if options.dense and kind not in ("bm25", "dense", "es"):
+        raise InputError(f"{url} cannot be filled with vectors: give a folder or es://host:9200/name.")
+    kind = "dense" if options.dense and kind == "bm25" else kind
     if kind not in INDEXERS:
         raise InputError(f"{url} cannot be filled: give a folder, es://host:9200/name or opensearch://host:9200/name.")
     return INDEXERS[kind](url, options)

@@ -53,7 +53,9 @@ def index_corpus(request: IndexRequest) -> None:
     rejects = request.rejects or Path(f"{indexer.folder or request.to.rpartition('/')[2]}.rejects.jsonl")
     _refuse_overlap(source, indexer.folder, rejects)
     corpus = Corpus(source, format_, limit=request.limit, rejects=rejects, bad_allowed=request.bad_rows)
-    if indexer.folder is not None and request.options.dense is None:
+    if (dense := request.options.dense) is not None:
+        console.print(f"{dense.encoder.summary}.")
+    elif indexer.folder is not None:
         _say_disk(corpus, source, indexer.folder, console)
     with _progress(corpus, console) as on_progress:
         manifest = indexer.index(corpus, on_progress)

@@ -4,6 +4,7 @@
     DIR/checksums.json   sizes, modification times and SHA-256 of the other files
     DIR/passages.bin     the passages one after the other, as `encode` gives them
     DIR/ends.bin         where each of them ends there, uint64
+    DIR/ids.bin          the hashes of the ids in ascending order, uint64, then the passages that have them, uint64
     DIR/vectors.bin      passages x dimensions, of length 1: float32, float16 or int8
     DIR/scales.bin       for int8, the factor of each row, float32
     DIR/graph.usearch    an HNSW graph (arXiv 1603.09320) of `GRAPH_FROM` or more passages, with vectors in int8
@@ -32,13 +33,22 @@ from r1searcher.corpora.passage import Passage
 from r1searcher.errors import InputError
 from r1searcher.retrieval.indexing.base import DenseOptions, IndexOptions
 from r1searcher.retrieval.indexing.folder import check_folder, empty, publish
-from r1searcher.retrieval.indexing.integrity import write_checksums
+from r1searcher.retrieval.indexing.integrity import IndexFiles, has_checksums, write_checksums
 from r1searcher.retrieval.indexing.lock import build_lock
-from r1searcher.retrieval.indexing.manifest import MANIFEST, PROGRESS, CorpusHash, encode, manifest_row, validated
+from r1searcher.retrieval.indexing.manifest import (
+    MANIFEST,
+    PROGRESS,
+    CorpusHash,
+    decode,
+    encode,
+    manifest_row,
+    validated,
+)
 from r1searcher.retrieval.neural.encoder import Encoder, EncoderSettings
 from r1searcher.retrieval.neural.text import text_of
 
-PASSAGES, ENDS, VECTORS, SCALES, GRAPH = "passages.bin", "ends.bin", "vectors.bin", "scales.bin", "graph.usearch"
+PASSAGES, ENDS, IDS = "passages.bin", "ends.bin", "ids.bin"
+VECTORS, SCALES, GRAPH = "vectors.bin", "scales.bin", "graph.usearch"
 
 GRAPH_FROM = 20_000
 """Passages from which an index has a graph; below, comparing with all of them takes milliseconds."""
@@ -54,7 +64,8 @@ _KEPT = "what is committed is kept; run the same command to resume"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenseManifest:
-    """The label of a finished dense index. `weights` identifies those of the encoder, `corpus_sha256` the passages."""
+    """The label of a finished dense index. `weights` identifies those of the encoder, `corpus_sha256` the passages;
+    `prefixes` names the family whose prefixes were used."""
 
     encoder: EncoderSettings
     weights: str
@@ -63,6 +74,7 @@ class DenseManifest:
     passages: Annotated[int, Field(ge=0, lt=1 << 40)]
     corpus_sha256: str
     graph: bool
+    prefixes: str = ""
     kind: Literal["dense"] = "dense"
     format: int = FORMAT
 
@@ -70,6 +82,7 @@ class DenseManifest:
     def fingerprint(self) -> str:
         """Changes with the corpus, the encoder and its weights, and the precision, not with the model's folder."""
         parts = asdict(self) | {"encoder": {**asdict(self.encoder), "model": ""}}
+        del parts["prefixes"]  # the prefixes themselves are in the encoder's settings
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
     @classmethod
@@ -253,9 +266,11 @@ class _Build:
             passages=done,
             corpus_sha256=corpus.hexdigest(),
             graph=done >= GRAPH_FROM,
+            prefixes=self._dense.encoder.prefixes,
         )
-        if manifest.graph:
-            with writing(self._folder, _KEPT):
+        with writing(self._folder, _KEPT):
+            StoredPassages(self._folder, done).write_ids()
+            if manifest.graph:
                 self._graph.save(str(self._folder / GRAPH))
         write_json(self._folder / MANIFEST, asdict(manifest), durable=True, then=_KEPT)
         write_checksums(self._folder)
@@ -268,7 +283,7 @@ def graph(dimensions: int) -> Any:
         from usearch.index import Index
     except ImportError as error:
         raise InputError("dense indexes need usearch: pip install 'r1searcher[dense]'") from error
-    return Index(ndim=dimensions, metric="cos", dtype="i8", connectivity=16, expansion_add=128)
+    return Index(ndim=dimensions, metric="cos", dtype="i8", connectivity=32, expansion_add=256)
 
 
 def packed(
@@ -279,6 +294,54 @@ def packed(
         return vectors.astype(kind), None
     scales = np.maximum(np.abs(vectors).max(axis=1, keepdims=True), np.finfo(np.float32).tiny) / 127
     return np.rint(vectors / scales).astype(np.int8), scales[:, 0].astype(np.float32)
+
+
+class StoredPassages:
+    """The passages of an index by ordinal, mapped into memory."""
+
+    def __init__(self, folder: Path, passages: int) -> None:
+        self._folder = folder
+        self._ends = np.memmap(folder / ENDS, "<u8", "r", shape=(passages,))
+        self._encoded = np.memmap(folder / PASSAGES, np.uint8, "r")
+
+    def __getitem__(self, ordinal: int) -> Passage:
+        if not 0 <= ordinal < len(self._ends):
+            raise IndexError(ordinal)
+        start = int(self._ends[ordinal - 1]) if ordinal else 0
+        return decode(self._encoded[start : int(self._ends[ordinal])].tobytes())
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __iter__(self) -> Iterator[Passage]:
+        """In corpus order."""
+        return map(self.__getitem__, range(len(self._ends)))
+
+    def write_ids(self) -> None:
+        hashes = np.fromiter((_hash_of(passage.id) for passage in self), np.uint64, len(self._ends))
+        order = np.argsort(hashes, kind="stable")  # equal ids stay in corpus order
+        np.stack([hashes[order], order.astype(np.uint64)]).astype("<u8").tofile(self._folder / IDS)
+
+    def with_id(self, id_: str) -> Passage | None:
+        """The first passage with an id. Raises `FileNotFoundError` for an index that was built without ids."""
+        hashes, ordinals = np.memmap(self._folder / IDS, "<u8", "r", shape=(2, len(self._ends)))
+        wanted = np.uint64(_hash_of(id_))
+        for place in range(int(np.searchsorted(hashes, wanted)), len(hashes)):
+            if hashes[place] != wanted:
+                break
+            if (passage := self[int(ordinals[place])]).id == id_:
+                return passage
+        return None
+
+
+def passages_of(folder: Path) -> StoredPassages:
+    """The passages of a finished index, every file of it checked, without its encoder. Raises `InputError`."""
+    IndexFiles(folder, has_checksums(folder))
+    return StoredPassages(folder, DenseManifest.read(folder).passages)
+
+
+def _hash_of(id_: str) -> int:
+    return int.from_bytes(hashlib.blake2b(id_.encode("utf-8", "replace"), digest_size=8).digest())
 
 
 class StoredVectors:
@@ -292,5 +355,10 @@ class StoredVectors:
 
     def rows(self, which: slice | npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Shape (rows, dimensions), for a range or for ordinals."""
-        rows: npt.NDArray[np.float32] = self._vectors[which].astype(np.float32)
+        rows: npt.NDArray[np.float32] = self._vectors[which].astype(np.float32, copy=False)
         return rows if self._scales is None else rows * self._scales[which, None]
+
+    def cosines(self, which: slice | npt.NDArray[np.int64], vector: npt.NDArray[np.float32]) -> Any:
+        """Shape (rows,), with a vector of length 1."""
+        products = self._vectors[which].astype(np.float32, copy=False) @ vector
+        return products if self._scales is None else products * self._scales[which]

@@ -1,6 +1,7 @@
 """Fills Elasticsearch or OpenSearch: loads passages into an index that gets its name when it is complete."""
 
 import json
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,10 +17,11 @@ from r1searcher.common.retry import RetryPolicy
 from r1searcher.common.terminal import visible
 from r1searcher.corpora.passage import Passage
 from r1searcher.errors import InputError, R1Error, RetrieverError
-from r1searcher.retrieval.elastic.indexes import META, Source, generations, indexes, unfinished
+from r1searcher.retrieval.elastic.indexes import META, VECTOR, Source, generations, indexes, unfinished
 from r1searcher.retrieval.elastic.server import Address, Connection, error_of, read, refusal
-from r1searcher.retrieval.indexing.base import IndexOptions
+from r1searcher.retrieval.indexing.base import DenseOptions, IndexOptions
 from r1searcher.retrieval.indexing.manifest import CorpusHash, Manifest, encode
+from r1searcher.retrieval.neural.text import text_of
 
 T = TypeVar("T")
 
@@ -91,6 +93,7 @@ class _Progress(BaseModel):
     settings: dict[str, Any]
     passages: Annotated[int, Field(ge=0)]
     sha256: str
+    vectors: dict[str, Any] | None = None
 
 
 class ElasticsearchIndexer:
@@ -103,6 +106,7 @@ class ElasticsearchIndexer:
         self._options = options
 
     def check(self) -> None:
+        _refuse_precision(self._options)
         check_target(self._url, self._options.overwrite)
 
     def index(self, passages: Iterable[Passage], on_progress: Callable[[int], None]) -> Manifest:
@@ -125,11 +129,17 @@ def load(
     Raises `InputError` before anything is sent, then `RetrieverError`.
     """
     options = options or IndexOptions()
+    _refuse_precision(options)
     address = Address.parse(url)
     with closing(address.connect()) as connection:
         _refuse_name_in_use(connection, address, options.overwrite)
         target = _Load(connection, address, options, retry_timeout_s)
         return target.run(passages, threads, on_progress)
+
+
+def _refuse_precision(options: IndexOptions) -> None:
+    if options.dense and options.dense.vectors == "float16":
+        raise InputError("Elasticsearch has no vectors in float16: add --vectors float32 or --vectors int8.")
 
 
 def check_target(url: str, overwrite: bool) -> None:
@@ -152,6 +162,30 @@ def _refuse_name_in_use(connection: Connection, address: Address, overwrite: boo
         )
 
 
+class _Vectors:
+    """Makes the vectors of passages; for many threads."""
+
+    def __init__(self, dense: DenseOptions) -> None:
+        from r1searcher.retrieval.elastic.vectors import VectorsLabel  # imports numpy
+        from r1searcher.retrieval.neural.encoder import Encoder
+
+        assert dense.vectors != "float16"
+        self._encoder = encoder = Encoder(
+            dense.encoder, device=dense.device, batch_size=dense.batch_size, remote_code=dense.trust_remote_code
+        )
+        self._lock = threading.Lock()
+        label = VectorsLabel(
+            encoder=dense.encoder, weights=encoder.weights, dimensions=encoder.dimensions, vectors=dense.vectors
+        )
+        self.made_with, self.field = asdict(label), label.field
+
+    def of(self, chunk: Sequence[Passage]) -> list[dict[str, list[float]]]:
+        """The field of each document."""
+        with self._lock:
+            vectors = self._encoder.passages(list(map(text_of, chunk)))
+        return [{VECTOR: vector} for vector in vectors.astype(float).round(7).tolist()]
+
+
 class _Load:
     """A load in progress into one index that does not have an alias yet."""
 
@@ -159,6 +193,7 @@ class _Load:
         self._connection = connection
         self._address = address
         self._settings = settings = options.settings
+        self._vectors = _Vectors(options.dense) if options.dense else None
         self._retries = RetryPolicy(deadline=retry_timeout_s, first_pause=0.2, longest_pause=5.0)
         begun = unfinished(connection, address)
         if options.restart:
@@ -169,12 +204,14 @@ class _Load:
             "settings": asdict(settings),
             "passages": 0,
             "sha256": CorpusHash().hexdigest(),
+            "vectors": self._vectors and self._vectors.made_with,
         }
         if begun:
-            self._index, progress = list(begun.items())[-1]
-            self._progress = read(address, _Progress, progress).model_dump()
-            if self._progress["settings"] != asdict(settings):
+            self._index, begun_with = list(begun.items())[-1]
+            progress = read(address, _Progress, begun_with).model_dump()
+            if any(progress[key] != self._progress[key] for key in ("settings", "vectors")):
                 raise self._other_corpus()
+            self._progress = progress
         else:
             last = max((int(index[-6:]) for index in generations(connection, address)), default=0)
             self._index = f"{address.name}-{last + 1:06d}"
@@ -191,6 +228,8 @@ class _Load:
             fields |= {"title": both, "text": both, "contents": terms}
         else:
             fields |= {"title": terms, "text": terms}
+        if self._vectors:
+            fields[VECTOR] = self._vectors.field
         similarity = {"type": "BM25", "k1": self._settings.k1, "b": self._settings.b}
         settings = {
             "number_of_shards": shards,
@@ -198,7 +237,12 @@ class _Load:
             "refresh_interval": "-1",
             "similarity": {"default": similarity},
         }
-        mappings = {"dynamic": "strict", "properties": fields, "_meta": {META: self._progress}}
+        mappings = {
+            "dynamic": "strict",
+            "_source": {"excludes": [VECTOR] if self._vectors else []},  # the text of vectors is several times larger
+            "properties": fields,
+            "_meta": {META: self._progress},
+        }
         body = {"settings": settings, "mappings": mappings}
         self._connection.request("PUT", f"/{self._index}", body, wait_for_active_shards="0")
 
@@ -288,8 +332,9 @@ class _Load:
     def _send(self, chunk: Sequence[Passage], first: int) -> None:
         """Creates the documents of one chunk. Those of an earlier try are compared, not written again."""
         rows: list[bytes] = []
-        for ordinal, passage in enumerate(chunk, first):
-            document = {"ordinal": ordinal, "id": passage.id, "title": passage.title, "text": passage.text}
+        vectors = self._vectors.of(chunk) if self._vectors else [{}] * len(chunk)
+        for ordinal, (passage, vector) in enumerate(zip(chunk, vectors, strict=True), first):
+            document = {"ordinal": ordinal, "id": passage.id, "title": passage.title, "text": passage.text, **vector}
             rows.append(f'{{"create":{{"_id":"{ordinal}"}}}}'.encode())
             rows.append(json.dumps(document, ensure_ascii=False).encode())
         kinds = self._retried(lambda: self._bulk(rows))

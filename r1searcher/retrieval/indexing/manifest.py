@@ -68,7 +68,7 @@ class Manifest:
     @classmethod
     def from_json(cls, row: object, where: str) -> "Manifest":
         """Raises `InputError` for a manifest of another version of this software, or of something else."""
-        if isinstance(row, dict) and row.get("kind") == "dense":
+        if kind_in(row) == "dense":
             folder = Path(where).parent
             raise InputError(f"{folder} is a dense index: write dense:{folder}")
         format_ = row.get("format") if isinstance(row, dict) else None
@@ -142,6 +142,20 @@ def manifest_row(folder: Path) -> Any:
         return parse_json(read_text(path, "the index manifest"))
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}): build the index again with `r1s index-corpus`.") from error
+
+
+def kind_in(row: object) -> str:
+    """The kind of engine that a manifest is of. That of BM25 does not name it."""
+    kind = row.get("kind") if isinstance(row, dict) else None
+    return kind if isinstance(kind, str) else "bm25"
+
+
+def kind_of_index(folder: Path) -> str:
+    """The kind of engine that made the index in a folder; BM25 where there is none, or its manifest cannot be read."""
+    try:
+        return kind_in(manifest_row(folder)) if is_index(folder) else "bm25"
+    except (FileError, InputError, ValueError):  # opening it reports the error; ValueError: a NUL in the name
+        return "bm25"
 
 
 def read_manifest(folder: Path) -> Manifest:

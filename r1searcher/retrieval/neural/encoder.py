@@ -16,13 +16,20 @@ from r1searcher.retrieval.neural.loading import forward_passes, import_torch, lo
 Pooling = Literal["mean", "cls", "last"]
 Vectors = npt.NDArray[np.float32]
 
-_FAMILIES: tuple[tuple[str, Pooling, str, str], ...] = (
-    ("multilingual-e5-large-instruct", "mean", "", ""),
-    ("e5-", "mean", "query: ", "passage: "),
-    ("bge-m3", "cls", "", ""),
-    ("bge-", "cls", "Represent this sentence for searching relevant passages: ", ""),
+_PREFIXES = {
+    "none": ("", ""),
+    "e5": ("query: ", "passage: "),
+    "bge": ("Represent this sentence for searching relevant passages: ", ""),
+}
+"""The prefixes of queries and passages in the model cards of a family."""
+
+_FAMILIES: tuple[tuple[str, Pooling, str], ...] = (
+    ("multilingual-e5-large-instruct", "mean", "none"),
+    ("e5-", "mean", "e5"),
+    ("bge-m3", "cls", "none"),
+    ("bge-", "cls", "bge"),
 )
-"""Part of a model's name, its pooling, and the prefixes of queries and passages in its model card."""
+"""Part of a model's name, its pooling, and the family of its prefixes."""
 
 _ENDS = 1 << 20
 """Bytes at both ends of a file of weights that identify it, together with its size."""
@@ -37,6 +44,20 @@ class EncoderSettings:
     query_prefix: str = ""
     passage_prefix: str = ""
     max_length: int = 512
+
+    @property
+    def prefixes(self) -> str:
+        """The family whose prefixes these are (e5, bge), none, or other."""
+        own = (self.query_prefix, self.passage_prefix)
+        return next((name for name, prefixes in _PREFIXES.items() if prefixes == own), "other")
+
+    @property
+    def summary(self) -> str:
+        """The settings in a line, for people."""
+        prefixes = f"prefixes {self.prefixes}"
+        if self.prefixes != "none":
+            prefixes += f" ({self.query_prefix!r} for queries, {self.passage_prefix!r} for passages)"
+        return f"{self.model}: pooling {self.pooling}, {prefixes}, at most {self.max_length} tokens"
 
 
 def settings_for(
@@ -60,10 +81,12 @@ def settings_for(
     prompts = prompts if isinstance(prompts, dict) else {}
     own_length = (_file(model, "sentence_bert_config.json") or {}).get("max_seq_length")
     name = Path(model).name.lower()
-    family = next((family for family in _FAMILIES if family[0] in name), ("", "mean", "", ""))
+    family = next((family for family in _FAMILIES if family[0] in name), ("", "mean", "none"))
     prefixes = [
         given if given is not None else str(prompts.get(role) or usual)
-        for given, role, usual in ((query_prefix, "query", family[2]), (passage_prefix, "document", family[3]))
+        for given, role, usual in zip(
+            (query_prefix, passage_prefix), ("query", "document"), _PREFIXES[family[2]], strict=True
+        )
     ]
     return EncoderSettings(
         model=model,

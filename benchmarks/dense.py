@@ -93,6 +93,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=[*PARTS, "faiss"], default=PARTS)
     parser.add_argument("--scale", type=int, default=1_000_000)
     parser.add_argument("--bfloat16", action="store_true")
+    parser.add_argument("--no-sentences", action="store_true", help="speed and faiss: the passages alone")
     parser.add_argument("--child", choices=["build", "search", "usearch", "faiss"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if {os.environ.get(name) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")} != {"1"}:
@@ -303,6 +304,8 @@ class Bench:
 
     def everything(self) -> tuple[list[Passage], Vectors]:
         """Passages, then their sentences, with vectors."""
+        if self._arguments.no_sentences:
+            return self._passages, self.of_passages()
         sentences = [
             Passage(f"{passage.id}.{number}", "", sentence)
             for passage in self._passages

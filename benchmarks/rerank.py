@@ -4,7 +4,7 @@
 
 ENCODER is a Hugging Face folder (all-MiniLM-L6-v2, for example), which gets a new head with one output; INDEX is a BM25
 index of CORPUS. A training example is a query with one passage that answers it, `--negatives` that do not, of the first
-20 by BM25, and `--others` from anywhere, which are easier to tell apart:
+20 by BM25, and `--others` from anywhere, which are easier to distinguish:
 
 - a question of --train, and a passage that contains a gold answer;
 - a sentence of a passage, and the rest of this passage; `--sentences` of them.

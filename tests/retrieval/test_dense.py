@@ -348,7 +348,7 @@ def test_prefixes_are_named_by_their_family(model: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--to", "es://127.0.0.1:9/x", "--dense", "m"), "cannot be filled with vectors"),
+        (("--to", "opensearch://127.0.0.1:9/x", "--dense", "m"), "cannot be filled with vectors"),
         (("--to", "dense:x"), "add --dense MODEL"),
         (("--to", "x", "--dense", "/no/such/model"), "cannot be loaded"),
     ],

@@ -156,7 +156,15 @@ def watch_rules() -> str:
 def checks() -> str:
     from r1searcher.checks.runner import CHECKS
 
-    rows = ((code(name), ", ".join(CHECKS[name].stages), CHECKS[name].run.__doc__ or "") for name in CHECKS.builtin)
+    found = ((name, CHECKS[name]) for name in CHECKS.builtin)
+    rows = (
+        (
+            code(name) + " (`r1s check`)" * check.thorough,
+            ", ".join(check.stages),
+            " ".join((check.run.__doc__ or "").split()),
+        )
+        for name, check in found
+    )
     return table(("check", "stages", "passes if"), rows)
 
 

@@ -59,6 +59,7 @@ OPTIONS = {
     "stage1": f"{RL} --steps --from",
     "stage2": f"{RL} --steps --from",
     "train": RL,
+    "check": f"{RL} --stage --queries --json",
     "plan": f"{RUN} --nodes --gpus --gpu-memory --json",
     "demo": "--output --seed --contrast --set",
     "data r1-searcher": "--to --from",

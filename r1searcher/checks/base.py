@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from r1searcher.config.settings import STAGES, Settings, Stage
 from r1searcher.engine.topology import Topology
@@ -30,13 +31,14 @@ RL_STAGES: tuple[Stage, ...] = ("stage1", "stage2")
 
 class Status(StrEnum):
     OK = "ok"
+    WARNING = "warning"
     PROBLEM = "problem"
     SKIPPED = "skipped"
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """The result of one check. `message` is the problem, or why the check was skipped; otherwise empty."""
+    """The result of one check. `message` is the problem, what was found, or why the check was skipped."""
 
     name: str
     status: Status
@@ -68,10 +70,24 @@ class StageInputs:
     prompts: Sequence[str] = ()
     """One prompt per question of `train`, in their order."""
 
+    tokenizer: Any = None
+    """Of transformers, of the model."""
+
+    queries: int = 20
+    """Searches that thorough checks may make."""
+
     @property
     def run(self) -> RunFolder:
         """The folder of the stage's run, which may not exist yet."""
         return RunFolder(Path(self.settings.output, self.settings.name or self.stage).resolve())
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a check found that is not a problem: a sentence about what is in order, and warnings."""
+
+    said: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 class Skip(Exception):
@@ -83,11 +99,13 @@ class Check:
     """One item. `run` raises an `R1Error` for a problem, and `Skip` if there is nothing to check.
 
     `costly` items (a download, a tokenizer) run after the others, and only if none of those found a problem.
+    `thorough` ones run only in `r1s check`, not before a stage.
     """
 
-    run: Callable[[StageInputs], None]
+    run: Callable[[StageInputs], Found | None]
     stages: tuple[Stage, ...] = STAGES
     costly: bool = False
+    thorough: bool = False
 
 
 def require_setting(key: str, value: str, what: str) -> None:

@@ -49,6 +49,7 @@ def _rendered(inputs: StageInputs, questions: Sequence[Question], protocol: Epis
         tokenizer = load_tokenizer(inputs.model, model.trust_remote_code)
     except InputError as error:
         raise InputError(f"model.path: {error}") from error
+    inputs.tokenizer = tokenizer
     ours = HuggingFaceTokenizer(tokenizer)
     make = PromptMaker(inputs.prompt, protocol, model.chat_template, tokenizer, ours.special_tokens)
     prompts = [make(question.text) for question in questions]

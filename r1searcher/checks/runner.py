@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from r1searcher.checks.base import Check, CheckResult, Skip, StageInputs, Status
+from r1searcher.checks.base import Check, CheckResult, Found, Skip, StageInputs, Status
 from r1searcher.common.registry import Registry
 from r1searcher.errors import InputError, R1Error
 
@@ -14,6 +14,8 @@ CHECKS: Registry[Check] = Registry(
         "reward": "r1searcher.checks.reward:reward",
         "training-data": "r1searcher.checks.data:training_data",
         "held-out-data": "r1searcher.checks.data:held_out_data",
+        "gold-answers": "r1searcher.checks.data:gold_answers",
+        "overlap": "r1searcher.checks.data:held_out_overlap",
         "questions-per-step": "r1searcher.checks.data:questions_per_step",
         "algorithm": "r1searcher.checks.reward:algorithm",
         "watch-rules": "r1searcher.checks.watch:rules",
@@ -29,6 +31,11 @@ CHECKS: Registry[Check] = Registry(
         "prompt": "r1searcher.checks.model:prompt",
         "traces": "r1searcher.checks.data:traces",
         "prompts": "r1searcher.checks.model:prompts",
+        "instruction": "r1searcher.checks.tokenizer:instruction",
+        "tokenizer": "r1searcher.checks.tokenizer:tokenizer",
+        "corpus": "r1searcher.checks.retriever:corpus",
+        "context": "r1searcher.checks.episodes:context",
+        "reward-cases": "r1searcher.checks.episodes:reward_cases",
         "disk": "r1searcher.checks.space:disk",
         "host-memory": "r1searcher.checks.space:host",
         "cluster": "r1searcher.checks.cluster:cluster",
@@ -38,9 +45,13 @@ CHECKS: Registry[Check] = Registry(
 """In the order in which their problems are reported."""
 
 
-def run_checks(inputs: StageInputs) -> Iterator[CheckResult]:
+def run_checks(inputs: StageInputs, *, thorough: bool = False) -> Iterator[CheckResult]:
     """Runs every item of the stage and yields its result as soon as it is known; costly items come last."""
-    items = [(name, check) for name, check in CHECKS.items() if inputs.stage in check.stages]
+    items = [
+        (name, check)
+        for name, check in CHECKS.items()
+        if inputs.stage in check.stages and (thorough or not check.thorough)
+    ]
     passed = True
     for name, check in sorted(items, key=lambda item: item[1].costly):
         if check.costly and not passed:
@@ -53,12 +64,14 @@ def run_checks(inputs: StageInputs) -> Iterator[CheckResult]:
 
 def _result(name: str, check: Check, inputs: StageInputs) -> CheckResult:
     try:
-        check.run(inputs)
+        found = check.run(inputs) or Found()
     except Skip as skip:
         return CheckResult(name, Status.SKIPPED, str(skip))
     except R1Error as error:
         return CheckResult(name, Status.PROBLEM, str(error))
-    return CheckResult(name, Status.OK)
+    if found.warnings:
+        return CheckResult(name, Status.WARNING, "; ".join(found.warnings))
+    return CheckResult(name, Status.OK, found.said)
 
 
 def require_checks(inputs: StageInputs) -> None:

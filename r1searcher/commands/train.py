@@ -1,7 +1,7 @@
 """Commands that train."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -54,6 +54,19 @@ def train(options: RLOptions) -> None:
     from r1searcher.stages.chain import run_chain
 
     run_chain(options.source())
+
+
+@_command
+def check(
+    options: RLOptions,
+    stage: Annotated[Literal["sft", "stage1", "stage2"], typer.Option(help="sft, stage1 or stage2.")] = "stage1",
+    queries: Annotated[int, typer.Option(min=2, help="Searches that the checks of the retriever may make.")] = 20,
+    json_: JsonObject = False,
+) -> None:
+    """Check machine, data, tokenizer, retriever and reward of a stage, without training. A line per item."""
+    from r1searcher.checks.command import run_check
+
+    run_check(options.source(), stage, queries=queries, as_json=json_)
 
 
 @_command

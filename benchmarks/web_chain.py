@@ -12,8 +12,8 @@ passages as were requested; each passage is the summary of its page, or of its s
 try, which the spans count.
 
 The bar is the throughput that the latencies allow: episodes in flight / (mean seconds of a search alone, without
-failures, x (1 + retries)); retries are the repeated requests per request. The throughput is that of the time in which
-so many episodes are in flight, up to the start of the last one: what follows depends on the length of the run alone.
+failures, x (1 + retries)); retries are the repeated requests per request. Throughput is measured from the moment at
+which all of them are in flight to the start of the last episode: what follows depends on the length of the run alone.
 The first episodes start within --spread seconds, since generation takes each of them another time; with 0 all of them
 search, fetch and summarize at the same moments. Prints Markdown tables.
 """

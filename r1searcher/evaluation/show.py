@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from r1searcher.common import terminal
 from r1searcher.common.terminal import SafeConsole, outside
@@ -83,7 +84,7 @@ class Browser:
         row = self.rows[number]
         parts = ", ".join(f"{name} {value:g}" for name, value in dict(row.get("parts", {})).items())
         head = f"{number + 1} of {len(self.rows)} · {self.records.group_of(row)}" + (f" · {parts}" if parts else "")
-        return outside(f"{head}\n", "bold cyan").append_text(trajectory_text(row)).append("\n")
+        return Text.assemble(outside(f"{head}\n", "bold cyan"), trajectory_text(row), "\n")
 
     def group(self, number: int) -> RenderableType:
         """The samples of an episode's question, the highest reward first."""

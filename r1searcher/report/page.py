@@ -14,7 +14,7 @@ from typing import Any
 
 from r1searcher.report.contents import Records, Report, Row
 from r1searcher.report.figures import curves, every_curve, interval_plot, legend, searches_plot
-from r1searcher.report.packed import CHUNK, chunks, pack
+from r1searcher.report.packed import CHUNK, SHARED, pack, pack_trajectories
 from r1searcher.report.predictions import Prediction
 from r1searcher.report.scoring import MetricSummary, Scored
 from r1searcher.report.tables import counts, metrics_of, name_of, step_cells
@@ -26,6 +26,7 @@ def render_page(report: Report) -> str:
     records = report.records
     rows = zip(records.trajectories, report.predictions, report.scored, strict=True)
     trajectories = [_entry(records, row, prediction, scored) for row, prediction, scored in rows]
+    packed = pack_trajectories(records.trajectories)
     script, style = _file("page.js"), _file("page.css")
     return _filled(
         _file("page.html"),
@@ -48,11 +49,14 @@ def render_page(report: Report) -> str:
             "group": records.grouped_by,
             "data": pack(trajectories),
             "chunk_size": str(CHUNK),
-            "chunks": "\n".join(
-                f'<script type="text/plain" class="chunk">{chunk}</script>' for chunk in chunks(records.trajectories)
-            ),
+            "shared_size": str(SHARED),
+            "blocks": _blocks("chunk", packed.chunks) + _blocks("shared", packed.shared),
         },
     )
+
+
+def _blocks(kind: str, blocks: Sequence[str]) -> str:
+    return "".join(f'<script type="text/plain" class="{kind}">{block}</script>\n' for block in blocks)
 
 
 def _file(name: str) -> str:

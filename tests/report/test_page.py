@@ -1,6 +1,7 @@
 """The report page in a real headless browser."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from r1searcher.errors import InputError
 from r1searcher.evaluation.predictions import from_text
 from r1searcher.evaluation.reports import records_of
 from r1searcher.report.contents import Records, report_of, side_by_side
+from r1searcher.report.packed import unpack
 from r1searcher.report.page import render_page
 from r1searcher.runs.records import to_row
 from tests.report.browser import CHROMIUM, DRIVER, Browser, headless
+from tests.report.pages import trajectories_in
 
 needs_browser = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="no Chromium with its driver: apt install chromium chromium-driver"
@@ -245,14 +248,22 @@ def test_a_run_and_an_evaluation_are_not_put_side_by_side() -> None:
         side_by_side({"a": report_of(run_records("a", 1.0)), "b": report_of(records_of({"model": "m"}, rows()))})
 
 
-def test_a_page_holds_equal_texts_once_per_chunk() -> None:
-    long = "".join(str(number * 7919 % 1009) for number in range(20_000))
-    texts = [f"{long} {number}" for number in range(2)]
-    sizes = [
-        len(page_of([to_row(from_text(texts[number % kinds], ("Oslo",), "So"), dataset="d") for number in range(32)]))
-        for kinds in (1, 2)
-    ]
-    assert sizes[1] < 2.5 * sizes[0]
+PASSAGE = "Oslo is the capital of Norway, and has been since the country became independent."
+
+
+@needs_browser
+def test_a_passage_of_many_trajectories_is_stored_once_and_shown_in_each(browser: Browser, tmp_path: Path) -> None:
+    texts = [f"{SEARCH.format(PASSAGE)}So {number}.\n\n" for number in range(100)]
+    page = page_of([to_row(from_text("Where?", ("Oslo",), text), dataset="d", id=n) for n, text in enumerate(texts)])
+    read_back = ["".join(text for _, text, _ in one["segments"][1:]) for one in trajectories_in(page)]
+    assert read_back == texts
+    file = tmp_path / "shared.html"
+    file.write_text(page, encoding="utf-8")
+    browser.open(file)
+    assert PASSAGE in read(browser, 99)
+    assert "So 99." in read(browser, 99)
+    blocks = [unpack(block) for block in re.findall(r'<script type="text/plain"[^>]*>(.*?)</script>', page)]
+    assert json.dumps(blocks).count(PASSAGE) == 2  # in the query and in the passage
 
 
 @needs_browser

@@ -3,8 +3,6 @@
 const list = document.getElementById("list");
 const reading = document.getElementById("reading");
 const packed = document.getElementById("data");
-const blocks = document.querySelectorAll("script.chunk");
-const size = Number(packed.dataset.chunk);
 const filters = {
   right: (row) => [row.verdict],
   searches: (row) => [String(row.searches)],
@@ -28,16 +26,32 @@ async function unpack(text) {
   return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
 }
 
-const chunks = new Map();
+function reader(kind, most) {
+  // Blocks are read when they are needed; the last ones are kept.
+  const blocks = document.querySelectorAll(`script.${kind}`);
+  const read = new Map();
+  return (number) => {
+    if (!read.has(number)) {
+      if (read.size >= most) read.delete(read.keys().next().value);
+      read.set(number, unpack(blocks[number].textContent));
+    }
+    return read.get(number);
+  };
+}
+
+const chunk = reader("chunk", 16);
+const shared = reader("shared", 256);
+const inChunk = Number(packed.dataset.chunk);
+const inShared = Number(packed.dataset.shared);
+
 async function segments(index) {
-  // A chunk is read when one of its trajectories is shown; the last ones are kept.
-  const number = Math.floor(index / size);
-  if (!chunks.has(number)) {
-    if (chunks.size > 16) chunks.delete(chunks.keys().next().value);
-    chunks.set(number, unpack(blocks[number].textContent));
-  }
-  const { texts, rows: inside } = await chunks.get(number);
-  return inside[index % size].map(([author, text, tokens]) => [author, texts[text], tokens]);
+  const { lines, rows: inside } = await chunk(Math.floor(index / inChunk));
+  const line = async (number) =>
+    number >= 0 ? lines[number] : (await shared(Math.floor((-1 - number) / inShared)))[(-1 - number) % inShared];
+  const text = async (numbers) => (await Promise.all(numbers.map(line))).join("");
+  return Promise.all(
+    inside[index % inChunk].map(async ([author, numbers, tokens]) => [author, await text(numbers), tokens]),
+  );
 }
 
 function choices() {

@@ -272,5 +272,11 @@ def test_a_thousand_trajectories_are_all_there(browser: Browser, tmp_path: Path)
     file = tmp_path / "many.html"
     file.write_text(page_of(many), encoding="utf-8")
     browser.open(file)
-    assert browser.run("return document.querySelectorAll('#list button').length") == 1000
+    listed = "return document.querySelectorAll('#list li:not(.more) button').length"
+    assert browser.run("return document.getElementById('count').textContent") == "1000 of 1000 trajectories"
+    assert browser.run(listed) == 500
+    assert browser.run("return document.querySelector('#list .more').textContent") == "500 more"
+    browser.run("document.querySelector('#list .more button').click()")
+    assert browser.run(listed) == 1000
+    assert browser.run("return document.querySelector('#list .more')") is None
     assert browser.run("return document.documentElement.dataset.ready !== undefined")

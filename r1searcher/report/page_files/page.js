@@ -11,9 +11,11 @@ const filters = {
   group: (row) => [row.group],
 };
 let rows = [];
-let buttons = [];
+let fitting = []; // indexes of the rows that pass the filters
+let buttons = new Map(); // of those listed, by index
 let shown = -1;
 let side = false;
+const AT_ONCE = 500;
 
 function element(tag, properties = {}, ...children) {
   const node = Object.assign(document.createElement(tag), properties);
@@ -74,34 +76,46 @@ function summary(row) {
   return `${earned}${row.searches} searches · ${row.stop} · F1 ${row.f1.toFixed(2)}`;
 }
 
-function listed() {
-  const all = document.createDocumentFragment();
-  buttons = rows.map((row, index) => {
-    const dot = element("span", { className: `dot ${row.verdict}` });
-    const small = element("small", { textContent: summary(row) });
-    const button = element("button", { type: "button" }, dot, row.question, document.createElement("br"), small);
-    button.addEventListener("click", () => {
-      show(index);
-      reading.scrollIntoView();
-    });
-    all.append(element("li", {}, button));
-    return button;
+function entry(index) {
+  const row = rows[index];
+  const dot = element("span", { className: `dot ${row.verdict}` });
+  const small = element("small", { textContent: summary(row) });
+  const button = element("button", { type: "button" }, dot, row.question, document.createElement("br"), small);
+  if (index === shown) button.setAttribute("aria-current", "true");
+  button.addEventListener("click", () => {
+    show(index);
+    reading.scrollIntoView();
   });
-  list.append(all);
+  buttons.set(index, button);
+  return element("li", {}, button);
+}
+
+function listMore() {
+  // Thousands of entries at once would take the browser seconds.
+  list.querySelector("li.more")?.remove();
+  const next = fitting.slice(buttons.size, buttons.size + AT_ONCE);
+  list.append(...next.map(entry));
+  const left = fitting.length - buttons.size;
+  if (!left) return;
+  const button = element("button", { type: "button", textContent: `${left} more` });
+  button.addEventListener("click", listMore);
+  list.append(element("li", { className: "more" }, button));
 }
 
 function filter() {
   const words = document.getElementById("words").value.toLowerCase();
-  const wanted = Object.keys(filters).map((id) => [id, document.getElementById(id).value]);
-  let fitting = 0;
-  rows.forEach((row, index) => {
-    const fits =
-      wanted.every(([id, value]) => value === "" || filters[id](row).includes(value)) &&
-      row.question.toLowerCase().includes(words);
-    buttons[index].parentElement.hidden = !fits;
-    fitting += fits;
-  });
-  document.getElementById("count").textContent = `${fitting} of ${rows.length} trajectories`;
+  const wanted = Object.keys(filters)
+    .map((id) => [id, document.getElementById(id).value])
+    .filter(([, value]) => value !== "");
+  fitting = [...rows.keys()].filter(
+    (index) =>
+      wanted.every(([id, value]) => filters[id](rows[index]).includes(value)) &&
+      rows[index].question.toLowerCase().includes(words),
+  );
+  buttons = new Map();
+  list.replaceChildren();
+  listMore();
+  document.getElementById("count").textContent = `${fitting.length} of ${rows.length} trajectories`;
 }
 
 function marked(text, gold_answers) {
@@ -165,8 +179,8 @@ function samples(row, index) {
 
 async function show(index) {
   const row = rows[index];
-  if (shown >= 0) buttons[shown].removeAttribute("aria-current");
-  buttons[index].setAttribute("aria-current", "true");
+  buttons.get(shown)?.removeAttribute("aria-current");
+  buttons.get(index)?.setAttribute("aria-current", "true");
   shown = index;
   const [group, line] = samples(row, index);
   const several = side && group.length > 1;
@@ -188,7 +202,6 @@ async function column(index) {
 async function start() {
   rows = await unpack(packed.textContent);
   choices();
-  listed();
   filter();
   if (rows.length) await show(0);
   document.documentElement.dataset.ready = String(Math.round(performance.now()));

@@ -200,3 +200,21 @@ def test_evaluate_by_url_then_score_and_compare(light: Light) -> None:
     assert "EM" in light.run("report", "a")
     assert "EM" in light.run("score", "a/predictions.jsonl")
     assert "EM" in light.run("compare", "a/predictions.jsonl", "b/predictions.jsonl")
+
+
+def test_data_and_what_reads_runs(light: Light) -> None:
+    """The episodes of an evaluation are those of a step of a run here."""
+    light.run("evaluate", light.model, "--dataset", "questions.jsonl", "--retriever", "index", "--to", "read")
+    episodes = light.folder / "runs/one/trajectories/step-000001/worker.jsonl"
+    episodes.parent.mkdir(parents=True)
+    shutil.copy(light.folder / "read/predictions.jsonl", episodes)
+    (light.folder / "runs/one/manifest.json").write_text('{"stage": "stage2", "settings_sha256": "0"}')
+    (light.folder / "runs/one/config.toml").write_text("")
+    assert "6 traces of 6 questions" in light.run("data", "traces", "read", "--to", "traces.jsonl")
+    assert "6 rows" in light.run("simulate", "prepare", "runs/one", "--to", "simulator.jsonl", "--no-balance")
+    light.run("data", "split", "questions.jsonl", "--part", "few=2", "--part", "rest", "--to", "parts")
+    light.run("data", "merge", "parts/few.jsonl", "parts/rest.jsonl", "--to", "merged.jsonl")
+    assert len((light.folder / "merged.jsonl").read_text().splitlines()) == len(CAPITALS)
+    assert "stage2" in light.run("runs")
+    assert json.loads(light.run("rescore", "runs/one", "--recipe", "paper", "--json"))
+    assert "Oslo" in light.run("show", "read", "--words", "Norway")

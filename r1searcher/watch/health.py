@@ -5,7 +5,7 @@ the first steps, and where a metric is not reported.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from statistics import fmean, median
 
@@ -20,16 +20,19 @@ _SIGMA = 1.4826
 
 
 def _means(rows: Rows, names: Sequence[str]) -> list[float]:
-    """The mean of the sum of `names` over each `WINDOW` consecutive steps; empty if a step does not report one."""
-    if any(name not in row for row in rows for name in names):
-        return []
-    sums = [sum(row[name] for name in names) for row in rows]
+    """The mean of the sum of `names` over each `WINDOW` consecutive steps that report finite values of all of them."""
+    sums = [sum(row[name] for name in names) for row in rows if all(_is_finite(row, name) for name in names)]
     return [fmean(sums[end - WINDOW : end]) for end in range(WINDOW, len(sums) + 1)]
+
+
+def _is_finite(row: Mapping[str, float], name: str) -> bool:
+    return math.isfinite(row.get(name, math.nan))
 
 
 def _noise(rows: Rows, name: str) -> float:
     """The standard error of a mean of `WINDOW` steps, from the median change between steps, so a fall hardly counts."""
-    changes = [abs(after[name] - before[name]) for before, after in pairwise(rows)]
+    values = [row[name] for row in rows if _is_finite(row, name)]
+    changes = [abs(after - before) for before, after in pairwise(values)]
     return _SIGMA * median(changes) / math.sqrt(2 * WINDOW) if changes else 0.0
 
 
@@ -134,10 +137,22 @@ def length_growing(rows: Rows, settings: Settings) -> Notice | None:
     )
 
 
+def not_finite(rows: Rows, settings: Settings) -> Notice | None:
+    """Whether the loss, the reward or the gradients' norm is not a number. Remedy: an earlier checkpoint, a lower rate."""
+    names = [
+        name for name in ("policy_loss", "reward", "actor_grad_norm") if not math.isfinite(rows[-1].get(name, 0.0))
+    ]
+    if not names:
+        return None
+    return Notice(
+        f"{', '.join(names)} is not a number: continue from an earlier checkpoint with a lower rl.learning_rate"
+    )
+
+
 def gradient_jump(rows: Rows, settings: Settings) -> Notice | None:
     """Whether the norm of the gradients is ten times its median. Remedy: a lower `rl.learning_rate`."""
-    norms = [row["actor_grad_norm"] for row in rows if row.get("actor_grad_norm", 0) > 0]
-    if len(norms) <= WINDOW or norms[-1] < 10 * median(norms[:-1]):
+    norms = [row["actor_grad_norm"] for row in rows if 0 < row.get("actor_grad_norm", 0) < math.inf]
+    if len(norms) <= WINDOW or norms[-1] != rows[-1].get("actor_grad_norm") or norms[-1] < 10 * median(norms[:-1]):
         return None
     return Notice(
         f"actor_grad_norm is {norms[-1]:.3g}, ten times the median of {median(norms[:-1]):.3g}: lower rl.learning_rate"

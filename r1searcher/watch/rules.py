@@ -137,6 +137,7 @@ RULES: Registry[Rule] = Registry(
         "malformed_turns": "r1searcher.watch.health:malformed_turns",
         "unreadable_text": "r1searcher.watch.health:unreadable_text",
         "length_growing": "r1searcher.watch.health:length_growing",
+        "not_finite": "r1searcher.watch.health:not_finite",
         "gradient_jump": "r1searcher.watch.health:gradient_jump",
         "retriever_slow": "r1searcher.watch.health:retriever_slow",
     },

@@ -58,6 +58,7 @@ WRONG: dict[str, Row] = {
     "malformed_turns": {"stop/forged_documents": 0.6},
     "unreadable_text": {"format/foreign_script": 0.6},
     "length_growing": {"new_tokens": 500.0},
+    "not_finite": {"policy_loss": float("nan")},
     "gradient_jump": {"actor_grad_norm": 30.0},
     "retriever_slow": {"search_seconds": 5.0},
 }
@@ -103,6 +104,16 @@ def test_the_metrics_of_real_runs_are_silent(file: Path) -> None:
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     assert len(rows) >= 2
     assert first_alarms(rows) == {}
+
+
+def test_a_value_that_is_missing_once_silences_no_rule() -> None:
+    """`metrics.jsonl` has null for a number that was not finite."""
+    for name in WRONG:
+        rows = run(3, wrong=WRONG[name])
+        rows[5] = {"step": 6}
+        step = first_alarms(rows).get(name)
+        assert step is not None
+        assert SUDDEN <= step < SUDDEN + WINDOW + 2
 
 
 def test_metrics_that_are_not_reported_are_no_alarm() -> None:

@@ -138,7 +138,7 @@ def length_growing(rows: Rows, settings: Settings) -> Notice | None:
 
 
 def not_finite(rows: Rows, settings: Settings) -> Notice | None:
-    """Whether loss, reward or the gradients' norm is not a number. Remedy: an earlier checkpoint, a lower learning rate."""
+    """Whether loss, reward or the gradients' norm is not a number. Remedy: an earlier checkpoint, a lower rate."""
     names = [
         name for name in ("policy_loss", "reward", "actor_grad_norm") if not math.isfinite(rows[-1].get(name, 0.0))
     ]

@@ -15,9 +15,9 @@ _SAID = {Status.PROBLEM: "error"}
 
 def run_check(source: SettingsSource, stage: Stage, *, queries: int, as_json: bool = False) -> None:
     """Print a line per item. Raises `InputError` if any found a problem."""
-    inputs = StageInputs(stage, complete(source.load(stage), stage).settings, queries=queries)
     from rich.text import Text
 
+    inputs = StageInputs(stage, complete(source.load(stage), stage).settings, queries=queries)
     screen, rows = terminal.console(), []
     for result in run_checks(inputs, thorough=True):
         said = _SAID.get(result.status, result.status.value)

@@ -8,10 +8,11 @@ from statistics import median
 
 from r1searcher.checks.base import RL_STAGES, Check, Found, Skip, StageInputs, require_setting
 from r1searcher.errors import InputError
+from r1searcher.evaluation.recall import first_rank
 from r1searcher.questions.question import Question
 from r1searcher.retrieval.base import EpisodeContext, Hit, Retriever, bind, hits_of
 from r1searcher.retrieval.probe import probed
-from r1searcher.rewards.metrics import has_words, is_yes_no, normalize
+from r1searcher.rewards.metrics import is_yes_no
 
 DEPTH = 10
 """Passages per search."""
@@ -51,7 +52,8 @@ async def _searched(inputs: StageInputs, questions: Sequence[Question]) -> Found
         raise InputError(
             f"retrieval.url = {url}: no passage was found for any of {len(questions)} questions; is it empty?"
         )
-    right = sum(_has_answer(hits, question) for (hits, _), question in zip(answers, questions, strict=True))
+    ranks = [first_rank(q.gold_answers, hits) for (hits, _), q in zip(answers, questions, strict=True)]
+    right = len(ranks) - ranks.count(None)
     if right == 0 and len(questions) >= FEWEST:
         raise InputError(
             f"retrieval.url = {url}: none of {len(questions)} questions has its answer in {DEPTH} passages found for "
@@ -76,12 +78,6 @@ async def _timed(retriever: Retriever, question: Question, query: str) -> tuple[
     started = time.perf_counter()
     [hits] = await hits_of(bind(retriever, episode), [query], DEPTH)
     return hits, time.perf_counter() - started
-
-
-def _has_answer(hits: Sequence[Hit], question: Question) -> bool:
-    texts = [normalize(f"{hit.passage.title} {hit.passage.text}") for hit in hits]
-    wanted = [gold for gold in map(normalize, question.gold_answers) if gold]
-    return any(has_words(text, gold) for text in texts for gold in wanted)
 
 
 def first_episode(inputs: StageInputs) -> EpisodeContext:

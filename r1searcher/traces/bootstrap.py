@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
 from r1searcher.common import terminal
 from r1searcher.common.files import sha256_of, write_json, write_rows
+from r1searcher.common.manifest import manifest_file
 from r1searcher.common.terminal import SafeConsole, error_line, json_line, label
 from r1searcher.common.versions import versions
 from r1searcher.config.settings import Settings
@@ -53,7 +54,7 @@ class BootstrapRequest:
 
     @property
     def manifest(self) -> Path:
-        return self.to.with_name(f"{self.to.name.removesuffix('.jsonl')}.manifest.json")
+        return manifest_file(self.to)
 
 
 @dataclass(frozen=True, slots=True)

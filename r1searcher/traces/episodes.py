@@ -17,6 +17,7 @@ from typing import Any
 
 from r1searcher.common import terminal
 from r1searcher.common.files import sha256_of, write_json
+from r1searcher.common.manifest import manifest_file, require_new
 from r1searcher.common.terminal import json_line
 from r1searcher.common.versions import versions
 from r1searcher.episodes.trajectory import Trajectory
@@ -55,7 +56,7 @@ class TracesRequest:
 
     @property
     def manifest(self) -> Path:
-        return self.to.with_name(f"{self.to.name.removesuffix('.jsonl')}.manifest.json")
+        return manifest_file(self.to)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +73,7 @@ def run_traces(request: TracesRequest) -> None:
 
     Raises `InputError` for sources without episodes, for files that exist, and if no episode is good.
     """
-    for file in (request.to, request.manifest):
-        if file.exists():
-            raise InputError(f"{file} exists: remove it, or choose another file with --to")
+    require_new(request.to, request.manifest)
     refused: Counter[Refused] = Counter()
     good: dict[str, list[tuple[str, Trajectory]]] = defaultdict(list)
     for path in request.sources:

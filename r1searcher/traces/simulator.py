@@ -20,12 +20,13 @@ from typing import Any
 
 from r1searcher.common import terminal
 from r1searcher.common.files import sha256_of, write_json, write_rows
+from r1searcher.common.manifest import manifest_file, require_new
 from r1searcher.common.terminal import json_line
 from r1searcher.common.versions import versions
 from r1searcher.episodes.trajectory import Search, Trajectory
 from r1searcher.errors import InputError
+from r1searcher.evaluation.recall import first_rank
 from r1searcher.retrieval.engines.simulated import KINDS, Kind, completion_of, prompt_of, templates
-from r1searcher.rewards.metrics import gold_words, has_words, normalize
 from r1searcher.rewards.parts import RewardContext
 from r1searcher.runs.folder import RunFolder
 from r1searcher.runs.records import from_row, trajectory_rows
@@ -56,7 +57,7 @@ class PrepareRequest:
 
     @property
     def manifest(self) -> Path:
-        return self.to.with_name(f"{self.to.name.removesuffix('.jsonl')}.manifest.json")
+        return manifest_file(self.to)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +79,7 @@ def run_prepare(request: PrepareRequest) -> None:
     Raises `InputError` for a folder that is not a run with trajectories, for files that exist, and if no search gives
     a row.
     """
-    for file in (request.to, request.manifest):
-        if file.exists():
-            raise InputError(f"{file} exists: remove it, or choose another file with --to")
+    require_new(request.to, request.manifest)
     left_out: Counter[LeftOut] = Counter()
     rows = chosen(
         (row for run in request.runs for row in rows_of(trajectories(run), request, left_out)), request, left_out
@@ -142,9 +141,7 @@ def kind_of(search: Search, gold_answers: Sequence[str], right: bool) -> Kind | 
     """Whether the documents of a search are an example of useful or of noisy ones."""
     if not search.hits:
         return LeftOut.NOTHING_FOUND
-    found = [normalize(f"{hit.passage.title} {hit.passage.text}") for hit in search.hits]
-    wanted = [" ".join(words) for gold in gold_answers if (words := gold_words(gold))]
-    has_answer = any(has_words(text, gold) for text in found for gold in wanted)
+    has_answer = first_rank(gold_answers, search.hits) is not None
     if right is not has_answer:
         return LeftOut.MIXED
     return "useful" if right else "noisy"
